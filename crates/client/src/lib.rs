@@ -1,1 +1,15 @@
-//! client
+//! Our own client of HDFS's protocols, thin over `mobula-wire` and `mobula-rpc`: it works against
+//! Mobula and Apache HDFS alike. Streams with a window of packets on the way in, verifies checksums
+//! and moves on to another replica on the way out.
+
+pub mod client;
+pub mod error;
+pub mod namenode;
+pub mod reader;
+pub mod writer;
+
+pub use client::{Client, ClientOptions, CreateOptions};
+pub use error::ClientError;
+pub use namenode::NameNodeProxy;
+pub use reader::FileReader;
+pub use writer::FileWriter;

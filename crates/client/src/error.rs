@@ -1,0 +1,21 @@
+//! Why the client failed.
+
+use mobula_rpc::CallError;
+use mobula_wire::remote::RemoteException;
+
+/// A failure, with who is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The NameNode said no.
+    #[error(transparent)]
+    Remote(#[from] RemoteException),
+    /// The NameNode could not be reached, or was lost.
+    #[error("{0}")]
+    NameNode(CallError),
+    /// No DataNode could serve or take a block.
+    #[error("{0}")]
+    DataNodes(String),
+    /// An argument of ours makes no sense.
+    #[error("{0}")]
+    Usage(String),
+}
