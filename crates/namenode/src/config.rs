@@ -1,0 +1,124 @@
+//! What a NameNode is told at its start. Plain data: files and flags are read elsewhere.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mobula_fleet::FleetConfig;
+use mobula_namespace::Rules;
+use mobula_rpc::RpcServerOptions;
+
+/// Memory for the tables' pages, in bytes: the largest part of the process's memory (1 M files must
+/// fit into 300 MiB of RSS).
+pub const CACHE_BYTES: usize = 96 << 20;
+
+/// Everything that can be set, with defaults that are safe: loopback only.
+#[derive(Clone, Debug)]
+pub struct NamenodeConfig {
+    /// `dfs.namenode.name.dir`: the folder with the log and the tables.
+    pub name_dir: PathBuf,
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// `host:port` that others are told; `None`: what it listens on.
+    pub advertised: Option<String>,
+    /// The superuser: whoever runs the NameNode.
+    pub user: String,
+    /// Limits that decide outcomes; logged when they differ from those in force.
+    pub rules: Rules,
+    /// What clients are told by `getServerDefaults`.
+    pub defaults: Defaults,
+    /// Times and limits of the fleet.
+    pub fleet: FleetConfig,
+    /// Where a user's groups come from.
+    pub groups: GroupMapping,
+    /// How long a group lookup is believed (`hadoop.security.groups.cache.secs`).
+    pub groups_ttl: Duration,
+    /// Page cache of the tables, bytes.
+    pub cache_bytes: usize,
+    /// Limits of the RPC server.
+    pub rpc: RpcServerOptions,
+    /// Take the address that a DataNode advertises instead of the one that it connects from.
+    pub trust_advertised_address: bool,
+    /// `addBlock` waits so long for DataNodes to come back (D11).
+    pub placement_wait: Duration,
+    /// `complete` waits so long for the last block's report before it says false.
+    pub complete_wait: Duration,
+    /// How often the fleet is ticked and leases are looked at.
+    pub tick: Duration,
+    /// Entries of a listing's page (`dfs.ls.limit`).
+    pub listing_max: usize,
+    /// Sync the tables and cut the log after so many bytes of log.
+    pub sync_log_bytes: u64,
+    /// Sync the tables and cut the log after so many commands.
+    pub sync_commands: u64,
+}
+
+impl Default for NamenodeConfig {
+    fn default() -> NamenodeConfig {
+        NamenodeConfig {
+            name_dir: PathBuf::from("name"),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            advertised: None,
+            user: "hdfs".into(),
+            rules: Rules::default(),
+            defaults: Defaults::default(),
+            fleet: FleetConfig::default(),
+            groups: GroupMapping::default(),
+            groups_ttl: Duration::from_secs(300),
+            cache_bytes: CACHE_BYTES,
+            rpc: RpcServerOptions {
+                connections_max: 20_000,
+                calls_in_flight_max: 1_024,
+                outbox_bytes_max: 8 << 20,
+            },
+            trust_advertised_address: false,
+            placement_wait: Duration::from_secs(10),
+            complete_wait: Duration::from_millis(500),
+            tick: Duration::from_millis(250),
+            listing_max: 1_000,
+            sync_log_bytes: 64 << 20,
+            sync_commands: 32_000,
+        }
+    }
+}
+
+/// `getServerDefaults`, with HDFS's defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// `dfs.blocksize`, bytes.
+    pub block_size: u64,
+    /// `dfs.bytes-per-checksum`.
+    pub bytes_per_checksum: u32,
+    /// `dfs.client-write-packet-size`, bytes.
+    pub write_packet_size: u32,
+    /// `dfs.replication`.
+    pub replication: u16,
+    /// `io.file.buffer.size`, bytes.
+    pub file_buffer_size: u32,
+    /// `fs.trash.interval`, minutes; 0: no trash.
+    pub trash_interval_min: u64,
+}
+
+impl Default for Defaults {
+    fn default() -> Defaults {
+        Defaults {
+            block_size: 128 << 20,
+            bytes_per_checksum: 512,
+            write_packet_size: 65_536,
+            replication: 3,
+            file_buffer_size: 4_096,
+            trash_interval_min: 0,
+        }
+    }
+}
+
+/// Where a user's groups come from (`hadoop.security.group.mapping`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum GroupMapping {
+    /// The operating system's user database. Never a shell (CVE-2016-5393).
+    #[default]
+    System,
+    /// A fixed table; a user who is not in it has no groups.
+    Static(BTreeMap<String, Vec<String>>),
+}
