@@ -229,6 +229,10 @@ impl Lock {
 trait Held: Send + Sync + fmt::Debug {}
 impl<T: Send + Sync + fmt::Debug> Held for T {}
 
+mod durable;
 mod pool;
+mod real;
 
+pub use durable::{create_folder_durably, read_file, write_file_durably};
 pub use pool::Pool;
+pub use real::RealDisk;

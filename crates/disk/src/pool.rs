@@ -1,26 +1,235 @@
-//! Where blocking disk calls run.
+//! Where blocking disk calls run. A bounded number of threads, started when they are first needed,
+//! and a bounded queue; or no thread at all, in the simulator.
+//!
+//! Invariant: a call that was queued runs, even if whoever waits for it has gone away. It is on the
+//! data path, so a call costs one box, one wake-up of a thread and one of the waiting task.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Calls that may wait in a pool's queue; those who come later wait to queue.
+pub const POOL_QUEUE_MAX: usize = 1024;
 
 /// A bounded number of threads for blocking calls; the simulated disk's runs them inline. Cheap to
 /// clone. The threads end when the last clone is dropped.
 #[derive(Clone)]
-pub struct Pool {
-    // Owner of this crate: real threads with a bounded queue, or inline.
-    inner: (),
+pub struct Pool(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Inline,
+    Threads(Arc<Threads>),
+}
+
+type Call = Box<dyn FnOnce() + Send>;
+
+/// What clones of a pool share; its drop tells the workers to end.
+struct Threads {
+    queue: Arc<Queue>,
+    room: Arc<Semaphore>,
+    name: String,
+    threads_max: usize,
+}
+
+/// What the workers see: it must not keep [`Threads`] alive.
+struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    calls: VecDeque<(Call, OwnedSemaphorePermit)>,
+    idle: usize,
+    started: usize,
+    closed: bool,
 }
 
 impl Pool {
-    /// Runs `call` and hands back its result. If the pool is gone or `call` panicked, that panic is
-    /// passed on.
+    /// A pool that runs every call at once, in whoever asks.
+    pub fn inline() -> Pool {
+        Pool(Kind::Inline)
+    }
+
+    /// A pool of at most `threads` (at least one) threads that bear `name` and a number.
+    pub fn threads(name: &str, threads: usize) -> Pool {
+        Pool(Kind::Threads(Arc::new(Threads {
+            queue: Arc::new(Queue { state: Mutex::default(), wake: Condvar::new() }),
+            room: Arc::new(Semaphore::new(POOL_QUEUE_MAX)),
+            name: name.to_owned(),
+            threads_max: threads.max(1),
+        })))
+    }
+
+    /// Runs `call` and hands back its result. If `call` panicked, that panic is passed on.
+    /// Once started to wait, the call runs even if the future is dropped.
     pub async fn run<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> T {
-        let () = self.inner;
-        call()
+        let threads = match &self.0 {
+            Kind::Inline => return call(),
+            Kind::Threads(threads) => threads,
+        };
+        let room = threads.room.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (done, result) = oneshot::channel();
+        let call = move || {
+            // Nobody waiting any more is no error: the call was made.
+            let _ = done.send(catch_unwind(AssertUnwindSafe(call)));
+        };
+        threads.queue(Box::new(call), room);
+        match result.await.expect("a queued call runs, and answers even if it panics") {
+            Ok(value) => value,
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+}
+
+impl Threads {
+    fn queue(&self, call: Call, room: OwnedSemaphorePermit) {
+        let mut state = self.queue.state.lock();
+        state.calls.push_back((call, room));
+        if state.idle >= state.calls.len() {
+            drop(state);
+            self.queue.wake.notify_one();
+        } else if state.started < self.threads_max {
+            let number = state.started;
+            state.started += 1;
+            drop(state);
+            let queue = self.queue.clone();
+            std::thread::Builder::new()
+                .name(format!("{}-{number}", self.name))
+                .spawn(move || queue.work())
+                .expect("the system gives a thread to a disk pool");
+        } else {
+            drop(state);
+            self.queue.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.queue.state.lock().closed = true;
+        self.queue.wake.notify_all();
+    }
+}
+
+impl Queue {
+    /// A worker's life: calls until the pool is gone and the queue is empty.
+    fn work(&self) {
+        let mut state = self.state.lock();
+        loop {
+            if let Some((call, room)) = state.calls.pop_front() {
+                drop(state);
+                drop(room);
+                call();
+                state = self.state.lock();
+            } else if state.closed {
+                return;
+            } else {
+                state.idle += 1;
+                self.wake.wait(&mut state);
+                state.idle -= 1;
+            }
+        }
     }
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pool")
+        match &self.0 {
+            Kind::Inline => f.write_str("Pool(inline)"),
+            Kind::Threads(threads) => write!(f, "Pool({} x {})", threads.name, threads.threads_max),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_thread_keeps_the_order() {
+        let pool = Pool::threads("order", 1);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let calls: Vec<_> = (0..500)
+            .map(|number| {
+                let (pool, seen) = (pool.clone(), seen.clone());
+                tokio::spawn(async move { pool.run(move || seen.lock().push(number)).await })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+        assert_eq!(*seen.lock(), (0..500).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn no_more_threads_than_asked_for_and_all_are_used() {
+        let pool = Pool::threads("width", 3);
+        let meet = Arc::new(std::sync::Barrier::new(3));
+        let running = Arc::new(AtomicUsize::new(0));
+        let calls: Vec<_> = (0..30)
+            .map(|_| {
+                let (pool, running, meet) = (pool.clone(), running.clone(), meet.clone());
+                tokio::spawn(async move {
+                    pool.run(move || {
+                        assert!(running.fetch_add(1, Ordering::SeqCst) < 3);
+                        meet.wait();
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        meet.wait();
+                    })
+                    .await;
+                })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_reaches_the_caller_and_spares_the_pool() {
+        let pool = Pool::threads("panic", 1);
+        let other = pool.clone();
+        let failed = tokio::spawn(async move { other.run(|| panic!("on purpose")).await }).await;
+        assert!(failed.unwrap_err().is_panic());
+        assert_eq!(pool.run(|| 7).await, 7);
+    }
+
+    #[tokio::test]
+    async fn what_was_queued_runs_and_then_the_threads_end() {
+        let pool = Pool::threads("end", 1);
+        let (started, wait) = std::sync::mpsc::channel();
+        let queue = match &pool.0 {
+            Kind::Threads(threads) => Arc::downgrade(&threads.queue),
+            Kind::Inline => unreachable!(),
+        };
+        {
+            let mut call = std::pin::pin!(pool.run(move || started.send(()).unwrap()));
+            // Polled once, then dropped: the call is in the queue.
+            assert!(futures_poll(call.as_mut()).is_none());
+        }
+        wait.recv().unwrap();
+        drop(pool);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while queue.strong_count() > 0 {
+            assert!(std::time::Instant::now() < deadline, "the thread goes on");
+            std::thread::yield_now();
+        }
+    }
+
+    fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        match future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(value) => Some(value),
+            std::task::Poll::Pending => None,
+        }
     }
 }
