@@ -1,13 +1,15 @@
 //! The file system as a program sees it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_net::Env;
 use mobula_proto::hdfs;
+use mobula_wire::remote::{RemoteException, class};
 
 use crate::error::ClientError;
-use crate::namenode::NameNodeProxy;
+use crate::namenode::{NameNodeProxy, RetryPolicy};
 use crate::reader::FileReader;
 use crate::writer::FileWriter;
 
@@ -52,19 +54,52 @@ impl Default for CreateOptions {
 /// A client; cheap to clone. Files that it has open for writing are kept alive by lease renewals.
 #[derive(Clone, Debug)]
 pub struct Client {
-    // Owner of this crate.
-    _private: (),
+    shared: Arc<Shared>,
+}
+
+/// What a client, its readers and its writers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) env: Env,
+    pub(crate) options: ClientOptions,
+    pub(crate) namenode: NameNodeProxy,
+    /// Who holds the leases (HDFS: `DFSClient.clientName`).
+    pub(crate) name: String,
 }
 
 impl Client {
     /// A client that is not connected yet.
-    pub fn new(_env: Env, _options: ClientOptions) -> Client {
-        unimplemented!()
+    ///
+    /// # Panics
+    /// If `options` names no NameNode.
+    pub fn new(env: Env, options: ClientOptions) -> Client {
+        Client::with_retries(env, options, RetryPolicy::default())
+    }
+
+    /// As [`Client::new`], as patient with NameNodes as `policy` says.
+    ///
+    /// # Panics
+    /// If `options` names no NameNode.
+    pub fn with_retries(env: Env, options: ClientOptions, policy: RetryPolicy) -> Client {
+        let namenode =
+            NameNodeProxy::new(&env, &options.namenodes, &options.user, options.call_limit, policy);
+        let name = format!("DFSClient_NONMAPREDUCE_{}_1", env.entropy.u64() as i32);
+        Client { shared: Arc::new(Shared { env, options, namenode, name }) }
     }
 
     /// Typed calls to the NameNode.
     pub fn namenode(&self) -> &NameNodeProxy {
-        unimplemented!()
+        &self.shared.namenode
+    }
+
+    /// What it was made with.
+    pub fn options(&self) -> &ClientOptions {
+        &self.shared.options
+    }
+
+    /// The name under which it holds leases.
+    pub fn name(&self) -> &str {
+        &self.shared.name
     }
 
     /// A new file to write to. Nothing is durable before [`FileWriter::close`] or an hsync.
@@ -87,16 +122,43 @@ impl Client {
     ///
     /// # Errors
     /// The NameNode's exceptions.
-    pub async fn status(&self, _path: &str) -> Result<Option<hdfs::HdfsFileStatusProto>, ClientError> {
-        unimplemented!()
+    pub async fn status(&self, path: &str) -> Result<Option<hdfs::HdfsFileStatusProto>, ClientError> {
+        let request = hdfs::GetFileInfoRequestProto { src: path.into() };
+        Ok(self.namenode().get_file_info(request).await?.fs)
     }
 
     /// All entries of a directory, over all pages; a file gives itself with an empty name.
     ///
     /// # Errors
     /// The NameNode's exceptions; `FileNotFoundException` if there is nothing.
-    pub async fn list(&self, _path: &str) -> Result<Vec<hdfs::HdfsFileStatusProto>, ClientError> {
-        unimplemented!()
+    pub async fn list(&self, path: &str) -> Result<Vec<hdfs::HdfsFileStatusProto>, ClientError> {
+        let mut entries = Vec::new();
+        let mut start_after = Bytes::new();
+        while let Some(page) = self.list_page(path, start_after, false).await? {
+            let last = page.partial_listing.last().map(|entry| entry.path.clone());
+            entries.extend(page.partial_listing);
+            match last {
+                Some(last) if page.remaining_entries > 0 => start_after = last,
+                _ => return Ok(entries),
+            }
+        }
+        let gone = RemoteException::new(class::FILE_NOT_FOUND, format!("File {path} does not exist."));
+        Err(gone.into())
+    }
+
+    /// One page of a listing: the entries whose names come after `start_after` (empty: from the
+    /// start). `None` if there is nothing at `path`.
+    ///
+    /// # Errors
+    /// The NameNode's exceptions.
+    pub async fn list_page(
+        &self,
+        path: &str,
+        start_after: Bytes,
+        need_location: bool,
+    ) -> Result<Option<hdfs::DirectoryListingProto>, ClientError> {
+        let request = hdfs::GetListingRequestProto { src: path.into(), start_after, need_location };
+        Ok(self.namenode().get_listing(request).await?.dir_list)
     }
 
     /// Writes a whole file.

@@ -19,3 +19,22 @@ pub enum ClientError {
     #[error("{0}")]
     Usage(String),
 }
+
+impl From<CallError> for ClientError {
+    fn from(error: CallError) -> ClientError {
+        match error {
+            CallError::Remote(remote) => ClientError::Remote(remote),
+            other => ClientError::NameNode(other),
+        }
+    }
+}
+
+impl ClientError {
+    /// Java's class name of a remote exception; `None` for all else.
+    pub fn class(&self) -> Option<&str> {
+        match self {
+            ClientError::Remote(remote) => Some(&remote.class),
+            _ => None,
+        }
+    }
+}

@@ -8,8 +8,8 @@ pub mod namenode;
 pub mod reader;
 pub mod writer;
 
-pub use client::{Client, ClientOptions, CreateOptions};
+pub use client::{ChecksumKind, Client, ClientOptions, CreateOptions};
 pub use error::ClientError;
-pub use namenode::NameNodeProxy;
+pub use namenode::{NameNodeProxy, RetryPolicy};
 pub use reader::FileReader;
 pub use writer::FileWriter;
