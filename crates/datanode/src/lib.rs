@@ -1,1 +1,17 @@
-//! datanode
+//! The DataNode: receives, stores, sends and reports replicas of blocks. It speaks HDFS's
+//! DataTransferProtocol to clients and other DataNodes, DatanodeProtocol to NameNodes, and keeps
+//! its volumes in HDFS's own layout (DESIGN D6).
+//!
+//! Invariants: an acknowledged byte was handed to the operating system before the acknowledgement
+//! left; a block whose last packet was acknowledged is synced, data, sums and names; bytes whose
+//! checksum does not match are neither stored nor served.
+//!
+//! It knows blocks, never files: paths and owners are the NameNode's.
+
+mod config;
+mod datanode;
+mod error;
+
+pub use config::{DatanodeConfig, VolumeConfig};
+pub use datanode::DataNode;
+pub use error::{DatanodeError, Stopped};
