@@ -1,6 +1,8 @@
 //! What the fleet is told.
 
-use mobula_types::{Block, DatanodeId, DatanodeUuid, Millis, StorageReport};
+use mobula_types::{Block, BlockId, DatanodeId, DatanodeUuid, Millis, StorageReport, StorageUuid, Target};
+
+use crate::order::Order;
 
 /// Times and limits, with Mobula's defaults (DESIGN D5).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,4 +101,150 @@ pub enum ReplicaNews {
     Received,
     /// Gone from the disk.
     Deleted,
+}
+
+/// What a change of the namespace means for replicas: `mobula_namespace::BlockEffect`, which
+/// `namenode` converts (the fleet does not know the namespace).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockChange {
+    /// A new block under construction at these targets.
+    Allocated {
+        /// Id and stamp.
+        block: Block,
+        /// Target number of replicas.
+        replication: u16,
+        /// Where its replicas are expected, in pipeline order.
+        targets: Vec<Target>,
+    },
+    /// Its length and stamp are final; it counts for healing from now on.
+    Committed {
+        /// Id, stamp, length.
+        block: Block,
+        /// Target number of replicas.
+        replication: u16,
+    },
+    /// No file has it any more: its replicas go.
+    Removed {
+        /// Which.
+        block: BlockId,
+    },
+    /// Its target number of replicas changed.
+    Replication {
+        /// Which.
+        block: BlockId,
+        /// The new target.
+        replication: u16,
+    },
+}
+
+/// Why a registration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// A live DataNode elsewhere has this identity: a cloned disk (CASES 29). The newcomer should
+    /// be answered with DisallowedDatanodeException.
+    #[error("DataNode {uuid} at {claimant} claims the identity of the live DataNode at {holder}")]
+    IdentityInUse {
+        /// The identity.
+        uuid: DatanodeUuid,
+        /// `ip:port` of the one that has it.
+        holder: String,
+        /// `ip:port` of the one that wants it.
+        claimant: String,
+    },
+    /// More volumes than the map of replicas can number.
+    #[error("{slots} volumes are known, which is the limit")]
+    TooManyVolumes {
+        /// How many there are.
+        slots: usize,
+    },
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeartbeatAnswer {
+    /// What to do.
+    pub orders: Vec<Order>,
+    /// Id to send with the full block report that the node may send now; 0: none, or later.
+    pub report_lease: u64,
+}
+
+/// Why a full report was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// Not registered: answer Register.
+    #[error("DataNode {0} is not registered")]
+    UnknownNode(DatanodeUuid),
+    /// HDFS: `InvalidBlockReportLeaseException`.
+    #[error("DataNode {node} reports with lease {lease:#x}, which is not its own or has expired")]
+    BadLease {
+        /// Who.
+        node: DatanodeUuid,
+        /// What it sent.
+        lease: u64,
+    },
+    /// Its heartbeats do not show this volume as healthy: its absences mean nothing (CASES 28).
+    #[error("volume {storage} of DataNode {node} is not reported as healthy")]
+    UnhealthyStorage {
+        /// Who.
+        node: DatanodeUuid,
+        /// Which volume.
+        storage: StorageUuid,
+    },
+    /// The node registered anew or died while the report was being read: it will send another.
+    #[error("the report of volume {storage} was overtaken by a new registration")]
+    Overtaken {
+        /// Which volume.
+        storage: StorageUuid,
+    },
+    /// More volumes than the map of replicas can number.
+    #[error("{slots} volumes are known, which is the limit")]
+    TooManyVolumes {
+        /// How many there are.
+        slots: usize,
+    },
+}
+
+/// What an error report says (`errorReport`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeError {
+    /// 0 NOTIFY: nothing to do.
+    Notice,
+    /// 1 DISK_ERROR: a volume failed; heartbeats say which.
+    Disk,
+    /// 2 INVALID_BLOCK.
+    InvalidBlock,
+    /// 3 FATAL_DISK_ERROR: no volume is left; the node is as good as dead.
+    FatalDisk,
+}
+
+/// What a writer needs placed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlacementRequest {
+    /// New replicas wanted.
+    pub replicas: u16,
+    /// Room needed for each, bytes.
+    pub block_size: u64,
+    /// The writer's ip or host name; empty if unknown.
+    pub client_machine: String,
+    /// Not these.
+    pub excluded: Vec<DatanodeUuid>,
+    /// Rather these: `ip:port` or `host:port` of the data-transfer protocol.
+    pub favored: Vec<String>,
+    /// Replicas that exist already (`getAdditionalDatanode`): their nodes are not chosen again.
+    pub existing: Vec<Target>,
+    /// NO_LOCAL_WRITE: not on the writer's machine, if there are others.
+    pub no_local: bool,
+    /// IGNORE_CLIENT_LOCALITY: the writer's machine means nothing.
+    pub ignore_locality: bool,
+}
+
+/// Where a writer's replicas go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// New targets, in pipeline order; maybe fewer than asked for, maybe none.
+    pub targets: Vec<Target>,
+    /// DataNodes that are running, for HDFS's message.
+    pub live: usize,
+    /// How many of the excluded are known here, for HDFS's message.
+    pub excluded: usize,
 }

@@ -3,9 +3,21 @@
 //! Knows no socket, clock, disk or thread, and draws no entropy but from its seed.
 
 pub mod event;
+mod fleet;
+pub mod notice;
 pub mod order;
 pub mod table;
+pub mod view;
 
-pub use event::{FleetConfig, Heartbeat, ReceivedDeleted, Registration, ReplicaNews};
+pub use event::{
+    BlockChange, FleetConfig, Heartbeat, HeartbeatAnswer, NodeError, Placement, PlacementRequest,
+    ReceivedDeleted, RegisterError, Registration, ReplicaNews, ReportError,
+};
+pub use fleet::{Fleet, ReportCursor};
+pub use notice::Notice;
 pub use order::Order;
 pub use table::{BlockTable, TableBlock};
+pub use view::{
+    FleetStats, Health, Location, Locations, NodeFilter, NodeInfo, NodeReport, NodeState, StartProgress,
+    UnderReplicated, WhyUnder,
+};
