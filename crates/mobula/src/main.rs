@@ -1,1 +1,151 @@
-fn main() {}
+//! `mobula`: a distributed file system that speaks HDFS's protocols, as one program.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use mobula::command::{datanode, demo, local, namenode};
+use mobula::config::{self, Settings};
+use mobula::{admin, bench, fs};
+use mobula_net::Env;
+
+// The servers hold many small buffers of mixed ages; the system's allocator gives them back late.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A distributed file system that speaks HDFS's protocols and heals itself.
+#[derive(Debug, Parser)]
+#[command(name = "mobula", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    /// Folder with Hadoop's core-site.xml and hdfs-site.xml [default: $HADOOP_CONF_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    conf: Option<PathBuf>,
+    /// Our own configuration file [default: mobula.toml, where it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What servers log to standard error: error, warn, info, debug, or a filter as in RUST_LOG
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mobula demo                              watch a file being stored, lose two machines, and heal
+  mobula local --dir /tmp/m                a cluster on this machine, kept in a folder
+  mobula fs -put notes.txt /               as `hdfs dfs -put`
+  mobula namenode --dir /srv/nn --listen 10.0.0.1:8020
+  mobula datanode --dir /disk1 --dir /disk2 --namenode 10.0.0.1:8020";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Store a file on a cluster of this machine, kill parts of it, and watch it heal
+    Demo(demo::DemoArgs),
+    /// Run a whole cluster in one process, for development
+    Local(local::LocalArgs),
+    /// Run a NameNode
+    Namenode(namenode::NamenodeArgs),
+    /// Run a DataNode
+    Datanode(datanode::DatanodeArgs),
+    /// Work with files: the verbs, options and output of `hdfs dfs`
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Fs {
+        /// A verb with its options and paths; `mobula fs -help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<OsString>,
+    },
+    /// Look after a cluster: report, safe mode, nodes, blocks
+    Admin(admin::AdminArgs),
+    /// Measure a cluster, Apache's or ours, through HDFS's protocols
+    Bench(bench::BenchArgs),
+    /// List every configuration key
+    Keys,
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mobula: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    start_log(&cli);
+    let folder = cli.conf.clone().or_else(|| std::env::var_os("HADOOP_CONF_DIR").map(PathBuf::from));
+    let load = || Settings::load(folder.as_deref(), cli.config.as_deref());
+    match cli.command {
+        Command::Demo(args) => servers()?.block_on(demo::run(args)),
+        Command::Local(args) => servers()?.block_on(local::run(load()?, args)).map(|()| ExitCode::SUCCESS),
+        Command::Namenode(args) => {
+            servers()?.block_on(namenode::run(load()?, args)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Datanode(args) => {
+            servers()?.block_on(datanode::run(load()?, args)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Fs { args } => {
+            let code = clients()?.block_on(fs::run(fs_context(&load()?)?, args));
+            Ok(ExitCode::from(code as u8))
+        }
+        Command::Admin(args) => {
+            let code = clients()?.block_on(admin::run(fs_context(&load()?)?, args))?;
+            Ok(ExitCode::from(code as u8))
+        }
+        Command::Bench(args) => {
+            servers()?.block_on(bench::run(Env::real(), args))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Keys => {
+            for key in config::keys::KEYS {
+                println!("{:34}{:52}{}", key.name, key.hadoop, key.about);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "mobula", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn fs_context(settings: &Settings) -> Result<fs::FsContext> {
+    Ok(fs::FsContext {
+        client_options: config::client_options(settings)?,
+        default_fs: settings.get("fs.defaultFS").unwrap_or_else(|| config::keys::DEFAULT_FS.into()),
+        settings: settings.to_map(),
+        env: Env::real(),
+    })
+}
+
+/// A runtime for servers: a thread per core.
+fn servers() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// A runtime for one command of a person: it starts fast, on this thread alone.
+fn clients() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+fn start_log(cli: &Cli) {
+    let serves = matches!(cli.command, Command::Namenode(_) | Command::Datanode(_));
+    let default = if serves { "info" } else { "warn" };
+    let filter = cli.log.clone().or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| default.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}

@@ -1,0 +1,46 @@
+//! `mobula datanode`: one DataNode as a process.
+
+use anyhow::{Result, anyhow};
+use mobula_datanode::DataNode;
+use mobula_disk::RealDisk;
+use mobula_net::Env;
+
+use super::namenode::warn_if_open;
+use crate::config::{DatanodeFlags, Settings, datanode_config};
+use crate::process::{READY, asked_to_end};
+
+/// `mobula datanode`
+#[derive(Clone, Debug, clap::Args)]
+pub struct DatanodeArgs {
+    #[command(flatten)]
+    flags: DatanodeFlags,
+    /// End when standard input closes: for programs that start this one
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+/// Serves until it is asked to end.
+///
+/// # Errors
+/// It cannot start, or had to stop: its last volume failed, another node has its identity.
+pub async fn run(mut settings: Settings, args: DatanodeArgs) -> Result<()> {
+    args.flags.apply(&mut settings);
+    let config = datanode_config(&settings, &args.flags)?;
+    warn_if_open(config.listen);
+    let datanode = DataNode::start(Env::real(), RealDisk::new(), config).await?;
+    let ended = tokio::select! {
+        biased;
+        stopped = datanode.wait_stopped() => Err(anyhow!(stopped)),
+        asked = asked_to_end(args.until_stdin_closes) => asked.map(drop),
+        ended = serve(&datanode) => ended,
+    };
+    datanode.shutdown().await;
+    ended
+}
+
+/// Says that it is ready once a NameNode has its report, then waits for ever.
+async fn serve(datanode: &DataNode) -> Result<()> {
+    datanode.wait_registered().await.map_err(|stopped| anyhow!(stopped))?;
+    println!("{READY} {} {}", datanode.xfer_addr(), datanode.uuid());
+    std::future::pending().await
+}

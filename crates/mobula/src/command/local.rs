@@ -1,0 +1,126 @@
+//! `mobula local`: a whole cluster in one process, for development.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use mobula_net::Env;
+
+use super::namenode::serve_status;
+use crate::cluster::{Cluster, ClusterOptions};
+use crate::config::units::parse_size;
+use crate::config::{NamenodeFlags, Settings, namenode_config};
+use crate::process::{READY, asked_to_end};
+
+/// `mobula local`
+#[derive(Clone, Debug, clap::Args)]
+pub struct LocalArgs {
+    /// How many DataNodes
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    datanodes: usize,
+    /// Keep everything in this folder, to be there again next time; without it, nothing stays
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Port of the NameNode on 127.0.0.1; 0 picks a free one
+    #[arg(long, default_value_t = 9000, value_name = "PORT")]
+    port: u16,
+    /// Replicas of a file whose client does not say [default: 3, or as many as there are DataNodes]
+    #[arg(long, value_name = "N")]
+    replication: Option<u16>,
+    /// Block size of a file whose client does not say
+    #[arg(long, default_value = "128m", value_name = "SIZE")]
+    block_size: String,
+    /// Smallest block size that a client may ask for [default: 1m]
+    #[arg(long, value_name = "SIZE")]
+    min_block_size: Option<String>,
+    /// Serve a status page on this port; 0 picks a free one
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
+    /// Write core-site.xml and hdfs-site.xml for Hadoop's clients into this folder
+    #[arg(long, value_name = "DIR")]
+    write_config: Option<PathBuf>,
+    /// End when standard input closes: for programs that start this one
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+/// A development cluster of more DataNodes than this is a mistake.
+const DATANODES_MAX: usize = 256;
+
+/// Serves until it is asked to end.
+///
+/// # Errors
+/// It cannot start, or had to stop.
+pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
+    let cluster = Cluster::start(options(settings, &args)?).await?;
+    let namenode = cluster.namenode().context("a cluster that has just started has a NameNode")?;
+    let http = serve_status(&Env::real(), namenode, args.http_port).await?;
+    if let Some(folder) = &args.write_config {
+        write_config(folder, &cluster.uri(), &args)?;
+    }
+    if let Some(address) = http {
+        println!("status http://{address}");
+    }
+    println!("{READY} {}", cluster.uri());
+    let ended = tokio::select! {
+        biased;
+        reason = namenode.stopped() => Err(anyhow!(reason)),
+        asked = asked_to_end(args.until_stdin_closes) => asked.map(drop),
+    };
+    cluster.shutdown().await;
+    ended
+}
+
+fn options(mut settings: Settings, args: &LocalArgs) -> Result<ClusterOptions> {
+    if args.datanodes == 0 || args.datanodes > DATANODES_MAX {
+        bail!("--datanodes {}: from 1 to {DATANODES_MAX}", args.datanodes);
+    }
+    for (flag, text) in
+        [("--block-size", Some(&args.block_size)), ("--min-block-size", args.min_block_size.as_ref())]
+    {
+        if let Some(text) = text {
+            parse_size(text).ok_or_else(|| anyhow!("{flag} '{text}' is no size such as 128m"))?;
+        }
+    }
+    let replication = args.replication.unwrap_or_else(|| REPLICATION_DEFAULT.min(args.datanodes as u16));
+    let flags = NamenodeFlags {
+        dir: Some(PathBuf::from("set for each cluster")),
+        listen: Some(format!("127.0.0.1:{}", args.port)),
+        replication: Some(replication),
+        block_size: Some(args.block_size.clone()),
+        min_block_size: args.min_block_size.clone(),
+    };
+    flags.apply(&mut settings);
+    Ok(ClusterOptions {
+        datanodes: args.datanodes,
+        dir: args.dir.clone(),
+        port: args.port,
+        namenode: namenode_config(&settings)?,
+        ..ClusterOptions::default()
+    })
+}
+
+/// HDFS's default of `dfs.replication`.
+const REPLICATION_DEFAULT: u16 = 3;
+
+/// Writes what Hadoop's clients read from `HADOOP_CONF_DIR`.
+fn write_config(folder: &Path, uri: &str, args: &LocalArgs) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let replication = args.replication.unwrap_or_else(|| REPLICATION_DEFAULT.min(args.datanodes as u16));
+    let files = [
+        ("core-site.xml", vec![("fs.defaultFS", uri.to_string())]),
+        (
+            "hdfs-site.xml",
+            vec![("dfs.replication", replication.to_string()), ("dfs.blocksize", args.block_size.clone())],
+        ),
+    ];
+    for (name, properties) in files {
+        let mut text = String::from("<?xml version=\"1.0\"?>\n<configuration>\n");
+        for (key, value) in properties {
+            text += &format!("  <property><name>{key}</name><value>{value}</value></property>\n");
+        }
+        text += "</configuration>\n";
+        let path = folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}

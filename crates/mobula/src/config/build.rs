@@ -1,0 +1,335 @@
+//! Settings and flags to the servers' and the client's own configuration.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use mobula_client::ClientOptions;
+use mobula_datanode::{DatanodeConfig, VolumeConfig};
+use mobula_fleet::FleetConfig;
+use mobula_namenode::{GroupMapping, NamenodeConfig};
+use mobula_namespace::Rules;
+use mobula_types::{Millis, StorageType};
+
+use super::Settings;
+
+/// What `mobula namenode` takes as flags; each goes before the files.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct NamenodeFlags {
+    /// Folder for the namespace and its log; made and formatted if it is empty
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Where to serve RPC, HOST:PORT; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Replicas of a file whose client does not say
+    #[arg(long, value_name = "N")]
+    pub replication: Option<u16>,
+    /// Block size of a file whose client does not say, as 128m
+    #[arg(long, value_name = "SIZE")]
+    pub block_size: Option<String>,
+    /// Smallest block size that a client may ask for, as 1m
+    #[arg(long, value_name = "SIZE")]
+    pub min_block_size: Option<String>,
+}
+
+/// What `mobula datanode` takes as flags; each goes before the files.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct DatanodeFlags {
+    /// Folder of one disk; give it once per disk. [SSD]DIR names its medium
+    #[arg(long = "dir", value_name = "DIR")]
+    pub dirs: Vec<String>,
+    /// The NameNode, HOST:PORT; give it once per NameNode
+    #[arg(long = "namenode", value_name = "HOST:PORT")]
+    pub namenodes: Vec<String>,
+    /// Where to serve data, HOST:PORT; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Where to serve RPC, HOST:PORT; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub ipc_listen: Option<String>,
+    /// Use at most so much of each disk, as 100g
+    #[arg(long, value_name = "SIZE")]
+    pub capacity: Option<String>,
+}
+
+impl NamenodeFlags {
+    /// Puts the flags over the settings.
+    pub fn apply(&self, settings: &mut Settings) {
+        if let Some(dir) = &self.dir {
+            settings.set("dfs.namenode.name.dir", dir.display().to_string());
+        }
+        let flags = [
+            ("dfs.namenode.rpc-address", &self.listen),
+            ("dfs.blocksize", &self.block_size),
+            ("dfs.namenode.fs-limits.min-block-size", &self.min_block_size),
+        ];
+        for (key, value) in flags {
+            if let Some(value) = value {
+                settings.set(key, value);
+            }
+        }
+        if let Some(replication) = self.replication {
+            settings.set("dfs.replication", replication.to_string());
+        }
+    }
+}
+
+impl DatanodeFlags {
+    /// Puts the flags over the settings.
+    pub fn apply(&self, settings: &mut Settings) {
+        if !self.dirs.is_empty() {
+            settings.set("dfs.datanode.data.dir", self.dirs.join(","));
+        }
+        let flags = [("dfs.datanode.address", &self.listen), ("dfs.datanode.ipc.address", &self.ipc_listen)];
+        for (key, value) in flags {
+            if let Some(value) = value {
+                settings.set(key, value);
+            }
+        }
+    }
+}
+
+/// The user as whom we act: `HADOOP_USER_NAME`, else the operating system's name for us.
+pub fn user_name() -> String {
+    std::env::var("HADOOP_USER_NAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| {
+        let uid = nix::unistd::getuid();
+        nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+    })
+}
+
+/// A NameNode's configuration.
+///
+/// # Errors
+/// A setting that makes no sense, with where it stood.
+pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
+    let mut config = NamenodeConfig { user: user_name(), ..NamenodeConfig::default() };
+    let dir = settings.get("dfs.namenode.name.dir").ok_or_else(|| {
+        anyhow!("no folder for the NameNode: give --dir DIR, or namenode.dir in mobula.toml (dfs.namenode.name.dir)")
+    })?;
+    if dir.contains(',') {
+        bail!(
+            "dfs.namenode.name.dir names several folders ({dir}): one is used, and copies are the log's followers' job"
+        );
+    }
+    config.name_dir = local_path(&dir);
+    config.listen = namenode_listen(settings)?;
+    config.rules = rules(settings)?;
+    config.fleet = fleet(settings)?;
+    if let Some(size) = settings.size("dfs.blocksize")? {
+        config.defaults.block_size = size;
+    }
+    if let Some(count) = settings.number("dfs.replication")? {
+        config.defaults.replication = count;
+    }
+    if let Some(minutes) = settings.number("fs.trash.interval")? {
+        config.defaults.trash_interval_min = minutes;
+    }
+    if let Some(size) = settings.size("mobula.namenode.cache-size")? {
+        config.cache_bytes = usize::try_from(size).context("mobula.namenode.cache-size")?;
+    }
+    if let Some(table) = settings.get("hadoop.user.group.static.mapping.overrides") {
+        config.groups = GroupMapping::Static(static_groups(&table));
+    }
+    Ok(config)
+}
+
+fn namenode_listen(settings: &Settings) -> Result<SocketAddr> {
+    let address = match settings.get("dfs.namenode.rpc-address") {
+        Some(address) => address,
+        None => settings.namenodes()?.remove(0),
+    };
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| anyhow!("'{address}' is no HOST:PORT (dfs.namenode.rpc-address)"))?;
+    let host = settings.get("dfs.namenode.rpc-bind-host").unwrap_or_else(|| host.into());
+    resolve(&format!("{host}:{port}"))
+}
+
+fn rules(settings: &Settings) -> Result<Rules> {
+    let d = Rules::default();
+    let size = |key, default| Ok::<u64, anyhow::Error>(settings.size(key)?.unwrap_or(default));
+    Ok(Rules {
+        permissions: settings.truth("dfs.permissions.enabled")?.unwrap_or(d.permissions),
+        supergroup: settings.get("dfs.permissions.superusergroup").unwrap_or(d.supergroup),
+        block_size_min: size("dfs.namenode.fs-limits.min-block-size", d.block_size_min)?,
+        file_blocks_max: size("dfs.namenode.fs-limits.max-blocks-per-file", d.file_blocks_max)?,
+        name_bytes_max: settings
+            .number("dfs.namenode.fs-limits.max-component-length")?
+            .unwrap_or(d.name_bytes_max),
+        directory_items_max: size("dfs.namenode.fs-limits.max-directory-items", d.directory_items_max)?,
+        replication_max: settings.number("dfs.replication.max")?.unwrap_or(d.replication_max),
+        replication_min: settings.number("dfs.namenode.replication.min")?.unwrap_or(d.replication_min),
+        access_time_precision: settings
+            .millis("dfs.namenode.accesstime.precision", 1)?
+            .map_or(d.access_time_precision, Millis),
+        ..d
+    })
+}
+
+fn fleet(settings: &Settings) -> Result<FleetConfig> {
+    let mut fleet = FleetConfig::default();
+    if let Some(span) = settings.millis("mobula.namenode.suspect-after", 1_000)? {
+        fleet.suspect_ms = Millis(span);
+    }
+    if let Some(span) = settings.millis("mobula.namenode.dead-after", 1_000)? {
+        fleet.dead_ms = Millis(span);
+    }
+    if let Some(count) = settings.number("dfs.namenode.replication.min")? {
+        fleet.replication_min = count;
+    }
+    Ok(fleet)
+}
+
+/// `user1=group1,group2;user2=group3` (HDFS: `hadoop.user.group.static.mapping.overrides`).
+fn static_groups(table: &str) -> BTreeMap<String, Vec<String>> {
+    let entry = |entry: &str| {
+        let (user, groups) = entry.split_once('=').unwrap_or((entry, ""));
+        let groups = groups.split(',').map(str::trim).filter(|group| !group.is_empty());
+        (user.trim().to_string(), groups.map(String::from).collect())
+    };
+    table.split(';').filter(|text| !text.trim().is_empty()).map(entry).collect()
+}
+
+/// A DataNode's configuration.
+///
+/// # Errors
+/// A setting that makes no sense, with where it stood.
+pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<DatanodeConfig> {
+    let mut config = DatanodeConfig { user: user_name(), ..DatanodeConfig::default() };
+    let dirs = settings.get("dfs.datanode.data.dir").ok_or_else(|| {
+        anyhow!("no folder for the DataNode: give --dir DIR, or datanode.dirs in mobula.toml (dfs.datanode.data.dir)")
+    })?;
+    let reserved = settings.size("dfs.datanode.du.reserved")?.unwrap_or(0);
+    let capacity = match &flags.capacity {
+        Some(text) => Some(
+            super::units::parse_size(text)
+                .ok_or_else(|| anyhow!("--capacity '{text}' is no size such as 100g"))?,
+        ),
+        None => None,
+    };
+    for text in dirs.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        let (kind, path) = volume(text)?;
+        config.volumes.push(VolumeConfig { path, kind, capacity_limit: capacity, reserved });
+    }
+    config.namenodes =
+        if flags.namenodes.is_empty() { settings.namenodes()? } else { flags.namenodes.clone() };
+    if let Some(address) = settings.get("dfs.datanode.address") {
+        config.listen = resolve(&address)?;
+    }
+    if let Some(address) = settings.get("dfs.datanode.ipc.address") {
+        config.ipc_listen = resolve(&address)?;
+    } else {
+        config.ipc_listen = SocketAddr::new(config.listen.ip(), 0);
+    }
+    config.host_name = settings.get("dfs.datanode.hostname").unwrap_or_else(|| host_name(config.listen.ip()));
+    if let Some(span) = settings.millis("dfs.heartbeat.interval", 1_000)? {
+        config.heartbeat_ms = span;
+    }
+    if let Some(span) = settings.millis("dfs.blockreport.intervalMsec", 1)? {
+        config.full_report_ms = span;
+    }
+    if let Some(count) = settings.number("dfs.datanode.max.transfer.threads")? {
+        config.xceivers_max = count;
+    }
+    Ok(config)
+}
+
+/// The name that readers compare with their own to find replicas on their machine.
+fn host_name(listen: IpAddr) -> String {
+    if listen == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        return "localhost".into();
+    }
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| listen.to_string())
+}
+
+/// `[SSD]/data/1` to its medium and path (HDFS: `StorageLocation`).
+fn volume(text: &str) -> Result<(StorageType, PathBuf)> {
+    let Some((name, path)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
+        return Ok((StorageType::Disk, local_path(text)));
+    };
+    let kind = (1..=6)
+        .filter_map(StorageType::from_number)
+        .find(|kind| kind.name().eq_ignore_ascii_case(name))
+        .ok_or_else(|| {
+            anyhow!("'{text}': [{name}] is no medium; use DISK, SSD, ARCHIVE, RAM_DISK, PROVIDED or NVDIMM")
+        })?;
+    Ok((kind, local_path(path)))
+}
+
+/// A path that may be written as a `file:` URI, as Hadoop's keys allow.
+fn local_path(text: &str) -> PathBuf {
+    let text = text.trim();
+    PathBuf::from(text.strip_prefix("file://").or_else(|| text.strip_prefix("file:")).unwrap_or(text))
+}
+
+fn resolve(address: &str) -> Result<SocketAddr> {
+    let mut found =
+        address.to_socket_addrs().with_context(|| format!("'{address}' is no HOST:PORT that resolves"))?;
+    found.next().ok_or_else(|| anyhow!("'{address}' resolves to nothing"))
+}
+
+/// A client's options.
+///
+/// # Errors
+/// A setting that makes no sense, with where it stood.
+pub fn client_options(settings: &Settings) -> Result<ClientOptions> {
+    let umask = match settings.get("fs.permissions.umask-mode") {
+        Some(text) => u16::from_str_radix(text.trim(), 8)
+            .map_err(|_| anyhow!("fs.permissions.umask-mode is '{text}', but must be octal, as 022"))?,
+        None => UMASK_DEFAULT,
+    };
+    Ok(ClientOptions {
+        namenodes: settings.namenodes()?,
+        user: user_name(),
+        replication: settings.number("dfs.replication")?,
+        block_size: settings.size("dfs.blocksize")?,
+        umask,
+        call_limit: CALL_LIMIT,
+    })
+}
+
+/// HDFS's default of `fs.permissions.umask-mode`.
+const UMASK_DEFAULT: u16 = 0o022;
+
+/// Longest wait for the NameNode's answer to one call.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn volumes_name_their_medium() {
+        assert_eq!(volume("/data").unwrap(), (StorageType::Disk, "/data".into()));
+        assert_eq!(volume("[ssd]file:///data").unwrap(), (StorageType::Ssd, "/data".into()));
+        assert!(volume("[TAPE]/data").unwrap_err().to_string().contains("TAPE"));
+    }
+
+    #[test]
+    fn groups_as_hadoop_writes_them() {
+        let groups = static_groups("alice=staff,dev;bob=;carol=ops");
+        assert_eq!(groups["alice"], ["staff", "dev"]);
+        assert!(groups["bob"].is_empty());
+        assert_eq!(groups.len(), 3);
+    }
+
+    #[test]
+    fn a_datanode_with_two_disks() {
+        let mut settings = Settings::default();
+        settings.set("dfs.datanode.data.dir", "/d1,[SSD]/d2");
+        settings.set("fs.defaultFS", "hdfs://127.0.0.1:9");
+        settings.set("dfs.heartbeat.interval", "3");
+        let config = datanode_config(&settings, &DatanodeFlags::default()).unwrap();
+        assert_eq!(config.volumes.len(), 2);
+        assert_eq!(config.volumes[1].kind, StorageType::Ssd);
+        assert_eq!(config.namenodes, ["127.0.0.1:9"]);
+        assert_eq!(config.heartbeat_ms, 3_000);
+    }
+}

@@ -1,0 +1,141 @@
+//! Every setting there is: what `mobula.toml` calls it and Hadoop's key for it.
+
+/// Where clients look for a NameNode unless told otherwise: `mobula local`'s place.
+pub const DEFAULT_FS: &str = "hdfs://127.0.0.1:9000";
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// `section.name` in `mobula.toml`.
+    pub name: &'static str,
+    /// Hadoop's key, or one of ours in Hadoop's manner where HDFS has none.
+    pub hadoop: &'static str,
+    /// What it does, for `mobula config`.
+    pub about: &'static str,
+}
+
+const fn key(name: &'static str, hadoop: &'static str, about: &'static str) -> Key {
+    Key { name, hadoop, about }
+}
+
+/// All of them, by section.
+pub const KEYS: &[Key] = &[
+    key("client.default_fs", "fs.defaultFS", "the cluster, as hdfs://HOST:PORT or a logical name"),
+    key("client.replication", "dfs.replication", "replicas of a new file"),
+    key("client.block_size", "dfs.blocksize", "block size of a new file, in bytes or as 128m"),
+    key("client.umask", "fs.permissions.umask-mode", "permission bits that new files do not get, octal"),
+    key(
+        "client.trash_interval",
+        "fs.trash.interval",
+        "minutes that deleted files stay in the trash; 0: no trash",
+    ),
+    key("namenode.dir", "dfs.namenode.name.dir", "the NameNode's folder"),
+    key("namenode.listen", "dfs.namenode.rpc-address", "where the NameNode serves, HOST:PORT"),
+    key(
+        "namenode.bind_host",
+        "dfs.namenode.rpc-bind-host",
+        "the address to bind if it is not the host of namenode.listen",
+    ),
+    key("namenode.permissions", "dfs.permissions.enabled", "whether permissions are enforced"),
+    key("namenode.supergroup", "dfs.permissions.superusergroup", "the group of superusers"),
+    key("namenode.block_size_min", "dfs.namenode.fs-limits.min-block-size", "smallest block size of a file"),
+    key("namenode.file_blocks_max", "dfs.namenode.fs-limits.max-blocks-per-file", "most blocks of a file"),
+    key(
+        "namenode.name_bytes_max",
+        "dfs.namenode.fs-limits.max-component-length",
+        "longest name, bytes; 0: any",
+    ),
+    key(
+        "namenode.directory_items_max",
+        "dfs.namenode.fs-limits.max-directory-items",
+        "most entries of a directory",
+    ),
+    key("namenode.replication_max", "dfs.replication.max", "most replicas of a file"),
+    key(
+        "namenode.replication_min",
+        "dfs.namenode.replication.min",
+        "replicas before a block counts as written",
+    ),
+    key(
+        "namenode.access_time_precision",
+        "dfs.namenode.accesstime.precision",
+        "access times are kept this exactly, ms; 0: not kept",
+    ),
+    key(
+        "namenode.static_groups",
+        "hadoop.user.group.static.mapping.overrides",
+        "groups of users, as user1=g1,g2;user2=g3",
+    ),
+    key(
+        "namenode.suspect_after",
+        "mobula.namenode.suspect-after",
+        "without a beat for so long, a DataNode gets no new blocks",
+    ),
+    key(
+        "namenode.dead_after",
+        "mobula.namenode.dead-after",
+        "without a beat for so long, a DataNode is dead and its blocks heal",
+    ),
+    key("namenode.cache_size", "mobula.namenode.cache-size", "memory for the namespace's tables"),
+    key(
+        "datanode.dirs",
+        "dfs.datanode.data.dir",
+        "the DataNode's folders, one per disk, separated by commas; [SSD] before one names its medium",
+    ),
+    key("datanode.listen", "dfs.datanode.address", "where the DataNode serves data, HOST:PORT"),
+    key("datanode.ipc_listen", "dfs.datanode.ipc.address", "where the DataNode serves RPC, HOST:PORT"),
+    key("datanode.host_name", "dfs.datanode.hostname", "the name by which others know this DataNode's host"),
+    key("datanode.heartbeat", "dfs.heartbeat.interval", "time between heartbeats; without a unit, seconds"),
+    key(
+        "datanode.report_interval",
+        "dfs.blockreport.intervalMsec",
+        "time between full block reports; without a unit, ms",
+    ),
+    key("datanode.reserved", "dfs.datanode.du.reserved", "bytes of each disk that are not used"),
+    key("datanode.transfers_max", "dfs.datanode.max.transfer.threads", "most data connections at once"),
+];
+
+/// The key that `mobula.toml` calls `name`.
+pub fn by_name(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The known name that looks most like `name`.
+pub fn nearest(name: &str) -> &'static str {
+    KEYS.iter().map(|key| key.name).min_by_key(|known| distance(name, known)).unwrap_or(KEYS[0].name)
+}
+
+/// Levenshtein's distance: how many letters to change, add or drop.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let change = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_nearest() {
+        assert_eq!(nearest("client.replicaton"), "client.replication");
+        assert_eq!(nearest("datanode.dir"), "datanode.dirs");
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[at + 1..].iter().all(|other| other.name != key.name && other.hadoop != key.hadoop));
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Configuration: flags, then `mobula.toml`, then Hadoop's `core-site.xml` and `hdfs-site.xml`, then
+//! defaults. Every setting is known by Hadoop's key where HDFS has one that means the same; the
+//! table in [`keys`] says which, and what it is called in `mobula.toml`.
+//!
+//! Invariant: a value that is used was checked for its kind, and an error names where it stood.
+
+mod build;
+mod hadoop_xml;
+pub mod keys;
+mod mobula_toml;
+pub mod units;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+pub use build::{DatanodeFlags, NamenodeFlags, client_options, datanode_config, namenode_config, user_name};
+
+/// A value and where it was written, as `hdfs-site.xml` or `mobula.toml:12`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The text.
+    pub value: String,
+    /// Where it stood, for messages.
+    pub origin: String,
+    /// Hadoop's `final`: later files may not change it.
+    pub last_word: bool,
+}
+
+/// All settings, by Hadoop's key.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    by_key: BTreeMap<String, Setting>,
+}
+
+impl Settings {
+    /// Reads the folder's `core-site.xml` and `hdfs-site.xml` where they exist, then `mobula.toml`.
+    /// `toml` names another file than `mobula.toml` in the working directory; it must then exist.
+    ///
+    /// # Errors
+    /// A file that cannot be read or parsed, an unknown key of ours: with file, line and what to do.
+    pub fn load(hadoop_folder: Option<&Path>, toml: Option<&Path>) -> Result<Settings> {
+        let mut settings = Settings::default();
+        if let Some(folder) = hadoop_folder {
+            for name in ["core-site.xml", "hdfs-site.xml"] {
+                let path = folder.join(name);
+                if path.exists() {
+                    settings.add_hadoop_file(&path)?;
+                }
+            }
+        }
+        let given = toml.map(Path::to_path_buf);
+        let path = given.clone().unwrap_or_else(|| PathBuf::from("mobula.toml"));
+        if given.is_some() || path.exists() {
+            settings.add_mobula_file(&path)?;
+        }
+        Ok(settings)
+    }
+
+    /// Adds what a Hadoop configuration file says.
+    ///
+    /// # Errors
+    /// The file cannot be read or parsed.
+    pub fn add_hadoop_file(&mut self, path: &Path) -> Result<()> {
+        for property in hadoop_xml::read(path)? {
+            let origin = path.display().to_string();
+            self.put(&property.name, property.value, origin, property.last_word);
+        }
+        Ok(())
+    }
+
+    /// Adds what a `mobula.toml` says; its settings go before Hadoop's files.
+    ///
+    /// # Errors
+    /// The file cannot be read or parsed, or holds a key that we do not know.
+    pub fn add_mobula_file(&mut self, path: &Path) -> Result<()> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        for (key, value, line) in mobula_toml::parse(&text, &path.display().to_string())? {
+            self.by_key.insert(
+                key.to_string(),
+                Setting { value, origin: format!("{}:{line}", path.display()), last_word: false },
+            );
+        }
+        Ok(())
+    }
+
+    /// Sets a key from a flag: the strongest.
+    pub fn set(&mut self, key: &str, value: impl Into<String>) {
+        let origin = "the command line".to_string();
+        self.by_key.insert(key.into(), Setting { value: value.into(), origin, last_word: false });
+    }
+
+    /// The value of a key, with `${...}` filled in from other settings and the environment.
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.by_key.get(key).map(|setting| self.expand(&setting.value, 0))
+    }
+
+    /// All settings, expanded, for those who look up keys of their own.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
+        self.by_key.keys().filter_map(|key| Some((key.clone(), self.get(key)?))).collect()
+    }
+
+    /// A number of bytes, as `134217728` or `128m`.
+    ///
+    /// # Errors
+    /// Text that is none, with where it stood.
+    pub fn size(&self, key: &str) -> Result<Option<u64>> {
+        self.parsed(key, "a size such as 134217728 or 128m", units::parse_size)
+    }
+
+    /// A time in milliseconds; a number without a unit is in `unit_ms`.
+    ///
+    /// # Errors
+    /// Text that is none, with where it stood.
+    pub fn millis(&self, key: &str, unit_ms: u64) -> Result<Option<u64>> {
+        self.parsed(key, "a time such as 3, 30s or 5m", |text| units::parse_millis(text, unit_ms))
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// Text that is none, with where it stood.
+    pub fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>> {
+        self.parsed(key, "a whole number in range", |text| text.trim().parse().ok())
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// Text that is neither, with where it stood.
+    pub fn truth(&self, key: &str) -> Result<Option<bool>> {
+        self.parsed(key, "true or false", |text| match text.trim() {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        })
+    }
+
+    /// The NameNodes' addresses as `host:port`, from `fs.defaultFS`.
+    ///
+    /// # Errors
+    /// Another scheme than `hdfs`, with where it stood.
+    pub fn namenodes(&self) -> Result<Vec<String>> {
+        let uri = self.get("fs.defaultFS").unwrap_or_else(|| keys::DEFAULT_FS.into());
+        let Some(rest) = uri.strip_prefix("hdfs://") else {
+            bail!("fs.defaultFS is {uri} ({}): it must be hdfs://HOST:PORT", self.origin("fs.defaultFS"));
+        };
+        let authority = rest.split('/').next().unwrap_or("");
+        Ok(self.named_service(authority).unwrap_or_else(|| vec![with_port(authority)]))
+    }
+
+    /// The addresses behind a logical name (`dfs.nameservices` and `dfs.ha.namenodes.NAME`).
+    fn named_service(&self, name: &str) -> Option<Vec<String>> {
+        let ids = self.get(&format!("dfs.ha.namenodes.{name}"))?;
+        let address = |id: &str| self.get(&format!("dfs.namenode.rpc-address.{name}.{id}"));
+        let addresses: Vec<String> = ids.split(',').filter_map(|id| address(id.trim())).collect();
+        (!addresses.is_empty()).then_some(addresses)
+    }
+
+    fn origin(&self, key: &str) -> &str {
+        self.by_key.get(key).map_or("default", |setting| setting.origin.as_str())
+    }
+
+    fn put(&mut self, key: &str, value: String, origin: String, last_word: bool) {
+        if self.by_key.get(key).is_some_and(|setting| setting.last_word) {
+            return;
+        }
+        self.by_key.insert(key.into(), Setting { value, origin, last_word });
+    }
+
+    fn parsed<T>(&self, key: &str, what: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
+        let Some(text) = self.get(key) else { return Ok(None) };
+        let value = parse(&text);
+        value.map(Some).ok_or_else(|| anyhow!("{}: {key} is '{text}', but must be {what}", self.origin(key)))
+    }
+
+    /// Fills in `${key}`, `${env.NAME}` and `${user.name}`; what is unknown stays as it is written.
+    fn expand(&self, text: &str, depth: usize) -> String {
+        let Some(start) = text.find("${").filter(|_| depth < EXPAND_DEPTH_MAX) else {
+            return text.into();
+        };
+        let Some(end) = text[start..].find('}').map(|at| start + at) else { return text.into() };
+        let name = &text[start + 2..end];
+        let value = match name.strip_prefix("env.") {
+            Some(variable) => std::env::var(variable).ok(),
+            None if name == "user.name" => Some(user_name()),
+            None if name == "java.io.tmpdir" => Some(std::env::temp_dir().display().to_string()),
+            None => self.by_key.get(name).map(|setting| setting.value.clone()),
+        };
+        let rest = self.expand(&text[end + 1..], depth);
+        match value {
+            Some(value) => format!("{}{}{rest}", &text[..start], self.expand(&value, depth + 1)),
+            None => format!("{}{rest}", &text[..=end]),
+        }
+    }
+}
+
+/// Hadoop follows `${...}` this deep (`Configuration.MAX_SUBST`).
+const EXPAND_DEPTH_MAX: usize = 20;
+
+/// HDFS's default port of a NameNode's RPC server.
+const NAMENODE_PORT: u16 = 8020;
+
+fn with_port(authority: &str) -> String {
+    if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        authority.into()
+    } else {
+        format!("{authority}:{NAMENODE_PORT}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn hadoop_files_with_variables_final_and_include() {
+        let folder = folder(&[
+            (
+                "core-site.xml",
+                r#"<?xml version="1.0"?><configuration xmlns:xi="http://www.w3.org/2001/XInclude">
+                <property><name>base</name><value>/data</value></property>
+                <property><name>fs.defaultFS</name><value>hdfs://nn1:9000</value><final>true</final></property>
+                <xi:include href="more.xml"/></configuration>"#,
+            ),
+            (
+                "more.xml",
+                "<configuration><property><name>dfs.namenode.name.dir</name><value>${base}/nn</value></property></configuration>",
+            ),
+            (
+                "hdfs-site.xml",
+                "<configuration><property><name>fs.defaultFS</name><value>hdfs://other</value></property>
+                 <property><name>dfs.blocksize</name><value>64m</value></property></configuration>",
+            ),
+        ]);
+        let settings = Settings::load(Some(folder.path()), None).unwrap();
+        assert_eq!(settings.namenodes().unwrap(), ["nn1:9000"]);
+        assert_eq!(settings.get("dfs.namenode.name.dir").unwrap(), "/data/nn");
+        assert_eq!(settings.size("dfs.blocksize").unwrap(), Some(64 << 20));
+    }
+
+    #[test]
+    fn our_file_goes_before_hadoops_and_flags_before_both() {
+        let folder = folder(&[
+            (
+                "hdfs-site.xml",
+                "<configuration><property><name>dfs.replication</name><value>2</value></property></configuration>",
+            ),
+            ("mobula.toml", "[client]\nreplication = 1\n"),
+        ]);
+        let toml = folder.path().join("mobula.toml");
+        let mut settings = Settings::load(Some(folder.path()), Some(&toml)).unwrap();
+        assert_eq!(settings.number::<u16>("dfs.replication").unwrap(), Some(1));
+        settings.set("dfs.replication", "3");
+        assert_eq!(settings.number::<u16>("dfs.replication").unwrap(), Some(3));
+    }
+
+    #[test]
+    fn a_bad_value_names_its_place() {
+        let folder = folder(&[("mobula.toml", "\n[client]\nblock_size = \"12q\"\n")]);
+        let settings = Settings::load(None, Some(&folder.path().join("mobula.toml"))).unwrap();
+        let message = settings.size("dfs.blocksize").unwrap_err().to_string();
+        assert!(message.contains("mobula.toml:3") && message.contains("12q"), "{message}");
+    }
+
+    #[test]
+    fn an_unknown_key_names_line_and_neighbour() {
+        let folder = folder(&[("mobula.toml", "[client]\nreplicaton = 1\n")]);
+        let error = Settings::load(None, Some(&folder.path().join("mobula.toml"))).unwrap_err();
+        let message = format!("{error:#}");
+        assert!(message.contains("mobula.toml:2"), "{message}");
+        assert!(message.contains("client.replication"), "{message}");
+    }
+
+    #[test]
+    fn a_logical_name_stands_for_its_namenodes() {
+        let mut settings = Settings::default();
+        settings.set("fs.defaultFS", "hdfs://mine");
+        settings.set("dfs.ha.namenodes.mine", "a, b");
+        settings.set("dfs.namenode.rpc-address.mine.a", "h1:1");
+        settings.set("dfs.namenode.rpc-address.mine.b", "h2:2");
+        assert_eq!(settings.namenodes().unwrap(), ["h1:1", "h2:2"]);
+        settings.set("fs.defaultFS", "hdfs://plain");
+        assert_eq!(settings.namenodes().unwrap(), ["plain:8020"]);
+    }
+}

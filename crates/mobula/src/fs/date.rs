@@ -1,0 +1,69 @@
+//! Times as the shell prints and reads them: local for `ls` and `touch`, UTC for `stat`.
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+fn instant(ms: u64) -> Timestamp {
+    // Times beyond the year 9999 come from broken clocks; they show as the last one there is.
+    i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
+}
+
+/// `2026-01-02 03:04`, in the local time zone.
+pub fn local_minute(ms: u64) -> String {
+    instant(ms).to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// `2026-01-02 03:04:05`, in UTC.
+pub fn utc_second(ms: u64) -> String {
+    instant(ms).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// `260102030405`, in the local time zone: how checkpoints of the trash are named.
+pub fn checkpoint_name(ms: u64) -> String {
+    instant(ms).to_zoned(TimeZone::system()).strftime("%y%m%d%H%M%S").to_string()
+}
+
+/// The time that a checkpoint of the trash is named after, in milliseconds; `None` if it is none.
+pub fn parse_checkpoint(name: &str) -> Option<u64> {
+    // A number may follow, where one second saw two of them.
+    let digits = name.split('-').next()?;
+    let seconds = if digits.len() == 10 { "00" } else { "" };
+    parse_local("%Y%m%d%H%M%S", &format!("20{digits}{seconds}"))
+}
+
+/// What `touch -t` takes, `yyyyMMdd:HHmmss` in the local time zone, in milliseconds.
+pub fn parse_touch(text: &str) -> Option<u64> {
+    parse_local("%Y%m%d:%H%M%S", text)
+}
+
+fn parse_local(format: &str, text: &str) -> Option<u64> {
+    let time = DateTime::strptime(format, text).ok()?;
+    let time = time.to_zoned(TimeZone::system()).ok()?;
+    u64::try_from(time.timestamp().as_millisecond()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn there_and_back() {
+        let ms = parse_touch("20010102:030405").unwrap();
+        assert_eq!(local_minute(ms), "2001-01-02 03:04");
+        assert_eq!(checkpoint_name(ms), "010102030405");
+        assert_eq!(parse_checkpoint("010102030405"), Some(ms));
+        assert_eq!(parse_checkpoint("010102030405-1"), Some(ms));
+        assert_eq!(parse_checkpoint("0101020304"), Some(ms - 5_000));
+        assert_eq!(parse_checkpoint("Current"), None);
+        assert_eq!(parse_touch("yesterday"), None);
+    }
+
+    #[test]
+    fn utc_and_the_far_future() {
+        assert_eq!(utc_second(0), "1970-01-01 00:00:00");
+        assert_eq!(utc_second(1_700_000_000_999), "2023-11-14 22:13:20");
+        assert!(utc_second(u64::MAX).starts_with("9999"));
+    }
+}
