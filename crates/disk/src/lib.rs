@@ -230,6 +230,7 @@ trait Held: Send + Sync + fmt::Debug {}
 impl<T: Send + Sync + fmt::Debug> Held for T {}
 
 mod durable;
+pub mod fake;
 mod pool;
 mod real;
 
