@@ -16,6 +16,9 @@ pub trait RpcService: Send + Sync + 'static {
     /// any order. Unknown protocols and methods are answered by [`Responder::no_such_protocol`] and
     /// [`Responder::no_such_method`].
     fn call(&self, call: Call, reply: Responder);
+
+    /// A connection ended, for whatever reason. Called once for each, on its own task.
+    fn disconnected(&self, _peer: SocketAddr) {}
 }
 
 /// One call of a client.
