@@ -7,8 +7,12 @@ use bytes::Bytes;
 use mobula_net::Env;
 use mobula_proto::hdfs;
 use mobula_wire::remote::{RemoteException, class};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::error::ClientError;
+use crate::lease::{self, Leases};
+use crate::link::LinkCache;
 use crate::namenode::{NameNodeProxy, RetryPolicy};
 use crate::reader::FileReader;
 use crate::writer::FileWriter;
@@ -65,7 +69,15 @@ pub(crate) struct Shared {
     pub(crate) namenode: NameNodeProxy,
     /// Who holds the leases (HDFS: `DFSClient.clientName`).
     pub(crate) name: String,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) links: LinkCache,
+    defaults: Mutex<Option<(Instant, hdfs::FsServerDefaultsProto)>>,
 }
+
+/// How long the server's defaults are believed (HDFS: `SERVER_DEFAULTS_VALIDITY_PERIOD`).
+const DEFAULTS_VALID: Duration = Duration::from_secs(3600);
+/// Bits of a permission that exist.
+const MODE_BITS: u16 = 0o1777;
 
 impl Client {
     /// A client that is not connected yet.
@@ -84,7 +96,16 @@ impl Client {
         let namenode =
             NameNodeProxy::new(&env, &options.namenodes, &options.user, options.call_limit, policy);
         let name = format!("DFSClient_NONMAPREDUCE_{}_1", env.entropy.u64() as i32);
-        Client { shared: Arc::new(Shared { env, options, namenode, name }) }
+        let shared = Shared {
+            env,
+            options,
+            namenode,
+            name,
+            leases: Arc::default(),
+            links: LinkCache::default(),
+            defaults: Mutex::new(None),
+        };
+        Client { shared: Arc::new(shared) }
     }
 
     /// Typed calls to the NameNode.
@@ -106,8 +127,53 @@ impl Client {
     ///
     /// # Errors
     /// The NameNode's exceptions.
-    pub async fn create(&self, _path: &str, _options: CreateOptions) -> Result<FileWriter, ClientError> {
-        unimplemented!()
+    pub async fn create(&self, path: &str, options: CreateOptions) -> Result<FileWriter, ClientError> {
+        let mine = &self.shared.options;
+        let (mut replication, mut block_size) =
+            (options.replication.or(mine.replication), options.block_size.or(mine.block_size));
+        if replication.is_none() || block_size.is_none() {
+            let defaults = self.server_defaults().await?;
+            replication = replication.or(Some(defaults.replication as u16));
+            block_size = block_size.or(Some(defaults.block_size));
+        }
+        let block_size = block_size.unwrap_or_default();
+        let overwrite = if options.overwrite { hdfs::CreateFlagProto::Overwrite as u32 } else { 0 };
+        let request = hdfs::CreateRequestProto {
+            src: path.into(),
+            masked: hdfs::FsPermissionProto { perm: u32::from(options.mode & !mine.umask & MODE_BITS) },
+            client_name: self.shared.name.clone(),
+            create_flag: hdfs::CreateFlagProto::Create as u32 | overwrite,
+            create_parent: options.parents,
+            replication: u32::from(replication.unwrap_or_default()),
+            block_size,
+            crypto_protocol_version: Vec::new(),
+            unmasked: Some(hdfs::FsPermissionProto { perm: u32::from(options.mode & MODE_BITS) }),
+            ec_policy_name: None,
+            storage_policy: None,
+        };
+        let status = match self.namenode().create(request).await?.fs {
+            Some(status) => status,
+            // Before 2.x there was none; a server that leaves it out knows the file by path only.
+            None => hdfs::HdfsFileStatusProto::default(),
+        };
+        let lease = lease::hold(&self.shared.leases, self.namenode(), &self.shared.name);
+        Ok(FileWriter::new(self.shared.clone(), path.into(), &status, block_size, lease))
+    }
+
+    /// The server's defaults, asked for once an hour.
+    ///
+    /// # Errors
+    /// The NameNode's exceptions.
+    pub async fn server_defaults(&self) -> Result<hdfs::FsServerDefaultsProto, ClientError> {
+        if let Some((since, defaults)) = &*self.shared.defaults.lock()
+            && since.elapsed() < DEFAULTS_VALID
+        {
+            return Ok(defaults.clone());
+        }
+        let request = hdfs::GetServerDefaultsRequestProto {};
+        let defaults = self.namenode().get_server_defaults(request).await?.server_defaults;
+        *self.shared.defaults.lock() = Some((Instant::now(), defaults.clone()));
+        Ok(defaults)
     }
 
     /// A file to read.
@@ -165,8 +231,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::create`] and [`FileWriter`].
-    pub async fn put(&self, _path: &str, _data: Bytes, _options: CreateOptions) -> Result<(), ClientError> {
-        unimplemented!()
+    pub async fn put(&self, path: &str, data: Bytes, options: CreateOptions) -> Result<(), ClientError> {
+        let mut writer = self.create(path, options).await?;
+        writer.write(data).await?;
+        writer.close().await
     }
 
     /// Reads a whole file.

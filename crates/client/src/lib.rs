@@ -4,7 +4,10 @@
 
 pub mod client;
 pub mod error;
+mod lease;
+mod link;
 pub mod namenode;
+mod pipeline;
 pub mod reader;
 pub mod writer;
 
