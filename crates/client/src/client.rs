@@ -10,6 +10,7 @@ use mobula_wire::remote::{RemoteException, class};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::checksum;
 use crate::error::ClientError;
 use crate::lease::{self, Leases};
 use crate::link::LinkCache;
@@ -180,8 +181,8 @@ impl Client {
     ///
     /// # Errors
     /// The NameNode's exceptions; `FileNotFoundException` for none and for directories.
-    pub async fn open(&self, _path: &str) -> Result<FileReader, ClientError> {
-        unimplemented!()
+    pub async fn open(&self, path: &str) -> Result<FileReader, ClientError> {
+        FileReader::open(self.shared.clone(), path).await
     }
 
     /// The status, or `None` if there is nothing at `path`.
@@ -241,16 +242,19 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::open`] and [`FileReader`].
-    pub async fn get(&self, _path: &str) -> Result<Bytes, ClientError> {
-        unimplemented!()
+    pub async fn get(&self, path: &str) -> Result<Bytes, ClientError> {
+        let reader = self.open(path).await?;
+        let length = usize::try_from(reader.length())
+            .map_err(|_| ClientError::Usage(format!("{path} does not fit into memory")))?;
+        reader.read_at(0, length).await
     }
 
     /// HDFS's file checksum: algorithm name and bytes, as `hdfs dfs -checksum` prints them.
     ///
     /// # Errors
     /// The NameNode's exceptions, or no DataNode that answers for a block.
-    pub async fn checksum(&self, _path: &str, _kind: ChecksumKind) -> Result<(String, Vec<u8>), ClientError> {
-        unimplemented!()
+    pub async fn checksum(&self, path: &str, kind: ChecksumKind) -> Result<(String, Vec<u8>), ClientError> {
+        checksum::of_file(&self.shared, path, kind).await
     }
 }
 

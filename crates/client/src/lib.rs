@@ -2,6 +2,7 @@
 //! Mobula and Apache HDFS alike. Streams with a window of packets on the way in, verifies checksums
 //! and moves on to another replica on the way out.
 
+mod checksum;
 pub mod client;
 pub mod error;
 mod lease;
@@ -9,6 +10,8 @@ mod link;
 pub mod namenode;
 mod pipeline;
 pub mod reader;
+mod stream;
+mod visible;
 pub mod writer;
 
 pub use client::{ChecksumKind, Client, ClientOptions, CreateOptions};
