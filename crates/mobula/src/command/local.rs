@@ -102,7 +102,10 @@ fn options(mut settings: Settings, args: &LocalArgs) -> Result<ClusterOptions> {
 /// HDFS's default of `dfs.replication`.
 const REPLICATION_DEFAULT: u16 = 3;
 
-/// Writes what Hadoop's clients read from `HADOOP_CONF_DIR`.
+/// In the files that we wrote, so that we replace no others.
+const OURS: &str = "<!-- Written by `mobula local --write-config`, anew at each start. -->";
+
+/// Writes what Hadoop's clients read from `HADOOP_CONF_DIR`. A file that somebody else wrote stays.
 fn write_config(folder: &Path, uri: &str, args: &LocalArgs) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let replication = args.replication.unwrap_or_else(|| REPLICATION_DEFAULT.min(args.datanodes as u16));
@@ -114,12 +117,15 @@ fn write_config(folder: &Path, uri: &str, args: &LocalArgs) -> Result<()> {
         ),
     ];
     for (name, properties) in files {
-        let mut text = String::from("<?xml version=\"1.0\"?>\n<configuration>\n");
+        let path = folder.join(name);
+        if std::fs::read_to_string(&path).is_ok_and(|text| !text.contains(OURS)) {
+            bail!("{} is not ours: it stays as it is; give --write-config another folder", path.display());
+        }
+        let mut text = format!("<?xml version=\"1.0\"?>\n{OURS}\n<configuration>\n");
         for (key, value) in properties {
             text += &format!("  <property><name>{key}</name><value>{value}</value></property>\n");
         }
         text += "</configuration>\n";
-        let path = folder.join(name);
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())

@@ -1,0 +1,68 @@
+//! The command line as a whole: help, configuration errors, exit codes.
+
+use crate::servers::said;
+
+#[tokio::test]
+async fn help_has_examples_and_every_command() {
+    let (help, _, code) = said(&["--help"]).await;
+    assert_eq!(code, 0);
+    for word in ["demo", "local", "namenode", "datanode", "fs", "admin", "bench", "completions", "Examples:"]
+    {
+        assert!(help.contains(word), "{word} is missing from:\n{help}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_key_in_our_file_names_line_and_neighbour() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mobula.toml");
+    std::fs::write(&file, "[namenode]\nlisten = \"127.0.0.1:0\"\n[datanode]\nheartbeet = \"1s\"\n").unwrap();
+    let (_, error, code) = said(&["--config", file.to_str().unwrap(), "namenode", "--dir", "unused"]).await;
+    assert_eq!(code, 1);
+    assert!(error.contains("mobula.toml:4") && error.contains("datanode.heartbeat"), "{error}");
+}
+
+#[tokio::test]
+async fn completions_for_every_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (script, _, code) = said(&["completions", shell]).await;
+        assert_eq!(code, 0);
+        assert!(script.contains("mobula"), "{shell}");
+    }
+}
+
+#[tokio::test]
+async fn servers_need_a_folder_and_say_which_key() {
+    let (_, error, code) = said(&["namenode", "--listen", "127.0.0.1:0"]).await;
+    assert_eq!(code, 1);
+    assert!(error.contains("dfs.namenode.name.dir"), "{error}");
+    let (_, error, code) = said(&["datanode", "--namenode", "127.0.0.1:1"]).await;
+    assert_eq!(code, 1);
+    assert!(error.contains("dfs.datanode.data.dir"), "{error}");
+}
+
+/// The README's first command, with a small file: every act, equal bytes, nothing left.
+#[tokio::test]
+async fn the_demo_plays_to_its_end_and_cleans_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let temp = folder.path().join("tmp");
+    std::fs::create_dir(&temp).unwrap();
+    let file = folder.path().join("file.bin");
+    let bytes: Vec<u8> = (0..5_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    std::fs::write(&file, bytes).unwrap();
+    let output = tokio::process::Command::new(crate::servers::binary())
+        .args(["demo", file.to_str().unwrap()])
+        .env("TMPDIR", &temp)
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{text}\n{error}");
+    for word in ["Start:", "Store", "Kill", "healed:", "version 2, after", "read again", "Summary", "removed"]
+    {
+        assert!(text.contains(word), "{word} is missing from:\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'), "plain lines in a pipe:\n{text}");
+    assert_eq!(std::fs::read_dir(&temp).unwrap().count(), 0);
+}

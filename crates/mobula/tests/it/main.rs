@@ -1,0 +1,10 @@
+//! The product as its users meet it: real processes, real sockets, real disks, and clients that
+//! nobody here wrote.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod kills;
+mod local;
+mod native;
+mod servers;
