@@ -4,18 +4,31 @@
 //! Knows no clock, entropy, socket, file or thread: time and choices come in with the command, the
 //! storage under the tables as a [`redb::StorageBackend`].
 
+mod apply;
+mod attribute;
+mod block;
 pub mod command;
 pub mod error;
+pub mod lease;
+mod names;
 pub mod namespace;
 pub mod outcome;
+mod permission;
+mod reap;
+mod record;
+mod resolve;
+pub mod retry;
+mod snapshot;
+mod state;
 pub mod table;
+mod tree;
 pub mod view;
 
 pub use command::{
     AddBlock, Batch, Caller, Closable, Command, Create, Format, Operation, Overwrite, Parents, RetryKey,
     Rules,
 };
-pub use error::{ErrorKind, NamespaceError};
+pub use error::{Contended, Denied, Described, ErrorKind, LeaseSubject, NamespaceError};
 pub use namespace::{Counts, Entry, LogPosition, Namespace};
 pub use outcome::{
     Allocated, Applied, BlockEffect, BlockRecord, BlockState, ContentSummary, FileBlock, FileBlocks,

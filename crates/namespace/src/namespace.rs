@@ -1,10 +1,17 @@
-//! The state machine: opening, applying, syncing. Bodies follow.
+//! The state machine: opening, applying, syncing. What a command does is in [`crate::apply`].
+
+use std::sync::Arc;
 
 use mobula_types::{BlockId, InodeId};
+use redb::{Database, Durability, ReadableTable};
 
+use crate::apply::{Apply, Holders, count_holders};
 use crate::command::Batch;
+use crate::names::{NameNumbers, Names};
 use crate::outcome::Applied;
-use crate::table::TableError;
+use crate::snapshot;
+use crate::state::State;
+use crate::table::{TableError, WriteTables};
 use crate::view::View;
 
 /// Where an entry stands in the log.
@@ -30,45 +37,116 @@ pub enum Entry {
 /// The namespace. One owner, who applies; readers take a [`View`].
 #[derive(Debug)]
 pub struct Namespace {
+    database: Database,
+    state: State,
+    names: Arc<Names>,
+    numbers: NameNumbers,
+    holders: Holders,
     view: View,
+    /// A transaction failed halfway: what is in memory tells another story than the tables.
+    failed: Option<TableError>,
 }
 
-#[allow(unused_variables, clippy::unimplemented)]
 impl Namespace {
     /// Opens the tables on `backend`, or makes them there. `cache_bytes` bounds the page cache.
     ///
     /// # Errors
     /// Storage that fails, or tables of another format.
     pub fn open(backend: impl redb::StorageBackend, cache_bytes: usize) -> Result<Namespace, TableError> {
-        unimplemented!()
+        let database = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(backend)?;
+        let transaction = database.begin_write()?;
+        let names = Arc::new(Names::default());
+        let mut numbers = NameNumbers::default();
+        let (state, holders) = {
+            let mut tables = WriteTables::open(&transaction, names.clone())?;
+            State::check_layout(&mut tables)?;
+            load_names(&tables, &names, &mut numbers)?;
+            (State::read(&tables.meta)?, count_holders(&tables.open)?)
+        };
+        transaction.commit()?;
+        let view = View::publish(&database, &state, &names)?;
+        Ok(Namespace { database, state, names, numbers, holders, view, failed: None })
     }
 
     /// Position of the last applied entry; none for a new namespace.
     pub fn applied(&self) -> Option<LogPosition> {
-        unimplemented!()
+        self.state.applied
     }
 
     /// The last [`Entry::Membership`].
     pub fn membership(&self) -> Option<Vec<u8>> {
-        unimplemented!()
+        self.state.membership.as_ref().map(|bytes| bytes.to_vec())
     }
 
     /// Applies entries, in one transaction that is not synced. Answers as many lists as there are
-    /// entries; a blank or membership entry has an empty one. An entry at or below
-    /// [`Namespace::applied`] is a fault of the caller's and panics.
+    /// entries; a blank or membership entry has an empty one.
+    ///
+    /// # Panics
+    /// For an entry at or below [`Namespace::applied`]: to apply twice would fork the story.
     ///
     /// # Errors
     /// Storage that fails: final, the process stops.
     pub fn apply_all(&mut self, entries: &[(LogPosition, Entry)]) -> Result<Vec<Vec<Applied>>, TableError> {
-        unimplemented!()
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers = self.transact(entries);
+        if let Err(error) = &answers {
+            self.failed = Some(error.clone());
+        }
+        answers
+    }
+
+    fn transact(&mut self, entries: &[(LogPosition, Entry)]) -> Result<Vec<Vec<Applied>>, TableError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::None)?;
+        let mut answers = Vec::with_capacity(entries.len());
+        {
+            let mut apply = Apply {
+                tables: WriteTables::open(&transaction, self.names.clone())?,
+                state: &mut self.state,
+                numbers: &mut self.numbers,
+                holders: &mut self.holders,
+                effects: Vec::new(),
+                scratch: Vec::with_capacity(512),
+            };
+            for (position, entry) in entries {
+                answers.push(apply.entry(*position, entry)?);
+            }
+            apply.state.write(&mut apply.tables)?;
+        }
+        transaction.commit()?;
+        self.view = View::publish(&self.database, &self.state, &self.names)?;
+        Ok(answers)
     }
 
     /// Makes all that was applied durable, so that it is there after a crash and reopening is quick.
+    /// Answers the position up to which the log may be cut.
     ///
     /// # Errors
     /// Storage that fails: final.
     pub fn sync(&mut self) -> Result<Option<LogPosition>, TableError> {
-        unimplemented!()
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_quick_repair(true);
+        {
+            let mut tables = WriteTables::open(&transaction, self.names.clone())?;
+            self.state.write(&mut tables)?;
+        }
+        let synced = transaction.commit().map_err(TableError::from);
+        if let Err(error) = synced {
+            self.failed = Some(error.clone()); // CASES 9: a second sync may lie.
+            return Err(error);
+        }
+        // The old view would pin pages that this commit freed.
+        self.view = View::publish(&self.database, &self.state, &self.names)?;
+        Ok(self.state.applied)
     }
 
     /// What was last applied, for readers. Cheap.
@@ -89,7 +167,32 @@ impl Namespace {
     /// # Errors
     /// A snapshot cut short, changed or of another version; the tables' own.
     pub fn restore(&mut self, from: &mut dyn std::io::Read) -> Result<(), TableError> {
-        unimplemented!()
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_quick_repair(true);
+        if let Err(error) = snapshot::read(&transaction, from) {
+            transaction.abort()?;
+            return Err(error);
+        }
+        let names = Arc::new(Names::default());
+        let mut numbers = NameNumbers::default();
+        let loaded = {
+            let mut tables = WriteTables::open(&transaction, names.clone())?;
+            State::check_layout(&mut tables)
+                .and_then(|()| load_names(&tables, &names, &mut numbers))
+                .and_then(|()| Ok((State::read(&tables.meta)?, count_holders(&tables.open)?)))
+        };
+        let (state, holders) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                transaction.abort()?;
+                return Err(error);
+            }
+        };
+        transaction.commit()?;
+        self.view = View::publish(&self.database, &state, &names)?;
+        (self.state, self.names, self.numbers, self.holders) = (state, names, numbers, holders);
+        self.failed = None;
+        Ok(())
     }
 
     /// A hash over the logical content of all tables: equal states hash equal, however they came about.
@@ -101,20 +204,51 @@ impl Namespace {
     }
 }
 
+impl Apply<'_, '_> {
+    fn entry(&mut self, position: LogPosition, entry: &Entry) -> Result<Vec<Applied>, TableError> {
+        assert!(
+            self.state.applied.is_none_or(|applied| applied.index < position.index),
+            "entry {position:?} comes after {:?} was applied",
+            self.state.applied
+        );
+        self.state.applied = Some(position);
+        match entry {
+            Entry::Batch(batch) => self.batch(position.term, batch),
+            Entry::Membership(bytes) => {
+                self.state.membership = Some(bytes.as_slice().into());
+                self.state.dirty_membership = true;
+                Ok(Vec::new())
+            }
+            Entry::Blank => Ok(Vec::new()),
+        }
+    }
+}
+
+fn load_names(tables: &WriteTables<'_>, names: &Names, numbers: &mut NameNumbers) -> Result<(), TableError> {
+    for row in tables.name_rows.iter()? {
+        let (number, name) = row?;
+        let number = u32::try_from(number.value()).map_err(TableError::storage)?;
+        let name = String::from_utf8_lossy(name.value()).into_owned();
+        names.set(number, &name);
+        numbers.set(number, &name);
+    }
+    Ok(())
+}
+
 /// How much there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Files and directories, the root counted.
+    /// Files and directories, the root and those not yet reaped counted.
     pub inodes: u64,
     /// Files.
     pub files: u64,
     /// Directories, the root counted.
     pub directories: u64,
-    /// Blocks of files (those not yet reaped are not counted).
+    /// Blocks of files, with those of trees not yet reaped.
     pub blocks: u64,
     /// Files being written.
     pub open_files: u64,
-    /// Trees cut off and not yet wholly removed: [`crate::Operation::Reap`] is due while not 0.
+    /// Directories cut off and not yet emptied: [`crate::Operation::Reap`] is due while not 0.
     pub pending_reap: u64,
     /// The next block id to be given out.
     pub next_block: BlockId,

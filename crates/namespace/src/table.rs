@@ -1,6 +1,14 @@
-//! The tables: their names, their errors.
+//! The tables: their names, keys and errors, and reading them alike in a view and inside `apply`.
 
 use std::fmt;
+
+use mobula_types::{BlockId, InodeId};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use smallvec::SmallVec;
+
+use crate::names::Names;
+use crate::outcome::BlockRecord;
+use crate::record::{BlockRow, Inode, Place};
 
 /// The tables cannot be read or written, or hold what they must not. Never the caller's fault: whoever
 /// meets one stops serving.
@@ -27,3 +35,257 @@ impl TableError {
         TableError::Storage(error.to_string())
     }
 }
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for TableError {
+            fn from(error: redb::$error) -> TableError {
+                TableError::storage(error)
+            }
+        }
+    )*};
+}
+from_redb!(StorageError, TableError, TransactionError, CommitError, DatabaseError, SetDurabilityError);
+
+/// Keys that are numbers.
+pub(crate) type NumberDefinition = TableDefinition<'static, u64, &'static [u8]>;
+/// Keys that are bytes, in unsigned byte order.
+pub(crate) type BytesDefinition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// (parent id, 8 bytes big-endian; name) -> inode record.
+pub(crate) const ENTRIES: BytesDefinition = TableDefinition::new("entries");
+/// Inode id -> where it hangs.
+pub(crate) const INODES: NumberDefinition = TableDefinition::new("inodes");
+/// Block id -> block record.
+pub(crate) const BLOCKS: NumberDefinition = TableDefinition::new("blocks");
+/// (file, 8 bytes; index from 1, 4 bytes; both big-endian) -> block id, 8 bytes big-endian. Index 0 is
+/// in the inode record.
+pub(crate) const FILE_BLOCKS: BytesDefinition = TableDefinition::new("file_blocks");
+/// Inode id of a file being written -> holder of its lease.
+pub(crate) const OPEN: NumberDefinition = TableDefinition::new("open");
+/// Directories that were cut off: id -> nothing.
+pub(crate) const REAP: NumberDefinition = TableDefinition::new("reap");
+/// Number -> owner or group.
+pub(crate) const NAMES: NumberDefinition = TableDefinition::new("names");
+/// (client, 16 bytes; call, 4 bytes big-endian) -> first answer.
+pub(crate) const RETRY: BytesDefinition = TableDefinition::new("retry");
+/// Row number, counting up -> time, and the keys of `RETRY` that came in together.
+pub(crate) const RETRY_ROWS: NumberDefinition = TableDefinition::new("retry_rows");
+/// Everything there is one of.
+pub(crate) const META: BytesDefinition = TableDefinition::new("meta");
+
+pub(crate) const ROOT_PARENT: InodeId = InodeId(0);
+
+pub(crate) type Key = SmallVec<[u8; 64]>;
+
+pub(crate) fn entry_key(parent: InodeId, name: &[u8]) -> Key {
+    let mut key = Key::from_slice(&parent.0.to_be_bytes());
+    key.extend_from_slice(name);
+    key
+}
+
+pub(crate) fn file_block_key(file: InodeId, index: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&file.0.to_be_bytes());
+    key[8..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// All tables in one state, to be read.
+pub(crate) trait Read {
+    type Bytes: ReadableTable<&'static [u8], &'static [u8]>;
+    type Numbers: ReadableTable<u64, &'static [u8]>;
+
+    fn entries(&self) -> &Self::Bytes;
+    fn inodes(&self) -> &Self::Numbers;
+    fn blocks(&self) -> &Self::Numbers;
+    fn file_blocks(&self) -> &Self::Bytes;
+    fn open(&self) -> &Self::Numbers;
+    fn reap(&self) -> &Self::Numbers;
+    fn names(&self) -> &Names;
+
+    /// The inode under that name.
+    fn entry(&self, parent: InodeId, name: &[u8]) -> Result<Option<Inode>, TableError> {
+        let key = entry_key(parent, name);
+        match self.entries().get(key.as_slice())? {
+            Some(value) => Inode::decode(value.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Where an inode hangs.
+    fn place(&self, inode: InodeId) -> Result<Option<Place>, TableError> {
+        match self.inodes().get(inode.0)? {
+            Some(value) => Place::decode(value.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn block_row(&self, block: BlockId) -> Result<Option<BlockRow>, TableError> {
+        match self.blocks().get(block.0)? {
+            Some(value) => BlockRow::decode(value.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A block that a file names, so that it must be there.
+    fn file_block_row(&self, file: InodeId, block: BlockId) -> Result<BlockRow, TableError> {
+        self.block_row(block)?.ok_or_else(|| TableError::Corrupt {
+            table: "blocks",
+            detail: format!("{block} of file {file} is missing"),
+        })
+    }
+
+    /// The id of the block at `index` of a file.
+    fn block_at(&self, file: InodeId, first: BlockId, index: u32) -> Result<BlockId, TableError> {
+        if index == 0 {
+            return Ok(first);
+        }
+        let corrupt = |detail: &str| TableError::Corrupt {
+            table: "file_blocks",
+            detail: format!("{file}[{index}] {detail}"),
+        };
+        let value = self.file_blocks().get(file_block_key(file, index).as_slice())?;
+        let value = value.ok_or_else(|| corrupt("is missing"))?;
+        let bytes = value.value().try_into().map_err(|_| corrupt("is not 8 bytes"))?;
+        Ok(BlockId(u64::from_be_bytes(bytes)))
+    }
+
+    /// Calls `visit` with the children of a directory whose names come after `after` (all, if none),
+    /// in order, until it says to stop.
+    fn children(
+        &self,
+        parent: InodeId,
+        after: Option<&[u8]>,
+        mut visit: impl FnMut(&[u8], Inode) -> Result<Go, TableError>,
+    ) -> Result<(), TableError>
+    where
+        Self: Sized,
+    {
+        let start = entry_key(parent, after.unwrap_or_default());
+        let end = entry_key(InodeId(parent.0 + 1), &[]);
+        let lower = match after {
+            Some(_) => std::ops::Bound::Excluded(start.as_slice()),
+            None => std::ops::Bound::Included(start.as_slice()),
+        };
+        let range = self.entries().range::<&[u8]>((lower, std::ops::Bound::Excluded(end.as_slice())))?;
+        for row in range {
+            let (key, value) = row?;
+            if visit(&key.value()[8..], Inode::decode(value.value())?)? == Go::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a visit goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Go {
+    On,
+    Stop,
+}
+
+pub(crate) fn block_record(id: BlockId, row: &BlockRow) -> BlockRecord {
+    BlockRecord { block: row.block(id), inode: row.inode, replication: row.replication, state: row.state }
+}
+
+/// The tables of a view.
+pub(crate) struct ReadTables {
+    pub(crate) entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(crate) inodes: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) blocks: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) file_blocks: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(crate) open: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) reap: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) names: std::sync::Arc<Names>,
+    /// For what is rare: snapshots and hashes.
+    pub(crate) transaction: ReadTransaction,
+}
+
+impl ReadTables {
+    pub(crate) fn open(
+        transaction: ReadTransaction,
+        names: std::sync::Arc<Names>,
+    ) -> Result<ReadTables, TableError> {
+        Ok(ReadTables {
+            entries: transaction.open_table(ENTRIES)?,
+            inodes: transaction.open_table(INODES)?,
+            blocks: transaction.open_table(BLOCKS)?,
+            file_blocks: transaction.open_table(FILE_BLOCKS)?,
+            open: transaction.open_table(OPEN)?,
+            reap: transaction.open_table(REAP)?,
+            names,
+            transaction,
+        })
+    }
+}
+
+/// The tables inside `apply`.
+pub(crate) struct WriteTables<'t> {
+    pub(crate) entries: Table<'t, &'static [u8], &'static [u8]>,
+    pub(crate) inodes: Table<'t, u64, &'static [u8]>,
+    pub(crate) blocks: Table<'t, u64, &'static [u8]>,
+    pub(crate) file_blocks: Table<'t, &'static [u8], &'static [u8]>,
+    pub(crate) open: Table<'t, u64, &'static [u8]>,
+    pub(crate) reap: Table<'t, u64, &'static [u8]>,
+    pub(crate) name_rows: Table<'t, u64, &'static [u8]>,
+    pub(crate) retry: Table<'t, &'static [u8], &'static [u8]>,
+    pub(crate) retry_rows: Table<'t, u64, &'static [u8]>,
+    pub(crate) meta: Table<'t, &'static [u8], &'static [u8]>,
+    pub(crate) names: std::sync::Arc<Names>,
+}
+
+impl<'t> WriteTables<'t> {
+    pub(crate) fn open(
+        transaction: &'t WriteTransaction,
+        names: std::sync::Arc<Names>,
+    ) -> Result<WriteTables<'t>, TableError> {
+        Ok(WriteTables {
+            entries: transaction.open_table(ENTRIES)?,
+            inodes: transaction.open_table(INODES)?,
+            blocks: transaction.open_table(BLOCKS)?,
+            file_blocks: transaction.open_table(FILE_BLOCKS)?,
+            open: transaction.open_table(OPEN)?,
+            reap: transaction.open_table(REAP)?,
+            name_rows: transaction.open_table(NAMES)?,
+            retry: transaction.open_table(RETRY)?,
+            retry_rows: transaction.open_table(RETRY_ROWS)?,
+            meta: transaction.open_table(META)?,
+            names,
+        })
+    }
+}
+
+macro_rules! read {
+    ($target:ty, $bytes:ty, $numbers:ty $(, $life:lifetime)?) => {
+        impl$(<$life>)? Read for $target {
+            type Bytes = $bytes;
+            type Numbers = $numbers;
+
+            fn entries(&self) -> &Self::Bytes {
+                &self.entries
+            }
+            fn inodes(&self) -> &Self::Numbers {
+                &self.inodes
+            }
+            fn blocks(&self) -> &Self::Numbers {
+                &self.blocks
+            }
+            fn file_blocks(&self) -> &Self::Bytes {
+                &self.file_blocks
+            }
+            fn open(&self) -> &Self::Numbers {
+                &self.open
+            }
+            fn reap(&self) -> &Self::Numbers {
+                &self.reap
+            }
+            fn names(&self) -> &Names {
+                &self.names
+            }
+        }
+    };
+}
+read!(ReadTables, ReadOnlyTable<&'static [u8], &'static [u8]>, ReadOnlyTable<u64, &'static [u8]>);
+read!(WriteTables<'t>, Table<'t, &'static [u8], &'static [u8]>, Table<'t, u64, &'static [u8]>, 't);

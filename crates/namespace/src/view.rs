@@ -1,15 +1,30 @@
 //! A published view. Every read with a caller parses nothing, walks the path once and checks the
 //! caller once (DESIGN D8).
 
-use mobula_types::{Block, BlockId, GenStamp, HdfsPath, InodeId, Millis};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 
+use mobula_types::{Block, BlockId, GenStamp, HdfsPath, InodeId, Millis};
+use redb::{Database, ReadableDatabase, ReadableTable};
+
+use crate::apply::file_status;
+use crate::block::{self, Analysis};
 use crate::command::{Caller, Format, Rules};
 use crate::error::NamespaceError;
+use crate::lease::{check_lease, file_of};
+use crate::names::Names;
 use crate::namespace::{Counts, LogPosition};
 use crate::outcome::{
-    Allocated, BlockRecord, ContentSummary, FileBlock, FileBlocks, FileStatus, Listing, OpenFile,
+    Allocated, BlockRecord, BlockState, ContentSummary, FileBlock, FileBlocks, FileKind, FileStatus, Listing,
+    OpenFile,
 };
-use crate::table::TableError;
+use crate::permission::{Check, EXECUTE, READ, check, visit_tree};
+use crate::record::{BlockRow, Body, File};
+use crate::resolve::{self, Aim, Walk};
+use crate::snapshot;
+use crate::state::State;
+use crate::table::{Go, Read, ReadTables, TableError, block_record};
 
 /// What is asked of a path by `checkAccess`: an rwx triple of bits, 4 2 1; 0 asks for existence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +41,8 @@ pub struct BlockPlan {
     pub replication: u16,
     /// Preferred block size, bytes.
     pub block_size: u64,
+    /// The writer's address.
+    pub machine: String,
     /// Set for a retry: this will be answered, targets need not be chosen.
     pub retry: Option<Allocated>,
     /// The last block of the file, with the length that `previous` gives it; the caller refuses with
@@ -35,25 +52,94 @@ pub struct BlockPlan {
     pub penultimate: Option<BlockRecord>,
 }
 
-/// A read-only view of one state: a cheap clone.
-#[derive(Clone, Debug)]
-pub struct View {}
+/// A read-only view of one state: a cheap clone. It pins the pages of its state while it lives, so take a
+/// new one for each request.
+#[derive(Clone)]
+pub struct View {
+    published: Arc<Published>,
+}
 
-#[allow(unused_variables, clippy::unimplemented)]
+struct Published {
+    tables: ReadTables,
+    state: State,
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("applied", &self.published.state.applied).finish_non_exhaustive()
+    }
+}
+
 impl View {
+    pub(crate) fn publish(
+        database: &Database,
+        state: &State,
+        names: &Arc<Names>,
+    ) -> Result<View, TableError> {
+        let tables = ReadTables::open(database.begin_read()?, names.clone())?;
+        Ok(View { published: Arc::new(Published { tables, state: state.clone() }) })
+    }
+
+    fn tables(&self) -> &ReadTables {
+        &self.published.tables
+    }
+
+    fn state(&self) -> &State {
+        &self.published.state
+    }
+
+    fn resolve<'p>(
+        &self,
+        caller: &Caller,
+        path: &'p HdfsPath,
+        operation: &'static str,
+    ) -> Result<Walk<'p>, NamespaceError> {
+        if self.state().format.is_none() {
+            return Err(NamespaceError::NotFormatted);
+        }
+        resolve::resolve(self.tables(), &self.state().rules, caller, path, Aim::Read, operation)
+    }
+
+    fn check(&self, caller: &Caller, walk: &Walk<'_>, access: u8) -> Result<(), NamespaceError> {
+        check(self.tables(), &self.state().rules, caller, walk, Check { access, ..Check::default() })
+    }
+
     /// `getFileInfo`: none if there is no such file.
     ///
     /// # Errors
     /// AccessControl on the way.
     pub fn status(&self, caller: &Caller, path: &HdfsPath) -> Result<Option<FileStatus>, NamespaceError> {
-        unimplemented!()
+        if resolve::is_exactly_reserved(path) {
+            return Ok(self.reserved_status());
+        }
+        let walk = match self.resolve(caller, path, "getfileinfo") {
+            // The superuser is told "absent" where a file is an ancestor: HDFS's contracts want it.
+            Err(NamespaceError::AncestorNotDirectory(_)) if caller.superuser => return Ok(None),
+            walk => walk?,
+        };
+        Ok(walk.last().map(|last| file_status(self.tables(), last, walk.name(walk.depth).as_bytes())))
+    }
+
+    /// `/.reserved` as HDFS shows it: `FSDirectory.createReservedStatuses`.
+    fn reserved_status(&self) -> Option<FileStatus> {
+        let format = self.state().format.as_ref()?;
+        Some(FileStatus {
+            inode: InodeId(0),
+            name: RESERVED_DIRECTORY.into(),
+            kind: FileKind::Directory { children: 0 },
+            mode: 0o770,
+            owner: String::new(),
+            group: self.state().rules.supergroup.clone(),
+            modified: format.created,
+            accessed: Millis(0),
+        })
     }
 
     /// `getListing`: up to `limit` (at least 1) names after `start_after` (exclusive); a file gives
     /// itself with an empty name.
     ///
     /// # Errors
-    /// AccessControl.
+    /// AccessControl; Snapshot for the `.snapshot` of a plain directory.
     pub fn listing(
         &self,
         caller: &Caller,
@@ -61,10 +147,64 @@ impl View {
         start_after: &[u8],
         limit: usize,
     ) -> Result<Option<Listing>, NamespaceError> {
-        unimplemented!()
+        let walk = self.resolve(caller, path, "listStatus")?;
+        let Some(last) = walk.last() else {
+            if walk.snapshot && path.name() == resolve::SNAPSHOT_NAME && walk.nodes.len() == walk.depth {
+                return Err(NamespaceError::NotSnapshottable(walk.parent_path()));
+            }
+            return Ok(None);
+        };
+        let Some(directory) = last.directory() else {
+            let entries = vec![file_status(self.tables(), last, b"")];
+            return Ok(Some(Listing { entries, remaining: 0 }));
+        };
+        self.check(caller, &walk, READ | EXECUTE)?;
+        let after = Some(start_after).filter(|name| !name.is_empty());
+        self.page(last.id, after, limit.max(1), directory.children).map(Some).map_err(Into::into)
     }
 
-    /// `getBlockLocations` without the locations. `now` is the reader's time: it decides `touch`.
+    fn page(
+        &self,
+        directory: InodeId,
+        after: Option<&[u8]>,
+        limit: usize,
+        children: u64,
+    ) -> Result<Listing, TableError> {
+        let tables = self.tables();
+        let mut entries = Vec::with_capacity(limit.min(children as usize));
+        tables.children(directory, after, |name, child| {
+            entries.push(file_status(tables, &child, name));
+            Ok(if entries.len() < limit { Go::On } else { Go::Stop })
+        })?;
+        let remaining = match (after, entries.last()) {
+            (_, None) => 0,
+            (None, Some(_)) => children - entries.len() as u64,
+            (Some(_), Some(_)) if entries.len() < limit => 0,
+            // How many come after is known only by counting: HDFS tells it exactly, clients ask only
+            // whether it is 0. One more lookup tells that; the rest is an upper bound.
+            (Some(_), Some(last)) => self.remaining(directory, &last.name, children, entries.len())?,
+        };
+        Ok(Listing { entries, remaining })
+    }
+
+    fn remaining(
+        &self,
+        directory: InodeId,
+        after: &[u8],
+        children: u64,
+        shown: usize,
+    ) -> Result<u64, TableError> {
+        let mut counted = 0;
+        self.tables().children(directory, Some(after), |_, _| {
+            counted += 1;
+            Ok(if counted < REMAINING_COUNTED_MAX { Go::On } else { Go::Stop })
+        })?;
+        let bound = children.saturating_sub(shown as u64 + 1).max(counted);
+        Ok(if counted < REMAINING_COUNTED_MAX { counted } else { bound })
+    }
+
+    /// `getBlockLocations` without the locations. `now` is the reader's time: it decides `touch`. The
+    /// length in the status is without an incomplete last block.
     ///
     /// # Errors
     /// AccessControl, FileNotFound.
@@ -76,7 +216,59 @@ impl View {
         length: u64,
         now: Millis,
     ) -> Result<FileBlocks, NamespaceError> {
-        unimplemented!()
+        let walk = self.resolve(caller, path, "open")?;
+        let file = file_of(&walk)?;
+        let inode = walk.last().expect("a file was found");
+        self.check(caller, &walk, READ)?;
+        let mut status = file_status(self.tables(), inode, walk.name(walk.depth).as_bytes());
+        if let FileKind::File { length, .. } = &mut status.kind {
+            *length = file.length;
+        }
+        let end = offset.saturating_add(length);
+        let mut blocks = Vec::new();
+        let first = self.first_overlapping(inode.id, file, offset)?;
+        for index in first..file.blocks {
+            let block = self.file_block(inode.id, file, index)?;
+            if block.offset >= end {
+                break;
+            }
+            blocks.push(block);
+        }
+        let last = match file.blocks.checked_sub(1) {
+            Some(index) => Some(self.file_block(inode.id, file, index)?),
+            None => None,
+        };
+        let precision = self.state().rules.access_time_precision;
+        let touches = precision.0 != 0 && now > file.accessed + precision;
+        Ok(FileBlocks { touch: touches.then_some(inode.id), status, blocks, last })
+    }
+
+    /// Index of the block that holds `offset`: the last one that begins at or before it.
+    fn first_overlapping(&self, inode: InodeId, file: &File, offset: u64) -> Result<u32, TableError> {
+        let (mut low, mut high) = (0, file.blocks);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.file_block(inode, file, middle)?.offset <= offset { low = middle } else { high = middle }
+        }
+        if file.blocks > 0 && offset > 0 {
+            let block = self.file_block(inode, file, low)?;
+            // Beyond the end nothing overlaps, but for an open block, whose end is not known.
+            let ends = block.offset + block.block.length;
+            if block.state == BlockState::Committed && offset >= ends {
+                return Ok(low + 1);
+            }
+        }
+        Ok(low)
+    }
+
+    fn file_block(&self, inode: InodeId, file: &File, index: u32) -> Result<FileBlock, TableError> {
+        let id = self.tables().block_at(inode, file.first, index)?;
+        let row = self.tables().file_block_row(inode, id)?;
+        let targets = match (&file.open, row.state) {
+            (Some(open), BlockState::UnderConstruction) => open.targets.clone(),
+            _ => Vec::new(),
+        };
+        Ok(FileBlock { block: row.block(id), offset: row.offset, state: row.state, targets })
     }
 
     /// `getContentSummary`.
@@ -88,7 +280,22 @@ impl View {
         caller: &Caller,
         path: &HdfsPath,
     ) -> Result<ContentSummary, NamespaceError> {
-        unimplemented!()
+        let walk = self.resolve(caller, path, "contentSummary")?;
+        let last = walk.last().ok_or_else(|| NamespaceError::FileNotFound(walk.text()))?;
+        let mut summary = ContentSummary::default();
+        visit_tree(self.tables(), &self.state().rules, caller, walk.text(), last, |node| {
+            match &node.body {
+                Body::Directory(_) => summary.directories += 1,
+                Body::File(file) => {
+                    let length = file.length + file.open.as_ref().map_or(0, |open| open.open_length);
+                    summary.files += 1;
+                    summary.length += length;
+                    summary.space += length * u64::from(file.replication);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(summary)
     }
 
     /// `isFileClosed`.
@@ -96,7 +303,7 @@ impl View {
     /// # Errors
     /// AccessControl, FileNotFound.
     pub fn is_file_closed(&self, caller: &Caller, path: &HdfsPath) -> Result<bool, NamespaceError> {
-        unimplemented!()
+        Ok(file_of(&self.resolve(caller, path, "isFileClosed")?)?.open.is_none())
     }
 
     /// `getPreferredBlockSize`, bytes.
@@ -104,7 +311,7 @@ impl View {
     /// # Errors
     /// AccessControl, FileNotFound.
     pub fn preferred_block_size(&self, caller: &Caller, path: &HdfsPath) -> Result<u64, NamespaceError> {
-        unimplemented!()
+        Ok(file_of(&self.resolve(caller, path, "getPreferredBlockSize")?)?.block_size)
     }
 
     /// `checkAccess`.
@@ -117,7 +324,11 @@ impl View {
         path: &HdfsPath,
         access: Access,
     ) -> Result<(), NamespaceError> {
-        unimplemented!()
+        let walk = self.resolve(caller, path, "checkAccess")?;
+        if walk.last().is_none() {
+            return Err(NamespaceError::NothingToAccess(walk.text()));
+        }
+        self.check(caller, &walk, access.0)
     }
 
     /// What `addBlock` would do now, for placement. Checks as the command will.
@@ -132,7 +343,51 @@ impl View {
         holder: &str,
         previous: Option<Block>,
     ) -> Result<BlockPlan, NamespaceError> {
-        unimplemented!()
+        let walk = self.resolve_file(caller, path, file, "addBlock")?;
+        let (record, open) = check_lease(&walk, file, holder, || Ok(self.leases(holder)?.len() as u64))?;
+        let pool = self.state().format.as_ref().map_or("", |format| format.pool.as_str());
+        let analysis = block::analyze(self.tables(), &self.state().rules, pool, &walk, record, previous)?;
+        let mut plan = BlockPlan {
+            inode: walk.last().expect("the lease was checked").id,
+            path: walk.path.clone().into_owned(),
+            replication: record.replication,
+            block_size: record.block_size,
+            machine: open.machine.clone(),
+            retry: None,
+            last: None,
+            penultimate: None,
+        };
+        match analysis {
+            Analysis::Retry { block, row } if !open.targets.is_empty() => {
+                let (block, targets) = (row.block(block), open.targets.clone());
+                plan.retry = Some(Allocated { block, offset: row.offset, targets });
+            }
+            Analysis::Retry { .. } => {}
+            Analysis::New { last, penultimate } => {
+                block::check_commit(&last, open, previous)?;
+                plan.last = last.map(|(id, mut row)| {
+                    if let (Some(previous), BlockState::UnderConstruction) = (previous, row.state) {
+                        row.length = previous.length;
+                    }
+                    block_record(id, &row)
+                });
+                plan.penultimate = penultimate.map(|(id, row)| block_record(id, &row));
+            }
+        }
+        Ok(plan)
+    }
+
+    fn resolve_file<'p>(
+        &self,
+        caller: &Caller,
+        path: &'p HdfsPath,
+        file: Option<InodeId>,
+        operation: &'static str,
+    ) -> Result<Walk<'p>, NamespaceError> {
+        if self.state().format.is_none() {
+            return Err(NamespaceError::NotFormatted);
+        }
+        resolve::resolve_file(self.tables(), &self.state().rules, caller, path, file, operation)
     }
 
     /// `checkLease`: the open file that `holder` writes, found by id before path.
@@ -146,7 +401,9 @@ impl View {
         file: Option<InodeId>,
         holder: &str,
     ) -> Result<OpenFile, NamespaceError> {
-        unimplemented!()
+        let walk = self.resolve_file(caller, path, file, "checkLease")?;
+        check_lease(&walk, file, holder, || Ok(self.leases(holder)?.len() as u64))?;
+        Ok(open_file(&walk).expect("the lease was checked"))
     }
 
     /// All blocks of a file, in order; none if there is no such file.
@@ -154,7 +411,10 @@ impl View {
     /// # Errors
     /// The tables'.
     pub fn blocks_of(&self, file: InodeId) -> Result<Vec<FileBlock>, TableError> {
-        unimplemented!()
+        let Some(place) = self.tables().place(file)? else { return Ok(Vec::new()) };
+        let Some(inode) = self.tables().entry(place.parent, &place.name)? else { return Ok(Vec::new()) };
+        let Some(record) = inode.file() else { return Ok(Vec::new()) };
+        (0..record.blocks).map(|index| self.file_block(file, record, index)).collect()
     }
 
     /// One block, also of a tree that is not yet reaped.
@@ -162,7 +422,7 @@ impl View {
     /// # Errors
     /// The tables'.
     pub fn block(&self, block: BlockId) -> Result<Option<BlockRecord>, TableError> {
-        unimplemented!()
+        Ok(self.tables().block_row(block)?.map(|row| block_record(block, &row)))
     }
 
     /// Up to `count` blocks from `from` (inclusive) on, by id.
@@ -170,17 +430,22 @@ impl View {
     /// # Errors
     /// The tables'.
     pub fn blocks_from(&self, from: BlockId, count: usize) -> Result<Vec<BlockRecord>, TableError> {
-        unimplemented!()
+        let mut records = Vec::new();
+        for row in self.tables().blocks.range(from.0..)?.take(count) {
+            let (id, value) = row?;
+            records.push(block_record(BlockId(id.value()), &BlockRow::decode(value.value())?));
+        }
+        Ok(records)
     }
 
     /// The next block id to be given out: replicas from here on are of blocks not yet applied (D15).
     pub fn next_block(&self) -> BlockId {
-        unimplemented!()
+        self.state().next_block
     }
 
     /// The next stamp to be given out.
     pub fn next_stamp(&self) -> GenStamp {
-        unimplemented!()
+        self.state().next_stamp
     }
 
     /// Where an inode is; none if it is gone or in a tree that was cut off.
@@ -188,23 +453,41 @@ impl View {
     /// # Errors
     /// The tables'.
     pub fn path_of(&self, inode: InodeId) -> Result<Option<HdfsPath>, TableError> {
-        unimplemented!()
+        resolve::path_of(self.tables(), inode)
     }
 
-    /// Files being written, by inode id, those after `after`.
+    /// Files being written, by inode id, those after `after`; those in trees that were cut off are left
+    /// out.
     ///
     /// # Errors
     /// The tables'.
     pub fn open_files(&self, after: InodeId, limit: usize) -> Result<Vec<OpenFile>, TableError> {
-        unimplemented!()
+        let mut files = Vec::new();
+        for row in self.tables().open.range(after.0.saturating_add(1)..)? {
+            if files.len() >= limit {
+                break;
+            }
+            let (id, _) = row?;
+            if let Some(walk) = resolve::chain(self.tables(), InodeId(id.value()))? {
+                files.extend(open_file(&walk));
+            }
+        }
+        Ok(files)
     }
 
-    /// The files that `holder` writes.
+    /// The files that `holder` writes. Looks at every open file.
     ///
     /// # Errors
     /// The tables'.
     pub fn leases(&self, holder: &str) -> Result<Vec<InodeId>, TableError> {
-        unimplemented!()
+        let mut files = Vec::new();
+        for row in self.tables().open.iter()? {
+            let (id, value) = row?;
+            if value.value() == holder.as_bytes() {
+                files.push(InodeId(id.value()));
+            }
+        }
+        Ok(files)
     }
 
     /// Who writes this file; none if nobody does or there is no such file.
@@ -212,7 +495,8 @@ impl View {
     /// # Errors
     /// The tables'.
     pub fn lease_of(&self, file: InodeId) -> Result<Option<String>, TableError> {
-        unimplemented!()
+        let holder = self.tables().open.get(file.0)?;
+        Ok(holder.map(|holder| String::from_utf8_lossy(holder.value()).into_owned()))
     }
 
     /// Who writes the file at this path; for what must be known before a `create` is logged, so
@@ -221,37 +505,40 @@ impl View {
     /// # Errors
     /// The tables'.
     pub fn lease_at(&self, path: &HdfsPath) -> Result<Option<OpenFile>, TableError> {
-        unimplemented!()
+        if self.state().format.is_none() {
+            return Ok(None);
+        }
+        Ok(open_file(&resolve::walk(self.tables(), Cow::Borrowed(path))?))
     }
 
     /// How much there is.
     pub fn counts(&self) -> Counts {
-        unimplemented!()
+        self.state().counts()
     }
 
     /// The cluster's birth; none before [`crate::Operation::Format`].
     pub fn format(&self) -> Option<Format> {
-        unimplemented!()
+        self.state().format.as_deref().cloned()
     }
 
     /// The rules in force.
-    pub fn rules(&self) -> Rules {
-        unimplemented!()
+    pub fn rules(&self) -> Arc<Rules> {
+        self.state().rules.clone()
     }
 
     /// The time of the last batch.
     pub fn log_time(&self) -> Millis {
-        unimplemented!()
+        self.state().time
     }
 
     /// Position of the last applied entry.
     pub fn applied(&self) -> Option<LogPosition> {
-        unimplemented!()
+        self.state().applied
     }
 
     /// The last membership.
     pub fn membership(&self) -> Option<Vec<u8>> {
-        unimplemented!()
+        self.state().membership.as_ref().map(|bytes| bytes.to_vec())
     }
 
     /// Writes all tables, in order of their keys: a versioned header, the records, a CRC.
@@ -259,7 +546,7 @@ impl View {
     /// # Errors
     /// The tables' or `out`'s.
     pub fn write_snapshot(&self, out: &mut dyn std::io::Write) -> Result<(), TableError> {
-        unimplemented!()
+        snapshot::write(&self.tables().transaction, out)
     }
 
     /// See [`crate::Namespace::state_hash`].
@@ -267,6 +554,22 @@ impl View {
     /// # Errors
     /// The tables'.
     pub fn state_hash(&self) -> Result<u64, TableError> {
-        unimplemented!()
+        snapshot::hash(&self.tables().transaction)
     }
+}
+
+/// How many names behind a page are counted one by one.
+const REMAINING_COUNTED_MAX: u64 = 1000;
+const RESERVED_DIRECTORY: &str = ".reserved";
+
+/// The open file at the end of a walk.
+fn open_file(walk: &Walk<'_>) -> Option<OpenFile> {
+    let inode = walk.last()?;
+    let open = inode.file()?.open.as_deref()?;
+    Some(OpenFile {
+        inode: inode.id,
+        path: walk.path.clone().into_owned(),
+        holder: open.holder.clone(),
+        machine: open.machine.clone(),
+    })
 }

@@ -1,0 +1,156 @@
+//! At most once: what a call was answered the first time (HDFS's `RetryCache`, here part of the state, so
+//! that it survives a restart and a change of leaders). First in, first out; bounded in number and age.
+
+use mobula_types::Millis;
+use redb::ReadableTable;
+
+use crate::apply::{Apply, file_status};
+use crate::command::RetryKey;
+use crate::outcome::Outcome;
+use crate::record::{Inode, Reader, put_bytes, put_number};
+use crate::table::TableError;
+
+/// Answers kept at most.
+pub const RETRY_ENTRIES_MAX: u64 = 1 << 20;
+/// Answers are kept so long, in log time (HDFS: `dfs.namenode.retrycache.expirytime.millis`).
+pub const RETRY_AGE_MS_MAX: Millis = Millis(10 * 60 * 1000);
+/// Answers forgotten with one batch at most; more than a batch can bring.
+const RETRY_EVICTED_MAX: u64 = 4096;
+
+const KEY_BYTES: usize = 20;
+const ANSWER_DONE: u8 = 0;
+const ANSWER_TRUE: u8 = 1;
+const ANSWER_STATUS: u8 = 2;
+
+fn key_bytes(key: &RetryKey) -> [u8; KEY_BYTES] {
+    let mut bytes = [0; KEY_BYTES];
+    bytes[..16].copy_from_slice(&key.client.0);
+    bytes[16..].copy_from_slice(&key.call.to_be_bytes());
+    bytes
+}
+
+impl Apply<'_, '_> {
+    /// The first answer to that call, if it is still known.
+    pub(crate) fn remembered(&self, key: &RetryKey) -> Result<Option<Outcome>, TableError> {
+        let Some(value) = self.tables.retry.get(key_bytes(key).as_slice())? else { return Ok(None) };
+        let mut from = Reader::new("retry", value.value());
+        let time = Millis(from.number()?);
+        if self.now().since(time) > RETRY_AGE_MS_MAX {
+            return Ok(None);
+        }
+        Ok(Some(match from.byte()? {
+            ANSWER_DONE => Outcome::Done,
+            ANSWER_TRUE => Outcome::Bool(true),
+            ANSWER_STATUS => {
+                let name = from.bytes()?;
+                Outcome::Status(file_status(&self.tables, &Inode::decode(from.bytes()?)?, name))
+            }
+            other => return Err(from.corrupt(format!("answer {other}"))),
+        }))
+    }
+
+    /// Keeps a success; `false` is none (HDFS: `RetryCache.setState`). The key goes to `kept`.
+    pub(crate) fn keep(
+        &mut self,
+        key: &RetryKey,
+        outcome: &Outcome,
+        kept: &mut Vec<u8>,
+    ) -> Result<(), TableError> {
+        let mut value = Vec::with_capacity(64);
+        put_number(&mut value, self.now().0);
+        match outcome {
+            Outcome::Done => value.push(ANSWER_DONE),
+            Outcome::Bool(true) => value.push(ANSWER_TRUE),
+            Outcome::Status(status) => {
+                // The record was written just now: what is kept is what was answered.
+                value.push(ANSWER_STATUS);
+                put_bytes(&mut value, &status.name);
+                put_bytes(&mut value, &self.created_record(status)?);
+            }
+            Outcome::Bool(false) | Outcome::Allocated(_) => return Ok(()),
+        }
+        let key = key_bytes(key);
+        if self.tables.retry.insert(key.as_slice(), value.as_slice())?.is_none() {
+            self.state.retry_entries += 1;
+        }
+        kept.extend_from_slice(&key);
+        Ok(())
+    }
+
+    /// Notes the keys that came with a batch, and forgets the oldest.
+    pub(crate) fn remember(&mut self, kept: &[u8]) -> Result<(), TableError> {
+        if !kept.is_empty() {
+            let mut row = Vec::with_capacity(kept.len() + 8);
+            put_number(&mut row, self.now().0);
+            row.extend_from_slice(kept);
+            self.tables.retry_rows.insert(self.state.retry_next, row.as_slice())?;
+            self.state.retry_next += 1;
+        }
+        let mut evicted = 0;
+        while evicted < RETRY_EVICTED_MAX {
+            let Some((number, row)) = self.oldest()? else { break };
+            let mut from = Reader::new("retry_rows", &row);
+            let time = Millis(from.number()?);
+            let surplus = self.state.retry_entries > RETRY_ENTRIES_MAX;
+            if !surplus && self.now().since(time) <= RETRY_AGE_MS_MAX {
+                break;
+            }
+            while !from.is_empty() {
+                let mut key = [0; KEY_BYTES];
+                for byte in &mut key {
+                    *byte = from.byte()?;
+                }
+                self.forget(&key, time)?;
+                evicted += 1;
+            }
+            self.tables.retry_rows.remove(number)?;
+        }
+        Ok(())
+    }
+
+    fn oldest(&self) -> Result<Option<(u64, Vec<u8>)>, TableError> {
+        Ok(self.tables.retry_rows.first()?.map(|(number, row)| (number.value(), row.value().to_vec())))
+    }
+
+    /// Forgets an answer, unless the same key was answered anew since.
+    fn forget(&mut self, key: &[u8; KEY_BYTES], time: Millis) -> Result<(), TableError> {
+        let same = match self.tables.retry.get(key.as_slice())? {
+            Some(value) => Reader::new("retry", value.value()).number()? == time.0,
+            None => false,
+        };
+        if same {
+            self.tables.retry.remove(key.as_slice())?;
+            self.state.retry_entries -= 1;
+        }
+        Ok(())
+    }
+
+    fn created_record(&self, status: &crate::outcome::FileStatus) -> Result<Vec<u8>, TableError> {
+        use crate::outcome::FileKind;
+        use crate::record::{Body, Construction, File};
+        let FileKind::File { length, replication, block_size, open } = status.kind else {
+            return Err(TableError::Corrupt { table: "retry", detail: "a directory was created".into() });
+        };
+        let number = |name: &str| self.numbers.get(name).unwrap_or_default();
+        let file = File {
+            accessed: status.accessed,
+            replication,
+            block_size,
+            length,
+            blocks: 0,
+            first: mobula_types::BlockId(0),
+            open: open.then(Box::<Construction>::default),
+        };
+        let inode = Inode {
+            id: status.inode,
+            mode: status.mode,
+            owner: number(&status.owner),
+            group: number(&status.group),
+            modified: status.modified,
+            body: Body::File(file),
+        };
+        let mut bytes = Vec::with_capacity(64);
+        inode.encode(&mut bytes);
+        Ok(bytes)
+    }
+}
