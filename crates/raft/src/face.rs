@@ -12,11 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mobula_disk::DiskRef;
-use mobula_net::Env;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 
 /// A place in the log. Ordered as the log is.
 #[derive(
@@ -131,7 +128,7 @@ pub trait Machine: Send + 'static {
 
 /// The way to the other voters. The NameNode carries it over Hadoop RPC, tests over memory.
 pub trait Peers: Send + Sync + 'static {
-    /// Sends a request to a voter and hands back its answer, which that voter's [`Raft::receive`]
+    /// Sends a request to a voter and hands back its answer, which that voter's [`crate::Raft::receive`]
     /// gave. May be called many times at once; order between calls does not matter.
     ///
     /// # Errors
@@ -209,7 +206,7 @@ impl RaftOptions {
             voters: BTreeMap::from([(node, String::new())]),
             first_start: FirstStart::Found,
             peers: Arc::new(NoPeers),
-            segment_bytes: 64 << 20,
+            segment_bytes: 16 << 20,
             sync_every_bytes: 64 << 20,
             sync_every_commands: 32_768,
             keep_entries: 0,
@@ -295,94 +292,18 @@ pub enum ProposeError {
     /// The command may or may not have happened.
     #[error("the outcome is not known")]
     Lost,
+    /// The command is too large for the log; it did not happen.
+    #[error("a command of {bytes} bytes; at most {most} fit")]
+    TooLarge {
+        /// Its size, encoded.
+        bytes: usize,
+        /// What fits.
+        most: usize,
+    },
     /// The node has stopped; the command may or may not have happened.
     #[error("stopped: {why}")]
     Stopped {
         /// Why.
         why: String,
     },
-}
-
-/// A node; clones are the same one. Dropping the last clone does not sync anything: see
-/// [`Raft::shutdown`].
-pub struct Raft<M: Machine> {
-    _machine: std::marker::PhantomData<fn() -> M>,
-}
-
-impl<M: Machine> Clone for Raft<M> {
-    fn clone(&self) -> Self {
-        Raft { _machine: std::marker::PhantomData }
-    }
-}
-
-#[allow(unused_variables, clippy::unused_async, clippy::unimplemented)]
-impl<M: Machine> Raft<M> {
-    /// Opens the log in `folder`, replays what the machine does not have yet, and takes part. A first
-    /// start with an empty folder founds the cluster (see [`FirstStart`]).
-    ///
-    /// # Errors
-    /// See [`RaftError`]; nothing is changed on disk by a failed start, but for a torn tail cut off.
-    pub async fn start(
-        env: &Env,
-        disk: DiskRef,
-        folder: PathBuf,
-        options: RaftOptions,
-        machine: M,
-    ) -> Result<Raft<M>, RaftError> {
-        unimplemented!()
-    }
-
-    /// Commits a command and applies it.
-    ///
-    /// # Errors
-    /// See [`ProposeError`].
-    pub async fn propose(&self, command: M::Command) -> Result<M::Outcome, ProposeError> {
-        unimplemented!()
-    }
-
-    /// Whether this node leads, and changes of it.
-    pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        unimplemented!()
-    }
-
-    /// The last entry known here to be committed and applied.
-    pub fn committed(&self) -> Position {
-        unimplemented!()
-    }
-
-    /// Waits until this node has applied all that was acknowledged anywhere before the call. Free with
-    /// one voter; else those who ask at the same time share one round.
-    ///
-    /// # Errors
-    /// `NotLeader`, `Stopped`, or `Lost` if no majority answers.
-    pub async fn read_index(&self) -> Result<(), ProposeError> {
-        unimplemented!()
-    }
-
-    /// Syncs the machine and cuts the log behind it, now.
-    ///
-    /// # Errors
-    /// `Stopped`.
-    pub async fn compact_now(&self) -> Result<(), ProposeError> {
-        unimplemented!()
-    }
-
-    /// Answers a peer's request that [`Peers::send`] carried here.
-    ///
-    /// # Errors
-    /// In words.
-    pub async fn receive(&self, method: &str, request: Bytes) -> Result<Bytes, String> {
-        unimplemented!()
-    }
-
-    /// Becomes `Some(reason)` when the log or the machine failed, or the node was shut down. The
-    /// process must stop then: a failed sync is final.
-    pub fn stopped(&self) -> watch::Receiver<Option<String>> {
-        unimplemented!()
-    }
-
-    /// Stops taking part, syncs the machine and closes the log.
-    pub async fn shutdown(&self) {
-        unimplemented!()
-    }
 }

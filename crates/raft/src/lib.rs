@@ -7,6 +7,12 @@
 //!
 //! It must never know what a command means.
 
+mod apply;
 mod face;
+mod log;
+mod node;
+mod peers;
+mod types;
 
 pub use face::*;
+pub use node::Raft;

@@ -1,0 +1,385 @@
+//! A node: puts the log, the machine, the way to the peers and openraft together.
+//!
+//! Next on the walk: the namespace's `apply`, which a [`Machine`] calls.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mobula_disk::{DiskRef, Lock};
+use mobula_net::Env;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError as OpenError};
+use openraft::{BasicNode, Config, ReadPolicy, SnapshotPolicy};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::apply::{Applier, Core, Progress};
+use crate::face::{FirstStart, Leadership, Machine, Position, ProposeError, RaftError, RaftOptions};
+use crate::log::format::PAYLOAD_MAX;
+use crate::log::{Log, LogOptions, stop};
+use crate::peers::{Network, Receiver};
+use crate::types::{Data, Runtime, Types};
+
+/// Readers that may wait for a round among the voters to begin.
+const READERS_MAX: usize = 4096;
+/// Entries in a message to a peer.
+const SEND_ENTRIES_MAX: u64 = 512;
+/// What a lone voter waits between two looks at nothing, in milliseconds.
+const ALONE_TICK_MS: u64 = 10_000;
+
+type OpenRaft<M> = openraft::Raft<Types<M>, Applier<M>>;
+type Reader = oneshot::Sender<Result<(), ProposeError>>;
+
+/// A node; clones are the same one. Dropping the last clone does not sync anything: see
+/// [`Raft::shutdown`].
+pub struct Raft<M: Machine> {
+    inner: Arc<Inner<M>>,
+}
+
+struct Inner<M: Machine> {
+    open: OpenRaft<M>,
+    core: Arc<Core<M>>,
+    log: Log<M>,
+    receiver: Receiver,
+    alone: bool,
+    leadership: watch::Receiver<Leadership>,
+    readers: mpsc::Sender<Reader>,
+    stopped: watch::Sender<Option<String>>,
+    _lock: Lock,
+}
+
+impl<M: Machine> Clone for Raft<M> {
+    fn clone(&self) -> Self {
+        Raft { inner: self.inner.clone() }
+    }
+}
+
+impl<M: Machine> std::fmt::Debug for Raft<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Raft({}, {:?})", self.inner.open.node_id(), *self.inner.leadership.borrow())
+    }
+}
+
+impl<M: Machine> Raft<M> {
+    /// Opens the log in `folder`, replays what the machine does not have yet, and takes part. A first
+    /// start with an empty folder founds the cluster (see [`FirstStart`]). One voter stands for
+    /// election at once; whether it leads and has replayed everything, [`Raft::leadership`] says.
+    ///
+    /// # Errors
+    /// See [`RaftError`]; a failed start changes nothing on disk, but that a torn tail is cut off.
+    pub async fn start(
+        env: &Env,
+        disk: DiskRef,
+        folder: PathBuf,
+        options: RaftOptions,
+        machine: M,
+    ) -> Result<Raft<M>, RaftError> {
+        check(&options)?;
+        let stopped = watch::Sender::new(None);
+        let lock = prepare(&disk, &folder, options.node).await?;
+        let log_options = LogOptions {
+            node: options.node,
+            segment_bytes: options.segment_bytes,
+            cache_bytes: options.cache_bytes,
+        };
+        let log = Log::<M>::open(disk.clone(), folder.clone(), log_options, stopped.clone()).await?;
+        let sync_every = (options.sync_every_bytes, options.sync_every_commands);
+        let progress = Progress::new(stopped.clone());
+        let core = Core::new(machine, disk.clone(), folder.clone(), sync_every, progress)
+            .map_err(|error| RaftError::Start(error.to_string()))?;
+        let core = Arc::new(core);
+        let network = Network { peers: options.peers.clone(), core: core.clone(), disk: disk.clone() };
+        let config = Arc::new(configure(&options).validate().map_err(|e| RaftError::Options(e.to_string()))?);
+        let building = OpenRaft::<M>::new(options.node, config, network, log.clone(), Applier(core.clone()));
+        let open = Runtime::scope(env.entropy.u64(), building)
+            .await
+            .map_err(|error| RaftError::Start(error.to_string()))?;
+        found(&open, &log, &options).await?;
+        let leadership = watch_leadership(open.clone(), core.clone(), stopped.clone());
+        tokio::spawn(sync_when_due(open.clone(), core.clone()));
+        let (readers, queue) = mpsc::channel(READERS_MAX);
+        tokio::spawn(serve_readers(open.clone(), queue));
+        let receiver = Receiver::new(disk, folder);
+        let alone = options.voters.len() == 1;
+        let inner = Inner { open, core, log, receiver, alone, leadership, readers, stopped, _lock: lock };
+        Ok(Raft { inner: Arc::new(inner) })
+    }
+
+    /// Commits a command and applies it. If the future is dropped the command may happen all the same.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose(&self, command: M::Command) -> Result<M::Outcome, ProposeError> {
+        let data = Data::encode(command).map_err(|error| ProposeError::Stopped { why: error.to_string() })?;
+        if data.bytes.len() > PAYLOAD_MAX {
+            return Err(ProposeError::TooLarge { bytes: data.bytes.len(), most: PAYLOAD_MAX });
+        }
+        match self.inner.open.client_write(data).await {
+            Ok(written) => Ok(written.data.into_outcome().expect("the machine answers every command")),
+            Err(OpenError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                Err(ProposeError::NotLeader { leader: forward.leader_id })
+            }
+            Err(OpenError::APIError(_)) => Err(ProposeError::Lost),
+            Err(OpenError::Fatal(fatal)) => Err(self.why_stopped(&fatal.to_string())),
+        }
+    }
+
+    fn why_stopped(&self, otherwise: &str) -> ProposeError {
+        let why = self.inner.stopped.borrow().clone().unwrap_or_else(|| otherwise.to_owned());
+        ProposeError::Stopped { why }
+    }
+
+    /// Whether this node leads, and changes of it.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// The last entry known here to be committed and applied; `0.0` if there is none.
+    pub fn committed(&self) -> Position {
+        self.inner.core.progress.applied().unwrap_or_default()
+    }
+
+    /// Waits until this node has applied all that was acknowledged anywhere before the call. Free with
+    /// one voter; else those who ask at the same time share one round.
+    ///
+    /// # Errors
+    /// `NotLeader`, `Stopped`, or `Lost` if no majority answers.
+    pub async fn read_index(&self) -> Result<(), ProposeError> {
+        if self.inner.stopped.borrow().is_some() {
+            return Err(self.why_stopped("stopped"));
+        }
+        let leadership = *self.inner.leadership.borrow();
+        match leadership {
+            // Nobody else can have acknowledged anything, and what was acknowledged here was applied.
+            Leadership::Leader { ready: true, .. } if self.inner.alone => return Ok(()),
+            Leadership::Follower { leader } => return Err(ProposeError::NotLeader { leader }),
+            Leadership::Leader { .. } => {}
+        }
+        let (reader, answer) = oneshot::channel();
+        let queued = self.inner.readers.send(reader).await;
+        match queued {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(self.why_stopped("stopped"))),
+            Err(_) => Err(self.why_stopped("stopped")),
+        }
+    }
+
+    /// Syncs the machine and cuts the log behind it, now.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn compact_now(&self) -> Result<(), ProposeError> {
+        let Some(target) = self.inner.core.progress.applied() else { return Ok(()) };
+        let mut metrics = self.inner.open.data_metrics();
+        let triggered = self.inner.open.trigger().snapshot().await;
+        triggered.map_err(|fatal| self.why_stopped(&fatal.to_string()))?;
+        let mut stopped = self.inner.stopped.subscribe();
+        loop {
+            let done = {
+                let now = metrics.borrow_watched();
+                now.snapshot.as_ref().is_some_and(|snapshot| snapshot.index() >= target.index)
+            };
+            if done {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(Option::is_some) => return Err(self.why_stopped("stopped")),
+                changed = metrics.changed() => {
+                    changed.map_err(|_| self.why_stopped("consensus ended"))?;
+                }
+            }
+        }
+    }
+
+    /// Stands for election now, instead of when the leader has been silent for long.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn elect(&self) -> Result<(), ProposeError> {
+        let triggered = self.inner.open.trigger().elect(false).await;
+        triggered.map_err(|fatal| self.why_stopped(&fatal.to_string()))
+    }
+
+    /// Who votes, as this node knows it, with their addresses.
+    pub fn voters(&self) -> BTreeMap<u64, String> {
+        let metrics = self.inner.open.server_metrics();
+        let now = metrics.borrow_watched();
+        let membership = now.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let nodes = membership.nodes().filter(|(id, _)| voters.contains(id));
+        nodes.map(|(id, node)| (*id, node.addr.clone())).collect()
+    }
+
+    /// Answers a peer's request that [`crate::Peers::send`] carried here.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn receive(&self, method: &str, request: Bytes) -> Result<Bytes, String> {
+        self.inner.receiver.receive(&self.inner.open, method, &request).await
+    }
+
+    /// Becomes `Some(reason)` when the log or the machine failed, or the node was shut down. The
+    /// process must stop then: a failed sync is final.
+    pub fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.inner.stopped.subscribe()
+    }
+
+    /// Stops taking part, syncs the machine and closes the log. What was proposed and not answered may
+    /// or may not have happened.
+    pub async fn shutdown(&self) {
+        let failed = self.inner.stopped.borrow().is_some();
+        stop(&self.inner.stopped, "shut down");
+        if let Err(error) = self.inner.open.shutdown().await {
+            tracing::error!("consensus did not end as it should: {error}");
+        }
+        if failed {
+            return;
+        }
+        // Its failure was logged and told where it happened.
+        let _ = self.inner.core.sync().await;
+        self.inner.log.close().await;
+    }
+}
+
+fn check(options: &RaftOptions) -> Result<(), RaftError> {
+    if options.first_start == FirstStart::Found && !options.voters.contains_key(&options.node) {
+        let what = format!("node {} founds a cluster in which it does not vote", options.node);
+        return Err(RaftError::Options(what));
+    }
+    Ok(())
+}
+
+/// Takes the folder for this process and removes what a crash left in it.
+async fn prepare(disk: &DiskRef, folder: &std::path::Path, node: u64) -> Result<Lock, RaftError> {
+    let (own, folder) = (disk.clone(), folder.to_owned());
+    let prepare = move || {
+        mobula_disk::create_folder_durably(&*own, &folder)?;
+        let lock = own.lock(&folder.join("raft.lock"), &format!("node {node}\n"))?;
+        for entry in own.list(&folder)? {
+            let name = entry.name.to_string_lossy();
+            if name.starts_with("snapshot-") && name.ends_with(".tmp") {
+                own.remove_file(&folder.join(&entry.name))?;
+            }
+        }
+        Ok::<_, io::Error>(lock)
+    };
+    Ok(disk.pool("raft-log", 1).run(prepare).await?)
+}
+
+fn configure(options: &RaftOptions) -> Config {
+    let alone = options.voters.len() == 1;
+    // A lone voter has nobody to hear from and nobody to tell that it lives: its ticks are rare.
+    let heartbeat = if alone { ALONE_TICK_MS } else { options.heartbeat_ms };
+    let election = if alone { 3 * ALONE_TICK_MS } else { options.election_ms };
+    Config {
+        cluster_name: "mobula".to_owned(),
+        heartbeat_interval: heartbeat,
+        election_timeout_min: election,
+        election_timeout_max: 2 * election,
+        install_snapshot_timeout: u64::try_from(options.snapshot_limit.as_millis()).unwrap_or(u64::MAX),
+        max_payload_entries: SEND_ENTRIES_MAX,
+        // Followers further back than the log reaches get a snapshot; nobody does before.
+        replication_lag_threshold: u64::MAX,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: options.keep_entries,
+        purge_batch_size: 1,
+        // A restarted leader stands for election again: its term's blank entry tells it what was
+        // committed before (DESIGN D16).
+        enable_leader_restore: Some(false),
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    }
+}
+
+/// Founds the cluster if this is the first start, and does not let a lone voter wait for itself.
+async fn found<M: Machine>(open: &OpenRaft<M>, log: &Log<M>, options: &RaftOptions) -> Result<(), RaftError> {
+    let start = |error: String| RaftError::Start(error);
+    if log.is_pristine() && options.first_start == FirstStart::Found {
+        let members: BTreeMap<u64, BasicNode> =
+            options.voters.iter().map(|(id, address)| (*id, BasicNode::new(address))).collect();
+        match open.initialize(members).await {
+            // A faster one among the others has founded it already.
+            Ok(()) | Err(OpenError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => {}
+            Err(error) => return Err(start(error.to_string())),
+        }
+    } else if options.voters.len() == 1 && options.voters.contains_key(&options.node) {
+        open.trigger().elect(false).await.map_err(|error| start(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Keeps a watch of who leads, until the core ends.
+fn watch_leadership<M: Machine>(
+    open: OpenRaft<M>,
+    core: Arc<Core<M>>,
+    stopped: watch::Sender<Option<String>>,
+) -> watch::Receiver<Leadership> {
+    let (tell, leadership) = watch::channel(Leadership::Follower { leader: None });
+    let mut servers = open.server_metrics();
+    drop(open);
+    let mut terms = core.progress.term.subscribe();
+    drop(core);
+    tokio::spawn(async move {
+        loop {
+            let now = {
+                let server = servers.borrow_watched();
+                let applied = *terms.borrow_and_update();
+                match server.state {
+                    openraft::ServerState::Leader => {
+                        let term = server.vote.leader_id.term;
+                        Leadership::Leader { term, ready: applied == term }
+                    }
+                    _ => Leadership::Follower { leader: server.current_leader },
+                }
+            };
+            tell.send_if_modified(|known| std::mem::replace(known, now) != now);
+            let goes_on = tokio::select! {
+                biased;
+                changed = servers.changed() => changed.is_ok(),
+                changed = terms.changed() => changed.is_ok(),
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        stop(&stopped, "consensus ended");
+        tell.send_replace(Leadership::Follower { leader: None });
+    });
+    leadership
+}
+
+/// Syncs the machine and cuts the log whenever enough was applied.
+async fn sync_when_due<M: Machine>(open: OpenRaft<M>, core: Arc<Core<M>>) {
+    let mut stopped = core.progress.stopped.subscribe();
+    loop {
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(Option::is_some) => return,
+            () = core.progress.sync_due.notified() => {}
+        }
+        if open.trigger().snapshot().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One round among the voters for all readers that wait.
+async fn serve_readers<M: Machine>(open: OpenRaft<M>, mut queue: mpsc::Receiver<Reader>) {
+    let mut waiting = Vec::new();
+    while queue.recv_many(&mut waiting, READERS_MAX).await > 0 {
+        let answer = match open.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(OpenError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(ProposeError::NotLeader { leader: forward.leader_id })
+            }
+            Err(OpenError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ProposeError::Lost),
+            Err(OpenError::Fatal(fatal)) => Err(ProposeError::Stopped { why: fatal.to_string() }),
+        };
+        for reader in waiting.drain(..) {
+            // A reader that has gone needs no answer.
+            let _ = reader.send(answer.clone());
+        }
+    }
+}
