@@ -55,7 +55,7 @@ impl Apply<'_, '_> {
     pub(crate) fn set_permission(&mut self, caller: &Caller, path: &HdfsPath, mode: u16) -> Answer {
         let mut walk = self.owned(caller, path, "setPermission")?;
         if walk.last().is_none() {
-            return Err(NamespaceError::FileNotFound(walk.text()));
+            return Err(NamespaceError::CannotFind(walk.text()));
         }
         let depth = walk.depth;
         walk.nodes[depth].mode = mode & MODE_MASK;
@@ -80,7 +80,7 @@ impl Apply<'_, '_> {
             }
         }
         if walk.last().is_none() {
-            return Err(NamespaceError::FileNotFound(walk.text()));
+            return Err(NamespaceError::CannotFind(walk.text()));
         }
         let depth = walk.depth;
         if let Some(user) = user {

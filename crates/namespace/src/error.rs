@@ -109,6 +109,9 @@ pub enum NamespaceError {
     /// `INodeFile.valueOf` of a directory.
     #[error("Path is not a file: {0}")]
     NotAFile(String),
+    /// `FSDirectory.resolveLastINode`.
+    #[error("cannot find {0}")]
+    CannotFind(String),
     /// `FSDirAttrOp.setTimes`.
     #[error("File/Directory {0} does not exist.")]
     NothingToSetTimes(String),
@@ -197,9 +200,6 @@ pub enum NamespaceError {
     /// `FSDirRenameOp.validateOverwrite`.
     #[error("rename destination directory is not empty: {0}")]
     RenameTargetNotEmpty(String),
-    /// `FSDirRenameOp.renameToInt`, the old rename.
-    #[error("Invalid name: {0}")]
-    RenameInvalidName(String),
     /// `FSNamesystem.startFileInt`.
     #[error(
         "Specified block size {size} is less than configured minimum value \
@@ -342,6 +342,7 @@ impl NamespaceError {
         match self {
             E::FileNotFound(_)
             | E::NotAFile(_)
+            | E::CannotFind(_)
             | E::NothingToSetTimes(_)
             | E::NothingToAccess(_)
             | E::ParentNotFound(_)
@@ -369,7 +370,6 @@ impl NamespaceError {
             | E::RenameIntoItself { .. }
             | E::RenameKindsDiffer { .. }
             | E::RenameTargetNotEmpty(_)
-            | E::RenameInvalidName(_)
             | E::BlockSizeTooSmall { .. }
             | E::ReplicationTooHigh { .. }
             | E::ReplicationTooLow { .. }

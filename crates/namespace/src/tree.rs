@@ -25,7 +25,7 @@ const RESERVED_AT_ROOT: &str = ".reserved";
 
 impl Apply<'_, '_> {
     pub(crate) fn mkdirs(&mut self, caller: &Caller, path: &HdfsPath, mode: u16, parents: Parents) -> Answer {
-        check_name(path, "mkdirs", |path| NamespaceError::InvalidPath(path.into()))?;
+        check_name(path, "mkdirs", invalid_file_name)?;
         let mut walk = self.resolve(caller, path, Aim::Create, "mkdirs")?;
         match walk.last() {
             Some(last) if last.is_directory() => return Ok(Outcome::Bool(true)),
@@ -200,8 +200,9 @@ impl Apply<'_, '_> {
 
     /// The old rename: moves *into* a directory, and says `false` where the new one says why.
     pub(crate) fn rename(&mut self, caller: &Caller, source: &HdfsPath, target: &HdfsPath) -> Answer {
-        check_name(target, "rename", |path| NamespaceError::RenameInvalidName(path.into()))?;
+        check_length(target, "rename")?;
         let from = self.resolve(caller, source, Aim::Write, "rename")?;
+        check_name(target, "rename", invalid_file_name)?;
         let mut to = self.resolve(caller, target, Aim::Create, "rename")?;
         if let Some(last) = to.last().filter(|last| last.is_directory()) {
             let name = from.name(from.depth);
@@ -241,8 +242,9 @@ impl Apply<'_, '_> {
         overwrite: Overwrite,
         to_trash: bool,
     ) -> Answer {
-        check_name(target, "rename2", |path| NamespaceError::InvalidPath(format!("Invalid name: {path}")))?;
+        check_length(target, "rename")?;
         let from = self.resolve(caller, source, Aim::Write, "rename")?;
+        check_name(target, "rename", invalid_file_name)?;
         let mut to = self.resolve(caller, target, Aim::Create, "rename")?;
         self.check_rename(caller, &from, &to, to_trash)?;
         check_rename2(&from, &to, overwrite)?;
@@ -429,6 +431,19 @@ fn verify_parent(walk: &Walk<'_>) -> Result<(), NamespaceError> {
     match walk.parent() {
         None => Err(NamespaceError::ParentNotFound(walk.parent_path())),
         Some(_) => Ok(()),
+    }
+}
+
+/// `FSDirectory.resolvePath` of a path that is to be made.
+fn invalid_file_name(path: &str) -> NamespaceError {
+    NamespaceError::InvalidPath(format!("Invalid file name: {path}"))
+}
+
+/// `NameNodeRpcServer.checkPathLength`, which comes before all else.
+fn check_length(path: &HdfsPath, operation: &'static str) -> Result<(), NamespaceError> {
+    match path.check_creatable() {
+        Err(PathError::TooLong) => Err(NamespaceError::PathTooLong { operation }),
+        _ => Ok(()),
     }
 }
 
