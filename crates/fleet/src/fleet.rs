@@ -1,50 +1,122 @@
 //! The fleet's face. Each method hands on to the room that does the work.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use mobula_types::{Block, BlockId, DatanodeUuid, Millis, StorageUuid, StoredReplica};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use smallvec::SmallVec;
 
+use crate::copies::Copies;
 use crate::event::*;
+use crate::map::ReplicaMap;
+use crate::needs::{Needs, Urgency};
 use crate::notice::{Journal, Notice};
-use crate::table::BlockTable;
+use crate::report::ReportCursor;
+use crate::roster::Roster;
+use crate::set::BlockSet;
+use crate::table::{BlockTable, TableBlock};
 use crate::view::*;
+use crate::watch::{Gate, Sweep, Walk};
 
-/// A full report of one volume that is being read in slices.
-#[derive(Debug)]
-pub struct ReportCursor {
-    pub(crate) node: DatanodeUuid,
-    pub(crate) storage: StorageUuid,
-}
+/// The pipeline's other reports are on their way: a block that was just committed is not short of
+/// replicas before this.
+const COMMIT_GRACE_MS: u64 = 2_000;
 
 /// The fleet. All `now`s are monotonic milliseconds.
 #[derive(Debug)]
 pub struct Fleet {
-    config: FleetConfig,
-    journal: Journal,
+    pub(crate) config: FleetConfig,
+    pub(crate) rng: StdRng,
+    /// Orders are given by the leader only.
+    pub(crate) leading: bool,
+    pub(crate) roster: Roster,
+    pub(crate) map: ReplicaMap,
+    /// Blocks under construction: the slots where replicas are expected, in pipeline order.
+    pub(crate) open: BTreeMap<BlockId, SmallVec<[u32; 3]>>,
+    /// Blocks whose removal was told and that still have replicas.
+    pub(crate) removed: BlockSet,
+    pub(crate) needs: Needs,
+    pub(crate) copies: Copies,
+    /// To be looked at again, when the table is at hand.
+    pub(crate) dirty: BlockSet,
+    pub(crate) sweep: Sweep,
+    pub(crate) walk: Walk,
+    pub(crate) gate: Gate,
+    pub(crate) journal: Journal,
+    pub(crate) ticked: Millis,
+    pub(crate) plan_cursors: BTreeMap<Urgency, BlockId>,
+    pub(crate) trim_cursor: BlockId,
+    /// Something was short of replicas since all was healed last.
+    was_hurt: bool,
 }
 
-#[allow(unused_variables)]
 impl Fleet {
     /// An empty fleet that leads. The `seed` decides all random choices.
     pub fn new(config: FleetConfig, seed: u64, now: Millis) -> Fleet {
-        Fleet { config, journal: Journal::default() }
+        Fleet {
+            config,
+            rng: StdRng::seed_from_u64(seed),
+            leading: true,
+            roster: Roster::default(),
+            map: ReplicaMap::default(),
+            open: BTreeMap::new(),
+            removed: BlockSet::default(),
+            needs: Needs::default(),
+            copies: Copies::default(),
+            dirty: BlockSet::default(),
+            sweep: Sweep::default(),
+            walk: Walk::default(),
+            gate: Gate { since: now, ..Gate::default() },
+            journal: Journal::default(),
+            ticked: now,
+            plan_cursors: BTreeMap::new(),
+            trim_cursor: BlockId(0),
+            was_hurt: false,
+        }
     }
 
     /// This NameNode leads from now on: orders are given again once full reports have come (D15).
-    pub fn lead(&mut self, now: Millis) {}
+    pub fn lead(&mut self, now: Millis) {
+        self.leading = true;
+        self.gate = Gate { since: now, ..Gate::default() };
+        // The leader before may have ordered deletions: only new reports tell what is left (D15).
+        for index in self.roster.indices() {
+            let node = self.roster.node_mut(index);
+            node.ask_register = true;
+            node.asked = None;
+            for slot in node.slots.clone() {
+                self.roster.slot_mut(slot).confirmed = false;
+            }
+            self.roster.refresh(index);
+        }
+    }
 
     /// This NameNode follows from now on: it listens to reports and orders nothing.
-    pub fn follow(&mut self) {}
+    pub fn follow(&mut self) {
+        self.leading = false;
+        for index in self.roster.indices() {
+            for (id, target) in self.copies.with_node(index) {
+                self.copies.take(&mut self.roster, id, target);
+            }
+            let node = self.roster.node_mut(index);
+            node.outbox.clear();
+            node.forget_deletions();
+        }
+    }
 
     /// A DataNode says who it is.
     ///
     /// # Errors
     /// [`RegisterError::IdentityInUse`] if a live DataNode at another address has this identity.
     pub fn on_register(&mut self, now: Millis, registration: Registration) -> Result<(), RegisterError> {
-        Ok(())
+        self.register(now, registration)
     }
 
     /// A heartbeat; the answer may hold [`crate::Order::Register`] for a node that is unknown or was dead.
     pub fn on_heartbeat(&mut self, now: Millis, beat: Heartbeat, table: &dyn BlockTable) -> HeartbeatAnswer {
-        HeartbeatAnswer::default()
+        self.beat(now, &beat, table)
     }
 
     /// A full report of one volume in one go; `last` if it ends the node's reports (the last volume
@@ -64,7 +136,13 @@ impl Fleet {
         table: &dyn BlockTable,
     ) -> Result<(), ReportError> {
         let mut cursor = self.report_begin(now, node, storage, lease)?;
-        self.report_slice(now, &mut cursor, replicas, table)?;
+        if replicas.is_sorted_by_key(|replica| replica.block.id) {
+            self.report_slice(now, &mut cursor, replicas, table)?;
+        } else {
+            let mut sorted = replicas.to_vec();
+            crate::report::sort_report(&mut sorted);
+            self.report_slice(now, &mut cursor, &sorted, table)?;
+        }
         self.report_finish(now, cursor, last, table)
     }
 
@@ -80,7 +158,7 @@ impl Fleet {
         storage: &StorageUuid,
         lease: u64,
     ) -> Result<ReportCursor, ReportError> {
-        Ok(ReportCursor { node: node.clone(), storage: storage.clone() })
+        self.begin_report(now, node, storage, lease)
     }
 
     /// The next slice. Sort the whole report by block id before the first one (outside the lock).
@@ -94,7 +172,7 @@ impl Fleet {
         replicas: &[StoredReplica],
         table: &dyn BlockTable,
     ) -> Result<(), ReportError> {
-        Ok(())
+        self.merge_slice(now, cursor, replicas, table)
     }
 
     /// All slices were given: what was not in them is not on the volume.
@@ -108,7 +186,7 @@ impl Fleet {
         last: bool,
         table: &dyn BlockTable,
     ) -> Result<(), ReportError> {
-        Ok(())
+        self.end_report(now, cursor, last, table)
     }
 
     /// An incremental report of one volume. An unknown volume is made; false: the node is unknown
@@ -121,7 +199,7 @@ impl Fleet {
         news: &[ReceivedDeleted],
         table: &dyn BlockTable,
     ) -> bool {
-        true
+        self.take_news(now, node, storage, news, table)
     }
 
     /// A reader, a writer or a DataNode found a replica's bytes to be bad.
@@ -132,81 +210,160 @@ impl Fleet {
         at: &[(DatanodeUuid, Option<StorageUuid>)],
         table: &dyn BlockTable,
     ) {
+        self.take_bad(now, block, at, table);
     }
 
     /// A node's connection broke: suspect at once.
-    pub fn on_disconnected(&mut self, now: Millis, node: &DatanodeUuid) {}
+    pub fn on_disconnected(&mut self, now: Millis, node: &DatanodeUuid) {
+        self.disconnected(now, node);
+    }
 
     /// A node stops in order: suspect at once, dead only after the longer grace.
-    pub fn on_stopping(&mut self, now: Millis, node: &DatanodeUuid) {}
+    pub fn on_stopping(&mut self, now: Millis, node: &DatanodeUuid) {
+        self.stopping(now, node);
+    }
 
     /// A volume failed, before its node's next heartbeat says so.
-    pub fn on_storage_failed(&mut self, now: Millis, node: &DatanodeUuid, storage: &StorageUuid) {}
+    pub fn on_storage_failed(&mut self, now: Millis, node: &DatanodeUuid, storage: &StorageUuid) {
+        self.storage_failed(now, node, storage);
+    }
 
     /// A node's `errorReport`.
-    pub fn on_error_report(&mut self, now: Millis, node: &DatanodeUuid, error: NodeError) {}
+    pub fn on_error_report(&mut self, now: Millis, node: &DatanodeUuid, error: NodeError) {
+        self.error_report(now, node, error);
+    }
 
     /// The namespace changed.
-    pub fn on_block_change(&mut self, now: Millis, change: BlockChange) {}
+    pub fn on_block_change(&mut self, now: Millis, change: BlockChange) {
+        match change {
+            BlockChange::Allocated { block, targets, .. } => self.allocated(block, &targets),
+            BlockChange::Committed { block, replication } => self.committed(now, block, replication),
+            BlockChange::Removed { block } => self.take_away(block),
+            BlockChange::Replication { block, .. } => {
+                self.dirty.insert(block);
+            }
+        }
+    }
+
+    fn allocated(&mut self, block: Block, targets: &[mobula_types::Target]) {
+        let mut slots = SmallVec::new();
+        for target in targets {
+            if let Some(index) = self.roster.index(&target.datanode)
+                && let Some(slot) = self.roster.slot_of(index, &target.storage, target.kind)
+            {
+                slots.push(slot);
+            }
+        }
+        self.open.insert(block.id, slots);
+    }
+
+    fn committed(&mut self, now: Millis, block: Block, replication: u16) {
+        self.open.remove(&block.id);
+        self.needs.make_young(block.id, now + Millis(COMMIT_GRACE_MS));
+        let next = BlockId(block.id.0.saturating_add(1));
+        self.assess(now, block.id, Some(TableBlock { block, replication, committed: true }), next);
+        // The view that is at hand later may know more.
+        self.dirty.insert(block.id);
+    }
+
+    fn take_away(&mut self, id: BlockId) {
+        self.open.remove(&id);
+        self.needs.forget(id);
+        let targets: SmallVec<[u32; 2]> = self.copies.of(id).iter().map(|copy| copy.target).collect();
+        for target in targets {
+            self.copies.take(&mut self.roster, id, target);
+        }
+        if !self.map.entries(id).is_empty() {
+            self.removed.insert(id);
+            self.doom_all(id);
+        }
+    }
 
     /// Time passes: nodes die, orders expire, queues advance. Call it each 100 to 500 ms; the work
-    /// of one call is bounded.
-    pub fn tick(&mut self, now: Millis, table: &dyn BlockTable) {}
+    /// of one call is bounded; true if more waits that could be done at once (let others have the lock first).
+    pub fn tick(&mut self, now: Millis, table: &dyn BlockTable) -> bool {
+        self.watch_nodes(now);
+        self.expire_leases(now);
+        self.expire_copies(now);
+        self.expire_deletes(now);
+        let mut more = self.advance_sweep(now, table);
+        more |= self.advance_walk(now, table);
+        more |= self.settle_dirty(now, table);
+        self.open_gates(now);
+        more |= self.trim(now, table);
+        more |= self.plan_copies(now, table);
+        self.tell_health(now);
+        more
+    }
+
+    fn tell_health(&mut self, now: Millis) {
+        let hurt = !self.needs.under.is_empty() || !self.needs.missing.is_empty();
+        if hurt {
+            self.was_hurt |= self.gate.copies_open;
+        } else if self.was_hurt && self.judge_health().healed {
+            self.was_hurt = false;
+            self.journal.add(now, Notice::Healed);
+        }
+    }
 
     /// Where a writer's replicas go.
     pub fn place(&mut self, now: Millis, request: &PlacementRequest) -> Placement {
-        Placement::default()
+        let _ = now;
+        self.choose_targets(request)
     }
 
     /// Where a block's replicas are, best first for a reader on `reader_machine` (ip or host name).
     pub fn locations(&self, now: Millis, block: BlockId, reader_machine: &str) -> Locations {
-        Locations::default()
+        let _ = now;
+        self.locate(block, reader_machine)
     }
 
     /// Live finalized replicas with this stamp and length: for `complete` and `addBlock`.
     pub fn finalized(&self, block: Block) -> usize {
-        0
+        self.count_finalized(block)
     }
 
     /// DataNodes by identity, sorted by address.
     pub fn datanodes(&self, now: Millis, filter: NodeFilter) -> Vec<NodeReport> {
-        Vec::new()
+        let _ = now;
+        self.node_reports(filter)
     }
 
     /// One DataNode, whatever its state.
-    pub fn node(&self, node: &DatanodeUuid) -> Option<std::sync::Arc<NodeInfo>> {
-        None
+    pub fn node(&self, node: &DatanodeUuid) -> Option<Arc<NodeInfo>> {
+        Some(Arc::clone(&self.roster.node(self.roster.index(node)?).info))
     }
 
     /// How one DataNode is.
     pub fn node_state(&self, node: &DatanodeUuid) -> Option<NodeState> {
-        None
+        Some(self.roster.node(self.roster.index(node)?).state)
     }
 
     /// Sums.
     pub fn stats(&self) -> FleetStats {
-        FleetStats::default()
+        self.sum_up()
     }
 
     /// Whether all is healed (DESIGN 3b).
     pub fn health(&self) -> Health {
-        Health::default()
+        self.judge_health()
     }
 
     /// Up to `limit` blocks below their target, riskiest first, each with why.
     pub fn under_replicated(&self, limit: usize, table: &dyn BlockTable) -> Vec<UnderReplicated> {
-        Vec::new()
+        self.list_under(limit, table)
     }
 
     /// Up to `limit` blocks without a good replica, ascending from `after` (exclusive), for
     /// `listCorruptFileBlocks`.
     pub fn missing_blocks(&self, after: Option<BlockId>, limit: usize) -> Vec<BlockId> {
-        Vec::new()
+        let from = after.map_or(BlockId(0), |id| BlockId(id.0.saturating_add(1)));
+        self.needs.missing.iter_from(from).take(limit).collect()
     }
 
     /// How far the reports after a start have come.
     pub fn start_progress(&self) -> StartProgress {
-        StartProgress::default()
+        self.progress()
     }
 
     /// What was noticed and done, from `seq` on.
@@ -215,10 +372,25 @@ impl Fleet {
     }
 
     /// Forgets a node that an administrator took away; its replicas no longer count.
-    pub fn remove_node(&mut self, now: Millis, node: &DatanodeUuid) {}
+    pub fn remove_node(&mut self, now: Millis, node: &DatanodeUuid) {
+        if let Some(index) = self.roster.index(node) {
+            self.take_off(now, index);
+        }
+    }
 
     /// `refreshNodes`: dead nodes are forgotten. (Lists of hosts come with decommissioning.)
-    pub fn refresh_nodes(&mut self, now: Millis) {}
+    pub fn refresh_nodes(&mut self, now: Millis) {
+        for index in self.roster.indices() {
+            if self.roster.node(index).state == NodeState::Dead {
+                self.take_off(now, index);
+            }
+        }
+    }
+
+    /// Bytes that the map of replicas takes, about.
+    pub fn map_memory(&self) -> usize {
+        self.map.memory()
+    }
 
     /// The times and limits in force.
     pub fn config(&self) -> &FleetConfig {

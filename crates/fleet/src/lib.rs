@@ -2,20 +2,33 @@
 //! restored (DESIGN D4, D5, D15). Pure logic in virtual time: events and `now` in, orders out.
 //! Knows no socket, clock, disk or thread, and draws no entropy but from its seed.
 
+mod answers;
+mod assess;
+mod auto_healer;
+mod copies;
 pub mod event;
 mod fleet;
+mod map;
+mod needs;
 pub mod notice;
 pub mod order;
+mod placement;
+mod report;
+mod roster;
+mod set;
 pub mod table;
+mod trim;
 pub mod view;
+mod watch;
 
 pub use event::{
     BlockChange, FleetConfig, Heartbeat, HeartbeatAnswer, NodeError, Placement, PlacementRequest,
     ReceivedDeleted, RegisterError, Registration, ReplicaNews, ReportError,
 };
-pub use fleet::{Fleet, ReportCursor};
+pub use fleet::Fleet;
 pub use notice::Notice;
 pub use order::Order;
+pub use report::{ReportCursor, sort_report};
 pub use table::{BlockTable, TableBlock};
 pub use view::{
     FleetStats, Health, Location, Locations, NodeFilter, NodeInfo, NodeReport, NodeState, StartProgress,
