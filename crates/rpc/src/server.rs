@@ -1,13 +1,19 @@
-//! The server's side.
+//! The server's side: who serves, within which limits, and the loop that accepts connections.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use mobula_net::{Env, Listener};
+use mobula_net::{Clock, Env, Listener, Stream};
 use mobula_types::ClientId;
-use mobula_wire::remote::RemoteException;
-use prost::Message;
+use mobula_wire::remote::{RemoteException, class};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+
+use crate::connection::Connection;
+use crate::outbox::{Outbox, Responder};
 
 /// What a server does with calls.
 pub trait RpcService: Send + Sync + 'static {
@@ -17,8 +23,25 @@ pub trait RpcService: Send + Sync + 'static {
     /// [`Responder::no_such_method`].
     fn call(&self, call: Call, reply: Responder);
 
-    /// A connection ended, for whatever reason. Called once for each, on its own task.
-    fn disconnected(&self, _peer: SocketAddr) {}
+    /// Whether `user`, for whom `real_user` may ask, may call at all. By default nobody may ask in
+    /// another's name (HDFS: `ProxyUsers`).
+    ///
+    /// # Errors
+    /// What the client is told before the connection is closed.
+    fn authorize(
+        &self,
+        user: &str,
+        real_user: Option<&str>,
+        _peer: SocketAddr,
+    ) -> Result<(), RemoteException> {
+        match real_user {
+            None => Ok(()),
+            Some(real) => Err(RemoteException::new(
+                class::AUTHORIZATION,
+                format!("User: {real} is not allowed to impersonate {user}"),
+            )),
+        }
+    }
 }
 
 /// One call of a client.
@@ -44,47 +67,11 @@ pub struct Call {
     pub retry_count: i32,
 }
 
-/// The way back to the client of one call. Dropping it unanswered answers with an error.
-#[derive(Debug)]
-pub struct Responder {
-    // Owner of this crate.
-    _private: (),
-}
-
-impl Responder {
-    /// Sends the result.
-    pub fn finish<M: Message>(self, result: Result<M, RemoteException>) {
-        match result {
-            Ok(message) => self.success(&message),
-            Err(exception) => self.error(&exception),
-        }
-    }
-
-    /// Sends a success.
-    pub fn success<M: Message>(self, _message: &M) {
-        unimplemented!()
-    }
-
-    /// Sends an exception: status ERROR, detail ERROR_APPLICATION.
-    pub fn error(self, _exception: &RemoteException) {
-        unimplemented!()
-    }
-
-    /// `RpcNoSuchMethodException`, as HDFS words it.
-    pub fn no_such_method(self, _call: &Call) {
-        unimplemented!()
-    }
-
-    /// `RpcNoSuchProtocolException`, as HDFS words it.
-    pub fn no_such_protocol(self, _call: &Call) {
-        unimplemented!()
-    }
-}
-
 /// Limits of a server.
 #[derive(Clone, Debug)]
 pub struct RpcServerOptions {
-    /// Connections at once; one more is closed at once.
+    /// Connections at once. One more takes the place of the one that has been idle longest, if that is long enough; else
+    /// it is closed at once.
     pub connections_max: usize,
     /// Calls of one connection that wait for their answer; its next frames are not read meanwhile.
     pub calls_in_flight_max: usize,
@@ -96,17 +83,30 @@ pub struct RpcServerOptions {
 #[derive(Debug)]
 pub struct RpcServer {
     address: SocketAddr,
+    task: AbortHandle,
 }
 
 impl RpcServer {
     /// Serves `listener` until dropped.
     pub fn start(
-        _env: &Env,
-        _listener: Listener,
-        _service: Arc<dyn RpcService>,
-        _options: RpcServerOptions,
+        env: &Env,
+        listener: Listener,
+        service: Arc<dyn RpcService>,
+        options: RpcServerOptions,
     ) -> RpcServer {
-        unimplemented!()
+        let address = listener.local_addr().expect("a listener that was bound has an address");
+        let acceptor = Acceptor {
+            listener,
+            service,
+            options: Arc::new(options),
+            clock: env.clock.clone(),
+            tasks: JoinSet::new(),
+            connections: BTreeMap::new(),
+            next: 0,
+            failing: false,
+        };
+        let task = tokio::spawn(acceptor.run()).abort_handle();
+        RpcServer { address, task }
     }
 
     /// Where it listens.
@@ -114,3 +114,107 @@ impl RpcServer {
         self.address
     }
 }
+
+impl Drop for RpcServer {
+    fn drop(&mut self) {
+        // With the acceptor go its listener and its set of tasks, and with those the sockets.
+        self.task.abort();
+    }
+}
+
+/// A connection without calls is not closed for another one before it was idle for so long: twice as long as
+/// Java's clients keep theirs (`ipc.client.connection.maxidletime`).
+const IDLE_MS_MIN: u64 = 20_000;
+/// Pause after the operating system had no room for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+struct Acceptor {
+    listener: Listener,
+    service: Arc<dyn RpcService>,
+    options: Arc<RpcServerOptions>,
+    clock: Clock,
+    /// One task a connection; each ends with its number.
+    tasks: JoinSet<u64>,
+    connections: BTreeMap<u64, Arc<Outbox>>,
+    next: u64,
+    /// The last accept failed, and the log says so.
+    failing: bool,
+}
+
+impl Acceptor {
+    async fn run(mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = self.tasks.join_next() => self.on_ended(ended),
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.on_accepted(stream, peer),
+                    Err(error) => self.on_failed(&error).await,
+                }
+            }
+        }
+    }
+
+    fn on_accepted(&mut self, stream: Stream, peer: SocketAddr) {
+        self.failing = false;
+        if self.tasks.len() >= self.options.connections_max {
+            // The place of one that is evicted is free once it has closed: this one is a guest for that long.
+            if self.tasks.len() >= self.options.connections_max + EVICTING_MAX || !self.evict() {
+                tracing::debug!(%peer, connections = self.tasks.len(), "one connection too many");
+                return;
+            }
+        }
+        let (number, outbox) = (self.next, Arc::new(Outbox::default()));
+        self.next += 1;
+        self.connections.insert(number, outbox.clone());
+        let (service, options) = (self.service.clone(), self.options.clone());
+        let connection = Connection::new(stream, peer, service, options, self.clock.clone(), outbox);
+        self.tasks.spawn(async move {
+            connection.run().await;
+            number
+        });
+    }
+
+    /// Closes the connection that has been idle longest; `false` if none has been for long enough.
+    fn evict(&mut self) -> bool {
+        let now = self.clock.monotonic_ms();
+        let idle = |outbox: &&Arc<Outbox>| outbox.idle_since();
+        let oldest = self.connections.values().filter(|outbox| idle(outbox).is_some()).min_by_key(idle);
+        match oldest {
+            Some(outbox) if idle(&outbox).is_some_and(|since| now.saturating_sub(since) >= IDLE_MS_MIN) => {
+                outbox.evict();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn on_ended(&mut self, ended: Result<u64, JoinError>) {
+        match ended {
+            Ok(number) => {
+                self.connections.remove(&number);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a connection's task failed");
+                // Which one it was is not said; those that are gone have no task that holds their outbox.
+                self.connections.retain(|_, outbox| Arc::strong_count(outbox) > 1);
+            }
+        }
+    }
+
+    async fn on_failed(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
+        // A client that left before it was let in says nothing about the next one.
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected) {
+            return;
+        }
+        if !self.failing {
+            tracing::warn!(%error, "cannot accept connections; trying on");
+        }
+        self.failing = true;
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Connections above the limit while evicted ones close.
+const EVICTING_MAX: usize = 16;

@@ -253,13 +253,12 @@ impl ServerDecoder {
             let count = (frame.len() - end) as u64;
             return Err(unreadable(WireError::Trailing { what: "request", count }));
         }
-        let protocol = std::str::from_utf8(&frame[method.protocol])
-            .map_err(|_| unreadable(WireError::Message { what, reason: "not UTF-8".into() }))?;
+        let protocol = self.intern(&frame[method.protocol]).map_err(unreadable)?;
         Ok(Incoming::Call(CallFrame {
             call_id: header.call_id,
             client_id,
             retry_count: header.retry_count,
-            protocol: self.intern(protocol),
+            protocol,
             method: frame.slice(method.name),
             version: method.version,
             caller_context: header.caller_context.map(|range| frame.slice(range)),
@@ -268,16 +267,19 @@ impl ServerDecoder {
     }
 
     /// The shared copy of a protocol's name.
-    fn intern(&mut self, name: &str) -> Arc<str> {
+    fn intern(&mut self, name: &[u8]) -> Result<Arc<str>, WireError> {
         if let Some(last) = &self.protocol
-            && **last == *name
+            && last.as_bytes() == name
         {
-            return last.clone();
+            return Ok(last.clone());
         }
+        let what = "declaringClassProtocolName";
+        let name = std::str::from_utf8(name)
+            .map_err(|error| WireError::Message { what, reason: error.to_string() })?;
         // A copy of this connection's own, so that cores do not share one counter.
         let protocol: Arc<str> = Arc::from(name);
         self.protocol = Some(protocol.clone());
-        protocol
+        Ok(protocol)
     }
 
     fn context(&mut self, frame: &Bytes, at: usize, to: &AnswerTo) -> Result<Incoming, Fatal> {

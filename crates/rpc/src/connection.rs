@@ -1,0 +1,303 @@
+//! One connection of the server: one task, which reads calls, hands them to the service, and writes what gathers in
+//! the outbox. Calls that are answered at once share the write that follows their read.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use mobula_net::{Clock, Stream};
+use mobula_wire::rpc::{self, CallFrame, FatalDetail, Incoming, ServerDecoder};
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Sleep, sleep};
+
+use crate::outbox::{Outbox, Responder};
+use crate::server::{Call, RpcServerOptions, RpcService};
+use crate::socket::{Sending, poll_fill};
+
+/// Longest wait for who is calling.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
+/// Longest time in which a client takes none of the bytes that wait for it.
+const STALL_LIMIT: Duration = Duration::from_secs(300);
+/// Longest time for the last bytes before closing.
+const ENDING_LIMIT: Duration = Duration::from_secs(5);
+/// After the last bytes the client may go on sending for so long and so much: closing while its bytes arrive would destroy
+/// the answer on its side.
+const LINGER_LIMIT: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// A connection of the server.
+pub(crate) struct Connection {
+    stream: Stream,
+    peer: SocketAddr,
+    service: Arc<dyn RpcService>,
+    options: Arc<RpcServerOptions>,
+    clock: Clock,
+    decoder: ServerDecoder,
+    /// What arrived and was not understood yet.
+    input: BytesMut,
+    sending: Sending,
+    outbox: Arc<Outbox>,
+    /// Calls that were handed to the service, ever.
+    issued: u64,
+    user: Option<User>,
+    /// When the handshake, or the ending, has taken too long.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// When the client has taken nothing for too long.
+    stall: Option<Pin<Box<Sleep>>>,
+    phase: Phase,
+}
+
+struct User {
+    name: Arc<str>,
+    real: Option<Arc<str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Reads and writes.
+    Serving,
+    /// Writes what is left, then closes.
+    Ending,
+    /// Writes what is left, tells the client that there is no more, then closes.
+    Refusing,
+}
+
+/// How taking what arrived went.
+enum Taken {
+    /// All that is whole was taken.
+    All,
+    /// The client has so much underway that the rest waits.
+    Enough,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        stream: Stream,
+        peer: SocketAddr,
+        service: Arc<dyn RpcService>,
+        options: Arc<RpcServerOptions>,
+        clock: Clock,
+        outbox: Arc<Outbox>,
+    ) -> Connection {
+        outbox.used(clock.monotonic_ms());
+        Connection {
+            stream,
+            peer,
+            service,
+            options,
+            clock,
+            decoder: ServerDecoder::new(),
+            input: BytesMut::new(),
+            sending: Sending::default(),
+            outbox,
+            issued: 0,
+            user: None,
+            deadline: Some(Box::pin(sleep(HANDSHAKE_LIMIT))),
+            stall: None,
+            phase: Phase::Serving,
+        }
+    }
+
+    /// Serves until either side has enough.
+    pub(crate) async fn run(mut self) {
+        let end = poll_fn(|cx| self.poll_serve(cx)).await;
+        match end {
+            Ok(()) if self.phase == Phase::Refusing => self.linger().await,
+            Ok(()) => {}
+            Err(error) => tracing::debug!(peer = %self.peer, %error, "connection lost"),
+        }
+    }
+
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outbox.wake_up();
+        loop {
+            let answered = self.outbox.answered();
+            let all_sent = self.poll_send(cx)?.is_ready();
+            if all_sent && self.phase != Phase::Serving {
+                return Poll::Ready(Ok(()));
+            }
+            if self.phase == Phase::Serving && self.outbox.is_evicted() {
+                self.end(Phase::Ending);
+                continue;
+            }
+            if self.phase == Phase::Serving {
+                let before = self.issued;
+                if let Taken::All = self.take_input()
+                    && self.phase == Phase::Serving
+                {
+                    match self.poll_read(cx)? {
+                        Poll::Ready(()) => continue,
+                        Poll::Pending => {}
+                    }
+                }
+                if self.issued != before || self.phase != Phase::Serving {
+                    continue;
+                }
+            }
+            self.outbox.set_busy(self.issued != self.outbox.answered());
+            if !self.outbox.sleep(answered, cx.waker()) {
+                continue;
+            }
+            // What came meanwhile without being an answer to a call: only this task says such things, but for an
+            // eviction, which the sleeper would have missed before it lay down.
+            let evicted = self.phase == Phase::Serving && self.outbox.is_evicted();
+            if evicted || (all_sent && self.outbox.bytes() > 0) {
+                continue;
+            }
+            return self.poll_clocks(cx);
+        }
+    }
+
+    /// Writes until nothing waits or the socket takes no more.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        let (mut progress, mut fatal) = (false, false);
+        let outbox = &self.outbox;
+        let refill = |empty: &mut BytesMut| fatal |= outbox.take(empty);
+        let sent = self.sending.poll_send(&mut self.stream, refill, &mut progress, cx);
+        if progress || sent.is_ready() {
+            self.stall = None;
+        }
+        if fatal && self.phase == Phase::Serving {
+            self.end(Phase::Refusing);
+        }
+        match sent {
+            Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => {
+                self.stall.get_or_insert_with(|| Box::pin(sleep(STALL_LIMIT)));
+                Ok(Poll::Pending)
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        match poll_fill(&mut self.stream, &mut self.input, cx)? {
+            Poll::Ready(count) => {
+                self.outbox.used(self.clock.monotonic_ms());
+                if count == 0 {
+                    self.end(Phase::Ending);
+                }
+                Ok(Poll::Ready(()))
+            }
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for clock in [&mut self.deadline, &mut self.stall].into_iter().flatten() {
+            if clock.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn end(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.input = BytesMut::new();
+        self.deadline = Some(Box::pin(sleep(ENDING_LIMIT)));
+    }
+
+    /// Whether one more call may start.
+    fn may_take(&self) -> bool {
+        self.issued - self.outbox.answered() < self.options.calls_in_flight_max as u64
+            && self.sending.left() + self.outbox.bytes() < self.options.outbox_bytes_max
+    }
+
+    fn take_input(&mut self) -> Taken {
+        while self.may_take() {
+            match self.decoder.next(&mut self.input) {
+                Ok(Some(incoming)) => self.on_incoming(incoming),
+                Ok(None) => return Taken::All,
+                Err(fatal) => {
+                    tracing::debug!(peer = %self.peer, reason = %fatal.reason, "connection refused");
+                    self.outbox.say(|out| out.extend_from_slice(&fatal.answer));
+                    self.end(Phase::Refusing);
+                }
+            }
+            if self.phase != Phase::Serving {
+                return Taken::All;
+            }
+        }
+        Taken::Enough
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Call(frame) => self.on_call(frame),
+            Incoming::Ping => {}
+            Incoming::Sasl(answer) => {
+                if let Some(answer) = answer {
+                    let to = rpc::AnswerTo::no_call(rpc::SASL_CALL_ID);
+                    self.outbox.say(|out| rpc::encode_success(&to, &answer, out));
+                }
+            }
+            Incoming::Context { user, real_user, protocol: _ } => self.on_context(user, real_user),
+        }
+    }
+
+    fn on_context(&mut self, name: Arc<str>, real: Option<Arc<str>>) {
+        if let Err(exception) = self.service.authorize(&name, real.as_deref(), self.peer) {
+            let to = rpc::AnswerTo::no_call(rpc::CONTEXT_CALL_ID);
+            let detail = FatalDetail::Unauthorized;
+            self.outbox.say(|out| rpc::encode_fatal(&to, detail, &exception, out));
+            self.end(Phase::Refusing);
+            return;
+        }
+        self.user = Some(User { name, real });
+        self.deadline = None;
+    }
+
+    fn on_call(&mut self, frame: CallFrame) {
+        let user = self.user.as_ref().expect("the decoder lets no call through before the context");
+        self.issued += 1;
+        let reply = Responder::new(self.outbox.clone(), frame.answer_to());
+        let CallFrame { call_id, client_id, retry_count, protocol, method, version, caller_context: _, body } =
+            frame;
+        if version != rpc::PROTOCOL_VERSION && rpc::is_known_protocol(&protocol) {
+            reply.version_mismatch(&protocol, version);
+            return;
+        }
+        let call = Call {
+            protocol,
+            method,
+            body,
+            user: user.name.clone(),
+            real_user: user.real.clone(),
+            peer: self.peer,
+            client_id,
+            call_id,
+            retry_count,
+        };
+        self.service.call(call, reply);
+    }
+
+    /// Lets the client read the last answer.
+    async fn linger(&mut self) {
+        let drain = async {
+            self.stream.shutdown().await?;
+            let mut drained = 0;
+            while drained < LINGER_BYTES_MAX {
+                self.input.clear();
+                match poll_fn(|cx| poll_fill(&mut self.stream, &mut self.input, cx)).await? {
+                    0 => break,
+                    count => drained += count,
+                }
+            }
+            io::Result::Ok(())
+        };
+        // However it went, the connection is over.
+        let _ = tokio::time::timeout(LINGER_LIMIT, drain).await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.outbox.close();
+    }
+}
