@@ -269,6 +269,14 @@ pub enum RaftError {
         /// What it is.
         what: String,
     },
+    /// The log does not reach back to where the machine is: a file of the one or the other is missing.
+    #[error("the state machine is at {machine:?}, but the log begins only behind {log}")]
+    Gap {
+        /// The last entry that the machine has.
+        machine: Option<Position>,
+        /// The entry before the log's first one.
+        log: Position,
+    },
     /// The disk failed.
     #[error("{0}")]
     Disk(#[from] std::io::Error),

@@ -47,7 +47,15 @@ struct Inner<M: Machine> {
     leadership: watch::Receiver<Leadership>,
     readers: mpsc::Sender<Reader>,
     stopped: watch::Sender<Option<String>>,
+    syncing: tokio::task::AbortHandle,
     _lock: Lock,
+}
+
+impl<M: Machine> Drop for Inner<M> {
+    fn drop(&mut self) {
+        // It holds the core, which ends with its last handle.
+        self.syncing.abort();
+    }
 }
 
 impl<M: Machine> Clone for Raft<M> {
@@ -90,6 +98,10 @@ impl<M: Machine> Raft<M> {
         let core = Core::new(machine, disk.clone(), folder.clone(), sync_every, progress)
             .map_err(|error| RaftError::Start(error.to_string()))?;
         let core = Arc::new(core);
+        // What was cut from the log is durable in the machine: it was synced first.
+        if let Some(previous) = log.previous().filter(|previous| core.progress.applied() < Some(*previous)) {
+            return Err(RaftError::Gap { machine: core.progress.applied(), log: previous });
+        }
         let network = Network { peers: options.peers.clone(), core: core.clone(), disk: disk.clone() };
         let config = Arc::new(configure(&options).validate().map_err(|e| RaftError::Options(e.to_string()))?);
         let building = OpenRaft::<M>::new(options.node, config, network, log.clone(), Applier(core.clone()));
@@ -98,12 +110,13 @@ impl<M: Machine> Raft<M> {
             .map_err(|error| RaftError::Start(error.to_string()))?;
         found(&open, &log, &options).await?;
         let leadership = watch_leadership(open.clone(), core.clone(), stopped.clone());
-        tokio::spawn(sync_when_due(open.clone(), core.clone()));
+        let syncing = tokio::spawn(sync_when_due(open.clone(), core.clone())).abort_handle();
         let (readers, queue) = mpsc::channel(READERS_MAX);
         tokio::spawn(serve_readers(open.clone(), queue));
         let receiver = Receiver::new(disk, folder);
         let alone = options.voters.len() == 1;
-        let inner = Inner { open, core, log, receiver, alone, leadership, readers, stopped, _lock: lock };
+        let inner =
+            Inner { open, core, log, receiver, alone, leadership, readers, stopped, syncing, _lock: lock };
         Ok(Raft { inner: Arc::new(inner) })
     }
 

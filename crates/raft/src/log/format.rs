@@ -153,6 +153,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Found<'_>, &'static str> {
     if crc32c(&[&header[4..], payload]) != u32_at(header, 0) {
         return Err("a record's checksum is wrong");
     }
+    let end = record_size(length).min(bytes.len());
+    if bytes[RECORD_HEADER + length..end].iter().any(|byte| *byte != 0) {
+        return Err("a record is followed by something else than zeros");
+    }
     let kind = match header[28] {
         1 => Kind::Blank,
         2 => Kind::Command,

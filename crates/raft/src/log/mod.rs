@@ -157,6 +157,11 @@ impl<M: Machine> Log<M> {
         state.purged.is_none() && state.slots.is_empty() && state.vote.is_none()
     }
 
+    /// The entry before the first one that is there.
+    pub(crate) fn previous(&self) -> Option<Position> {
+        self.shared.state.lock().purged
+    }
+
     /// Waits until all that was asked for before is done, and ends the writer.
     pub(crate) async fn close(&self) {
         // A log that failed has nothing to wait for.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use mobula_disk::fake::CrashDisk;
 use mobula_disk::{DiskRef, read_file, write_file_durably};
 use mobula_net::{Clock, Entropy, Env, Net};
-use mobula_raft::{Committed, Leadership, Machine, MachineError, Payload, Position, Raft, RaftError, RaftOptions};
+use mobula_raft::{
+    Committed, Leadership, Machine, MachineError, Payload, Position, Raft, RaftError, RaftOptions,
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -157,4 +159,10 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Runs a test on a runtime of its own, in virtual time.
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(true).build().unwrap().block_on(test)
 }

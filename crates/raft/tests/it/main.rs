@@ -1,5 +1,7 @@
 //! The log and consensus, over the disk that crashes and over real files.
 #![allow(clippy::unwrap_used)]
 
+mod crash;
 mod fixture;
 mod one;
+mod three;

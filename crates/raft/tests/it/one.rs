@@ -1,42 +1,192 @@
 //! One voter: what is acknowledged stays, whatever happens.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::time::Duration;
 
-use mobula_disk::RealDisk;
-use mobula_disk::fake::{CallKind, Crash, CrashDisk, Loss};
+use mobula_disk::fake::{CallKind, Crash, CrashDisk};
+use mobula_disk::{DiskRef, RealDisk};
 use mobula_raft::{Leadership, ProposeError, Raft, RaftOptions};
 
-use crate::fixture::{FOLDER, Toy, env, ready, small, start, start_ready, until};
+use crate::fixture::{FOLDER, Seen, Toy, env, ready, run, small, start, start_ready};
 
-#[tokio::test]
-async fn founds_itself_and_answers() {
-    let disk = CrashDisk::new(1);
-    let (raft, seen) = start_ready(&disk).await;
-    assert_eq!(raft.propose(vec![7, 8]).await.unwrap(), [0, 1]);
-    assert_eq!(raft.propose(vec![9]).await.unwrap(), [2]);
-    raft.read_index().await.unwrap();
-    assert_eq!(seen.all(), [7, 8, 9]);
-    let committed = raft.committed();
-    assert_eq!((committed.term, committed.index), (1, 3), "membership, blank, two commands");
-    assert_eq!(raft.voters().into_keys().collect::<Vec<_>>(), [1]);
+#[test]
+fn founds_itself_and_answers() {
+    run(async {
+        let disk = CrashDisk::new(1);
+        let (raft, seen) = start_ready(&disk).await;
+        assert_eq!(raft.propose(vec![7, 8]).await.unwrap(), [0, 1]);
+        assert_eq!(raft.propose(vec![9]).await.unwrap(), [2]);
+        raft.read_index().await.unwrap();
+        assert_eq!(seen.all(), [7, 8, 9]);
+        let committed = raft.committed();
+        assert_eq!((committed.term, committed.index), (1, 3), "membership, blank, two commands");
+        assert_eq!(raft.voters().into_keys().collect::<Vec<_>>(), [1]);
+        let second = start(&disk.process(), small(1)).await.err().expect("the folder is taken");
+        assert!(second.to_string().contains("raft.lock"), "{second}");
+    });
 }
 
-#[tokio::test]
-async fn replays_after_a_kill() {
-    let disk = CrashDisk::new(1);
-    for round in 0..5 {
+#[test]
+fn replays_after_kill_and_power_loss() {
+    run(async {
+        let disk = CrashDisk::new(1);
+        for round in 0..6 {
+            let (raft, seen) = start_ready(&disk).await;
+            assert_eq!(seen.all(), (0..round * 100).collect::<Vec<_>>());
+            let leadership = *raft.leadership().borrow();
+            assert_eq!(leadership, Leadership::Leader { term: round + 1, ready: true }, "a term of its own");
+            for number in 0..100 {
+                raft.propose(vec![round * 100 + number]).await.unwrap();
+            }
+            if round % 2 == 1 {
+                raft.compact_now().await.unwrap();
+            }
+            disk.crash(if round % 3 == 0 { Crash::Kill } else { Crash::PowerLoss });
+        }
+    });
+}
+
+#[test]
+fn proposals_share_syncs() {
+    run(async {
+        let disk = CrashDisk::new(1);
         let (raft, seen) = start_ready(&disk).await;
-        assert_eq!(seen.all(), (0..round * 100).collect::<Vec<_>>());
-        let leadership = *raft.leadership().borrow();
-        assert_eq!(leadership, Leadership::Leader { term: round + 1, ready: true }, "a term of its own");
-        for number in 0..100 {
-            raft.propose(vec![round * 100 + number]).await.unwrap();
+        let before = disk.count(CallKind::Sync);
+        let proposals: Vec<_> = (0..500)
+            .map(|number| {
+                let raft = raft.clone();
+                tokio::spawn(async move { raft.propose(vec![number]).await.unwrap() })
+            })
+            .collect();
+        for proposal in proposals {
+            proposal.await.unwrap();
         }
-        if round % 2 == 1 {
-            raft.compact_now().await.unwrap();
+        assert_eq!(seen.all().len(), 500);
+        let syncs = disk.count(CallKind::Sync) - before;
+        assert!(syncs < 100, "{syncs} syncs for 500 proposals");
+    });
+}
+
+#[test]
+fn the_log_is_cut_behind_what_is_synced() {
+    run(async {
+        let disk = CrashDisk::new(1);
+        let options = RaftOptions { sync_every_commands: 50, ..small(1) };
+        let (raft, _) = start(&disk.process(), options).await.unwrap();
+        ready(&raft).await;
+        for number in 0..2000 {
+            raft.propose(vec![number]).await.unwrap();
         }
-        disk.crash(if round % 2 == 0 { Crash::Kill } else { Crash::PowerLoss });
-    }
+        raft.compact_now().await.unwrap();
+        raft.shutdown().await;
+        let left = disk.process().list(Path::new(FOLDER)).unwrap();
+        let logs = left.iter().filter(|entry| entry.name.to_string_lossy().starts_with("log-")).count();
+        assert!((1..=3).contains(&logs), "{left:?}");
+        disk.crash(Crash::PowerLoss);
+        let (_raft, seen) = start_ready(&disk).await;
+        assert_eq!(seen.all().len(), 2000);
+    });
+}
+
+#[test]
+fn large_commands_get_through() {
+    run(async {
+        let disk = CrashDisk::new(1);
+        let (raft, _) = start_ready(&disk).await;
+        for size in [1usize, 1000, 50_000, 3] {
+            raft.propose(vec![u64::MAX; size]).await.unwrap();
+        }
+        disk.crash(Crash::Kill);
+        let (_raft, seen) = start_ready(&disk).await;
+        assert_eq!(seen.all().len(), 51_004);
+    });
+}
+
+#[test]
+fn a_clean_shutdown_leaves_nothing_to_replay() {
+    run(async {
+        let disk = CrashDisk::new(1);
+        let (raft, _) = start_ready(&disk).await;
+        raft.propose(vec![1]).await.unwrap();
+        raft.shutdown().await;
+        assert!(matches!(raft.propose(vec![2]).await, Err(ProposeError::Stopped { .. })));
+        assert_eq!(raft.stopped().borrow().as_deref(), Some("shut down"));
+        disk.crash(Crash::PowerLoss);
+        let process = disk.process();
+        let (_, seen) = Toy::open(&process, Path::new("/toy"));
+        assert_eq!(seen.all(), [1]);
+    });
+}
+
+#[test]
+fn a_failing_machine_stops_the_node() {
+    run(async {
+        let disk = CrashDisk::new(1);
+        let process = disk.process();
+        let (toy, _) = Toy::open(&process, Path::new("/toy"));
+        let toy = toy.failing_at(13);
+        let raft = Raft::start(&env(1), process, FOLDER.into(), small(1), toy).await.unwrap();
+        ready(&raft).await;
+        raft.propose(vec![12]).await.unwrap();
+        let why = raft.propose(vec![13]).await.unwrap_err();
+        assert!(matches!(&why, ProposeError::Stopped { why } if why.contains("cannot stand 13")), "{why}");
+        assert!(raft.propose(vec![14]).await.is_err());
+        let stopped = raft.stopped().borrow().clone();
+        assert!(stopped.unwrap().contains("cannot stand 13"));
+        assert!(raft.read_index().await.is_err());
+    });
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    run(async {
+        let disk = CrashDisk::new(1);
+        let options = RaftOptions { node: 9, ..small(1) };
+        let error = start(&disk.process(), options).await.err().unwrap();
+        assert!(error.to_string().contains("node 9"), "{error}");
+        start_ready(&disk).await;
+        disk.crash(Crash::Kill);
+        let error = start(&disk.process(), small(2)).await.err().unwrap();
+        assert!(error.to_string().contains("node 1, not of node 2"), "{error}");
+    });
+}
+
+/// Real files, real threads, and a process that ends without a word.
+#[test]
+fn on_real_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = RealDisk::new();
+    let life = |round: u64| {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (raft, seen) = start_real(&disk, folder.path()).await;
+            let mut numbers = seen.all();
+            numbers.sort_unstable();
+            assert_eq!(numbers, (0..round * 300).collect::<Vec<_>>());
+            let proposals: Vec<_> = (round * 300..round * 300 + 300)
+                .map(|number| {
+                    let raft = raft.clone();
+                    tokio::spawn(async move { raft.propose(vec![number]).await.unwrap() })
+                })
+                .collect();
+            for proposal in proposals {
+                proposal.await.unwrap();
+            }
+            if round == 1 {
+                raft.compact_now().await.unwrap();
+            }
+        });
+        runtime.shutdown_timeout(Duration::from_secs(10));
+    };
+    (0..4).for_each(life);
+}
+
+async fn start_real(disk: &DiskRef, folder: &Path) -> (Raft<Toy>, Seen) {
+    let (toy, seen) = Toy::open(disk, &folder.join("toy"));
+    let options = RaftOptions { segment_bytes: 1 << 16, ..RaftOptions::alone(1) };
+    let raft =
+        Raft::start(&mobula_net::Env::real(), disk.clone(), folder.join("raft"), options, toy).await.unwrap();
+    ready(&raft).await;
+    (raft, seen)
 }
