@@ -1,1 +1,128 @@
+//! Large directories, large trees, long names, deep paths.
 
+use std::collections::BTreeSet;
+
+use mobula_namespace::{Command, FileKind, Operation, Outcome};
+
+use crate::fixture::{Fixture, create, delete, mkdirs, path, superuser};
+
+const DIRECTORY: usize = 100_000;
+
+fn fill(fixture: &mut Fixture, count: usize, name: impl Fn(usize) -> String) {
+    for start in (0..count).step_by(1000) {
+        let commands = (start..(start + 1000).min(count))
+            .map(|index| Command { caller: superuser(), retry: None, operation: create(&name(index), "c") })
+            .collect();
+        assert!(fixture.batch(commands).iter().all(|applied| applied.outcome.is_ok()));
+    }
+}
+
+/// Pages through a directory and returns how many names there were, all different and in order.
+fn page_through(fixture: &Fixture, directory: &str) -> usize {
+    let view = fixture.namespace.view();
+    let mut after: Vec<u8> = Vec::new();
+    let mut seen = 0;
+    loop {
+        let page = view.listing(&superuser(), &path(directory), &after, 1000).unwrap().unwrap();
+        for entry in &page.entries {
+            assert!(entry.name > after, "in order, none twice");
+            after.clone_from(&entry.name);
+        }
+        seen += page.entries.len();
+        if page.remaining == 0 {
+            return seen;
+        }
+        assert!(!page.entries.is_empty(), "more is promised, so there is a cursor");
+    }
+}
+
+#[test]
+fn a_large_directory_in_pages() {
+    let mut fixture = Fixture::new();
+    fill(&mut fixture, DIRECTORY, |index| format!("/d/file{index}"));
+    assert_eq!(page_through(&fixture, "/d"), DIRECTORY);
+    let status = fixture.namespace.view().status(&superuser(), &path("/d")).unwrap().unwrap();
+    assert_eq!(status.kind, FileKind::Directory { children: DIRECTORY as u64 });
+}
+
+/// `cargo test --release -p mobula-namespace -- --ignored million`: minutes in a debug build.
+#[test]
+#[ignore = "a minute in a debug build"]
+fn a_million_names_in_one_directory() {
+    let mut fixture = Fixture::with(|format| format.rules.directory_items_max = 1_000_000);
+    fill(&mut fixture, 1_000_000, |index| format!("/d/file{index}"));
+    assert_eq!(page_through(&fixture, "/d"), 1_000_000);
+    let error = fixture.run(&superuser(), create("/d/one-more", "c")).unwrap_err();
+    assert_eq!(error.to_string(), "The directory item limit of /d is exceeded: limit=1000000 items=1000000");
+}
+
+#[test]
+fn a_large_tree_goes_in_steps_while_others_work() {
+    const FILES: usize = 100_000;
+    let mut fixture = Fixture::new();
+    fill(&mut fixture, FILES, |index| format!("/tree/{}/{}/f{index}", index % 7, index % 911));
+    let (inode, block) = fixture.write("/tree/1/1/data", 5);
+    let open = fixture.create("/tree/2/open", "c");
+    assert_eq!(fixture.run(&superuser(), delete("/tree")), Ok(Outcome::Bool(true)));
+    let view = fixture.namespace.view();
+    assert!(view.status(&superuser(), &path("/tree")).unwrap().is_none(), "gone at once, by path");
+    assert!(view.status(&superuser(), &path("/tree/1/1/data")).unwrap().is_none());
+    assert_eq!(view.path_of(inode).unwrap(), None, "and by id");
+    assert!(view.open_files(mobula_types::InodeId(0), 10).unwrap().is_empty());
+    assert!(view.counts().pending_reap > 0);
+    let complete = Operation::Complete { path: path("/x"), file: Some(open), holder: "c".into(), last: None };
+    assert!(
+        fixture.run(&superuser(), complete).unwrap_err().to_string().starts_with("File does not exist: /x")
+    );
+    assert_eq!(fixture.run(&superuser(), mkdirs("/tree/1/1")), Ok(Outcome::Bool(true)), "its name is free");
+
+    let mut removed = BTreeSet::new();
+    let mut steps = 0;
+    while fixture.namespace.view().counts().pending_reap > 0 {
+        let before = fixture.namespace.view().counts().inodes;
+        let applied = fixture.apply(&superuser(), None, Operation::Reap { inodes: 1000 });
+        for effect in applied.effects {
+            let mobula_namespace::BlockEffect::Removed { block } = effect else { panic!("{effect:?}") };
+            assert!(removed.insert(block));
+        }
+        assert!(before - fixture.namespace.view().counts().inodes <= 1000, "bounded");
+        fixture.run(&superuser(), mkdirs(&format!("/others/{steps}"))).unwrap();
+        steps += 1;
+    }
+    assert!(steps >= 100, "{steps} steps");
+    assert!(removed.contains(&block.id));
+    let counts = fixture.namespace.view().counts();
+    assert_eq!((counts.files, counts.blocks, counts.open_files), (0, 0, 0));
+    assert_eq!(counts.directories, 1 + 3 + 1 + steps);
+}
+
+#[test]
+fn a_small_tree_goes_at_once() {
+    let mut fixture = Fixture::new();
+    fill(&mut fixture, 200, |index| format!("/tree/{}/f{index}", index % 7));
+    fixture.run(&superuser(), delete("/tree")).unwrap();
+    let counts = fixture.namespace.view().counts();
+    assert_eq!((counts.inodes, counts.pending_reap, counts.open_files), (1, 0, 0));
+}
+
+#[test]
+fn long_names_and_deep_trees() {
+    let mut fixture = Fixture::new();
+    let name = "n".repeat(255);
+    let long: String = (0..31).map(|_| format!("/{name}")).collect();
+    fixture.run(&superuser(), mkdirs(&long)).unwrap();
+    let deep = "/d".repeat(1000);
+    fixture.run(&superuser(), mkdirs(&deep)).unwrap();
+    let view = fixture.namespace.view();
+    let status = view.status(&superuser(), &path(&deep)).unwrap().unwrap();
+    assert_eq!(view.path_of(status.inode).unwrap().unwrap().as_str(), deep);
+    assert_eq!(
+        fixture.run(&superuser(), mkdirs(&"/d".repeat(1001))).unwrap_err().to_string(),
+        "mkdirs: Pathname too long.  Limit 8000 characters, 1000 levels."
+    );
+    fixture.run(&superuser(), delete("/d")).unwrap();
+    while fixture.namespace.view().counts().pending_reap > 0 {
+        fixture.run(&superuser(), Operation::Reap { inodes: 10 }).unwrap();
+    }
+    assert_eq!(fixture.namespace.view().counts().directories, 32);
+}
