@@ -53,17 +53,24 @@ pub(crate) struct Packet {
     pub(crate) sync: bool,
 }
 
+impl Packet {
+    /// A packet without data that wants what came before on disk, and may end the block.
+    pub(crate) fn empty(offset: u64, last: bool) -> Packet {
+        Packet { offset, data: Bytes::new(), sums: Bytes::new(), last, sync: true }
+    }
+}
+
 /// Why a pipeline is of no use any more, and whose fault it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
-    /// Index of the bad node.
-    pub(crate) bad: usize,
+    /// Index of the bad node; none if it was ours.
+    pub(crate) bad: Option<usize>,
     pub(crate) reason: String,
 }
 
 impl Fault {
     fn new(bad: usize, reason: impl ToString) -> Fault {
-        Fault { bad, reason: reason.to_string() }
+        Fault { bad: Some(bad), reason: reason.to_string() }
     }
 }
 
@@ -211,7 +218,7 @@ impl Pipeline {
     async fn flush(&mut self, queue: &mut VecDeque<Bytes>) -> Result<(), Fault> {
         let mut sender = self.sender.lock().await;
         if sender.torn {
-            return Err(Fault::new(0, "a write was dropped half-way"));
+            return Err(Fault { bad: None, reason: "a write was dropped half-way".into() });
         }
         sender.torn = true;
         let failed = self.progress.wait_for(|progress| progress.fault.is_some());

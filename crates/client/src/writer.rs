@@ -55,6 +55,8 @@ pub struct FileWriter {
     held: Vec<Packet>,
     /// How many of `held` this pipeline was sent.
     sent: usize,
+    /// A send began and did not end.
+    sending: bool,
     /// Where `tail` begins in the block in hand: a chunk's start.
     tail_start: u64,
     tail: BytesMut,
@@ -96,6 +98,7 @@ impl FileWriter {
             pipeline: None,
             held: Vec::new(),
             sent: 0,
+            sending: false,
             tail_start: 0,
             tail: BytesMut::new(),
             tail_held: 0,
@@ -255,13 +258,7 @@ impl FileWriter {
         if sync {
             // An empty packet carries the wish, so that packets sent before need not be sent again.
             let offset = self.block_length();
-            self.held.push(Packet {
-                offset,
-                data: Bytes::new(),
-                sums: Bytes::new(),
-                last: false,
-                sync: true,
-            });
+            self.held.push(Packet::empty(offset, false));
         }
         let settled = self.settle(Goal::Acknowledged).await;
         if sync {
@@ -292,13 +289,10 @@ impl FileWriter {
     async fn finish_block(&mut self) -> Result<(), ClientError> {
         self.hold_everything();
         let length = self.block_length();
-        self.held.push(Packet {
-            offset: length,
-            data: Bytes::new(),
-            sums: Bytes::new(),
-            last: true,
-            sync: true,
-        });
+        // There is one already if a write was dropped while it waited for this.
+        if !self.held.last().is_some_and(|packet| packet.last) {
+            self.held.push(Packet::empty(length, true));
+        }
         self.settle(Goal::Acknowledged).await?;
         let pipeline = self.pipeline.take().expect("settled: there is a pipeline");
         let mut block = pipeline.located.b.clone();
@@ -337,7 +331,12 @@ impl FileWriter {
 
     async fn push(&mut self, goal: Goal) -> Result<(), Fault> {
         let pipeline = self.pipeline.as_mut().expect("begun: there is a pipeline");
+        if std::mem::replace(&mut self.sending, true) {
+            // Which packets went out is not known: the caller dropped the write before this one.
+            return Err(Fault { bad: None, reason: "a write was dropped half-way".into() });
+        }
         pipeline.send(&self.held[self.sent..]).await?;
+        self.sending = false;
         self.sent = self.held.len();
         match goal {
             Goal::Sent => Ok(()),
@@ -354,6 +353,7 @@ impl FileWriter {
             match opened {
                 Ok(pipeline) => {
                     self.sent = 0;
+                    self.sending = false;
                     self.pipeline = Some(pipeline);
                     return Ok(());
                 }
@@ -375,7 +375,7 @@ impl FileWriter {
             reason = fault.reason,
             "a pipeline failed"
         );
-        if let Some(node) = located.locs.get(fault.bad) {
+        if let Some(node) = fault.bad.and_then(|bad| located.locs.get(bad)) {
             self.excluded.push((node.clone(), Instant::now() + EXCLUDE_FOR));
         }
         if self.tries >= BLOCK_TRIES_MAX {

@@ -1,0 +1,25 @@
+//! The client against a cluster of fakes that fail on demand; and, if `MOBULA_TEST_NAMENODE` names the
+//! `host:port` of a real NameNode (Apache's or ours, three DataNodes, min-block-size at most 1,024),
+//! the same round trips against that.
+
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+mod faults;
+mod namenodes;
+mod round_trip;
+
+use bytes::Bytes;
+
+/// Bytes that repeat with a period that no packet, chunk or block has.
+fn pattern(length: usize) -> Bytes {
+    (0..length).map(|i| (i % 251) as u8 ^ (i / 64_513) as u8).collect::<Vec<u8>>().into()
+}
+
+/// Whole comparison, with a short message.
+#[track_caller]
+fn assert_same(got: &[u8], expected: &[u8]) {
+    assert_eq!(got.len(), expected.len());
+    let differs = got.iter().zip(expected).position(|(a, b)| a != b);
+    assert_eq!(differs, None, "first difference");
+}
