@@ -202,7 +202,7 @@ pub(crate) enum SnapshotData {
 }
 
 pub(crate) fn position(id: &Id) -> Position {
-    Position { term: *id.committed_leader_id().clone(), index: id.index() }
+    Position { term: **id.committed_leader_id(), index: id.index() }
 }
 
 pub(crate) fn log_id(position: Position) -> Id {

@@ -6,6 +6,8 @@
 
 pub(crate) mod format;
 pub(crate) mod segment;
+#[cfg(test)]
+mod segment_tests;
 
 use std::collections::VecDeque;
 use std::io;

@@ -252,7 +252,7 @@ fn a_missing_segment_or_vote_is_refused() {
             number => logs(&disk)[number].0.clone(),
         };
         disk.process().remove_file(&path).unwrap();
-        let error = run(start(&disk.process(), small(1))).err().expect("something is missing");
+        let error = run(start(&disk.process(), small(1))).expect_err("something is missing");
         match victim {
             // Without the first segment the log could be one that was cut; the machine knows better.
             0 => assert!(

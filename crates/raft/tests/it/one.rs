@@ -21,7 +21,7 @@ fn founds_itself_and_answers() {
         let committed = raft.committed();
         assert_eq!((committed.term, committed.index), (1, 3), "membership, blank, two commands");
         assert_eq!(raft.voters().into_keys().collect::<Vec<_>>(), [1]);
-        let second = start(&disk.process(), small(1)).await.err().expect("the folder is taken");
+        let second = start(&disk.process(), small(1)).await.expect_err("the folder is taken");
         assert!(second.to_string().contains("raft.lock"), "{second}");
     });
 }
