@@ -23,6 +23,9 @@ pub trait RpcService: Send + Sync + 'static {
     /// [`Responder::no_such_method`].
     fn call(&self, call: Call, reply: Responder);
 
+    /// A connection ended, for whatever reason. Called once for each; it must not block.
+    fn disconnected(&self, _peer: SocketAddr) {}
+
     /// Whether `user`, for whom `real_user` may ask, may call at all. By default nobody may ask in
     /// another's name (HDFS: `ProxyUsers`).
     ///
@@ -168,8 +171,10 @@ impl Acceptor {
         self.next += 1;
         self.connections.insert(number, outbox.clone());
         let (service, options) = (self.service.clone(), self.options.clone());
+        let ended = Ended { service: service.clone(), peer };
         let connection = Connection::new(stream, peer, service, options, self.clock.clone(), outbox);
         self.tasks.spawn(async move {
+            let _ended = ended;
             connection.run().await;
             number
         });
@@ -213,6 +218,18 @@ impl Acceptor {
         }
         self.failing = true;
         tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Tells the service that its connection ended, however its task ends.
+struct Ended {
+    service: Arc<dyn RpcService>,
+    peer: SocketAddr,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.service.disconnected(self.peer);
     }
 }
 
