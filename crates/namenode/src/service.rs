@@ -1,7 +1,412 @@
-//! The one authoriser (D8): every front end reaches the namespace through it.
+//! The one authoriser (D8): every front end reaches the namespace through it. Requests are typed,
+//! paths parsed, callers resolved; reads are checked against the view that they are answered from,
+//! writes inside `apply`.
+//!
+//! Knows no front end. Next on the walk: `writing`, then the namespace's `block`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mobula_disk::Pool;
+use mobula_fleet::{FleetStats, Health, NodeFilter, NodeReport, Notice, StartProgress, UnderReplicated};
+use mobula_namespace::{
+    Access, Caller, ContentSummary, FileBlocks, FileKind, FileStatus, Format, Listing, OpenFile, Operation,
+    Outcome, View,
+};
+use mobula_net::Clock;
+use mobula_raft::Raft;
+use mobula_types::{HdfsPath, InodeId, Millis};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::access_times::AccessTimes;
+use crate::asker::Asker;
+use crate::batcher::{Batcher, Done};
+use crate::config::NamenodeConfig;
+use crate::exceptions::Refusal;
+use crate::groups::Groups;
+use crate::leases::Leases;
+use crate::machine::{NamespaceMachine, PublishedView};
+use crate::roster::Roster;
+use crate::safe_mode::{self, SafeMode};
 
 /// The NameNode's functions, typed and independent of any front end.
-#[derive(Debug)]
 pub struct Service {
-    _private: (),
+    pub(crate) config: NamenodeConfig,
+    pub(crate) clock: Clock,
+    pub(crate) view: Arc<PublishedView>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) batcher: Batcher,
+    pub(crate) raft: Raft<NamespaceMachine>,
+    pub(crate) leases: Mutex<Leases>,
+    pub(crate) groups: Groups,
+    pub(crate) safe_mode: SafeMode,
+    pub(crate) access_times: AccessTimes,
+    /// The cluster's birth.
+    pub(crate) format: Format,
+    /// This NameNode leads and knows all that was committed before (D16).
+    pub(crate) leads: AtomicBool,
+    /// Monotonic time of its start.
+    pub(crate) started: Millis,
+    /// `host:port` that others know it by.
+    pub(crate) address: String,
+    /// Full reports that are read at the same time: each may have a million replicas in memory.
+    pub(crate) reports: Semaphore,
+    /// Where they are decoded and sorted.
+    pub(crate) report_pool: Pool,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Service({})", self.address)
+    }
+}
+
+/// What is asked of `getListing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithLocations {
+    /// Names and figures.
+    No,
+    /// Blocks and their locations, too.
+    Yes,
+}
+
+impl Service {
+    // ---- for programs in the same process ----
+
+    /// Whether all is healed (DESIGN 3b).
+    pub fn health(&self) -> Health {
+        self.roster.ask(|fleet, _| fleet.health())
+    }
+
+    /// What the AutoHealer noticed and did, from `seq` on: number, monotonic time, notice.
+    pub fn notices_since(&self, seq: u64) -> Vec<(u64, Millis, Notice)> {
+        self.roster.ask(|fleet, _| fleet.notices_since(seq))
+    }
+
+    /// DataNodes, without a check: for programs in this process.
+    pub fn nodes(&self, filter: NodeFilter) -> Vec<NodeReport> {
+        self.roster.ask(|fleet, now| fleet.datanodes(now, filter))
+    }
+
+    /// Figures of the whole fleet.
+    pub fn fleet_stats(&self) -> FleetStats {
+        self.roster.ask(|fleet, _| fleet.stats())
+    }
+
+    /// Blocks below their target, riskiest first.
+    pub fn under_replicated(&self, limit: usize) -> Vec<UnderReplicated> {
+        self.roster.ask_with_table(|fleet, _, table| fleet.under_replicated(limit, table))
+    }
+
+    /// How far the reports after a start have come.
+    pub fn start_progress(&self) -> StartProgress {
+        self.roster.ask(|fleet, _| fleet.start_progress())
+    }
+
+    /// The published view: for tests and tools, which check for themselves.
+    pub fn view(&self) -> View {
+        View::clone(&self.view.load())
+    }
+
+    /// The cluster's identity.
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    // ---- state ----
+
+    /// Refuses unless this NameNode leads.
+    ///
+    /// # Errors
+    /// [`Refusal::Standby`].
+    pub(crate) fn check_leads(&self) -> Result<(), Refusal> {
+        if self.leads.load(Ordering::Acquire) { Ok(()) } else { Err(Refusal::Standby) }
+    }
+
+    /// Refuses everybody but superusers. `operation` is HDFS's name of it.
+    ///
+    /// # Errors
+    /// [`Refusal::SuperuserRequired`].
+    pub(crate) fn check_superuser(&self, asker: &Asker, operation: &'static str) -> Result<(), Refusal> {
+        if asker.caller.superuser || !self.config.rules.permissions {
+            return Ok(());
+        }
+        let user = asker.caller.user.clone();
+        Err(Refusal::SuperuserRequired { user, operation: Some(operation) })
+    }
+
+    /// Time of day.
+    pub(crate) fn time(&self) -> Millis {
+        Millis(self.clock.now_ms())
+    }
+
+    /// Monotonic time.
+    pub(crate) fn monotonic(&self) -> Millis {
+        Millis(self.clock.monotonic_ms())
+    }
+
+    /// The time of day at monotonic 0, as it seems now, in milliseconds.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.time().0.saturating_sub(self.monotonic().0)
+    }
+
+    /// `haStatus.txid` (D16): no deposed leader's uncommitted tail can stand above it.
+    pub(crate) fn transaction(&self) -> u64 {
+        let committed = self.raft.committed();
+        committed.term << 40 | committed.index
+    }
+
+    // ---- writes ----
+
+    /// Sends a change into the log; `done` gets its outcome.
+    pub(crate) fn change(&self, asker: &Asker, operation: Operation, done: Done) {
+        if let Err(refusal) = self.check_writable(&operation) {
+            return done(Err(refusal));
+        }
+        self.batcher.submit(asker.command(operation), done);
+    }
+
+    /// As [`Service::change`], for those who can wait.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(crate) async fn execute(&self, asker: &Asker, operation: Operation) -> Result<Outcome, Refusal> {
+        self.check_writable(&operation)?;
+        self.batcher.execute(asker.command(operation)).await
+    }
+
+    fn check_writable(&self, operation: &Operation) -> Result<(), Refusal> {
+        self.check_leads()?;
+        self.safe_mode.check(|| safe_mode::action(operation))
+    }
+
+    /// A change of the NameNode's own: lease expiry, reaping, access times.
+    pub(crate) async fn execute_own(&self, operation: Operation) -> Result<Outcome, Refusal> {
+        self.check_leads()?;
+        let caller = self.own_caller();
+        self.batcher.execute(mobula_namespace::Command { caller, retry: None, operation }).await
+    }
+
+    /// The NameNode as a caller.
+    pub(crate) fn own_caller(&self) -> Caller {
+        own_caller(&self.config.user)
+    }
+
+    // ---- reads ----
+
+    /// `getFileInfo`.
+    ///
+    /// # Errors
+    /// AccessControl.
+    pub fn status(&self, asker: &Asker, path: &HdfsPath) -> Result<Option<FileStatus>, Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().status(&asker.caller, path)?)
+    }
+
+    /// `getListing`.
+    ///
+    /// # Errors
+    /// AccessControl.
+    pub fn listing(
+        &self,
+        asker: &Asker,
+        path: &HdfsPath,
+        start_after: &[u8],
+        limit: usize,
+    ) -> Result<Option<Listing>, Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().listing(&asker.caller, path, start_after, limit)?)
+    }
+
+    /// `getBlockLocations` without the locations; notes the access time.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn file_blocks(
+        &self,
+        asker: &Asker,
+        path: &HdfsPath,
+        offset: u64,
+        length: u64,
+    ) -> Result<FileBlocks, Refusal> {
+        self.check_leads()?;
+        let now = self.time();
+        let file = self.view.load().file_blocks(&asker.caller, path, offset, length, now)?;
+        if let Some(inode) = file.touch
+            && !self.safe_mode.is_on()
+        {
+            self.access_times.note(inode, now);
+        }
+        Ok(file)
+    }
+
+    /// All blocks of a file that a listing found: the caller was checked there.
+    ///
+    /// # Errors
+    /// The tables'.
+    pub(crate) fn blocks_of_listed(&self, status: &FileStatus) -> Result<FileBlocks, Refusal> {
+        let blocks = match status.kind {
+            FileKind::Directory { .. } => Vec::new(),
+            FileKind::File { .. } => {
+                self.view.load().blocks_of(status.inode).map_err(|error| Refusal::Io(error.to_string()))?
+            }
+        };
+        Ok(FileBlocks { status: status.clone(), last: blocks.last().cloned(), blocks, touch: None })
+    }
+
+    /// `getContentSummary`.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn content_summary(&self, asker: &Asker, path: &HdfsPath) -> Result<ContentSummary, Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().content_summary(&asker.caller, path)?)
+    }
+
+    /// `isFileClosed`.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn is_file_closed(&self, asker: &Asker, path: &HdfsPath) -> Result<bool, Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().is_file_closed(&asker.caller, path)?)
+    }
+
+    /// `getPreferredBlockSize`, bytes.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn preferred_block_size(&self, asker: &Asker, path: &HdfsPath) -> Result<u64, Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().preferred_block_size(&asker.caller, path)?)
+    }
+
+    /// `checkAccess`.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn check_access(&self, asker: &Asker, path: &HdfsPath, access: Access) -> Result<(), Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().check_access(&asker.caller, path, access)?)
+    }
+
+    /// Files being written, by inode id, those after `after`. Superuser.
+    ///
+    /// # Errors
+    /// SuperuserRequired.
+    pub fn open_files(&self, asker: &Asker, after: InodeId, limit: usize) -> Result<Vec<OpenFile>, Refusal> {
+        self.check_superuser(asker, "listOpenFiles")?;
+        self.check_leads()?;
+        self.view.load().open_files(after, limit).map_err(|error| Refusal::Io(error.to_string()))
+    }
+
+    /// Files that have a block without a good replica, and where to go on. Superuser.
+    ///
+    /// # Errors
+    /// SuperuserRequired.
+    pub fn corrupt_files(
+        &self,
+        asker: &Asker,
+        within: &HdfsPath,
+        skip: usize,
+        limit: usize,
+    ) -> Result<(Vec<HdfsPath>, usize), Refusal> {
+        self.check_superuser(asker, "listCorruptFileBlocks")?;
+        self.check_leads()?;
+        let view = self.view.load();
+        let missing = self.roster.ask(|fleet, _| fleet.missing_blocks(None, skip.saturating_add(limit)));
+        let mut files = Vec::new();
+        let mut seen = 0;
+        for block in missing {
+            seen += 1;
+            if seen <= skip {
+                continue;
+            }
+            let record = view.block(block).map_err(|error| Refusal::Io(error.to_string()))?;
+            let Some(record) = record else { continue };
+            let path = view.path_of(record.inode).map_err(|error| Refusal::Io(error.to_string()))?;
+            if let Some(path) = path.filter(|path| path.is_within(within)) {
+                files.push(path);
+            }
+        }
+        Ok((files, seen))
+    }
+
+    /// `getDatanodeReport`. Superuser.
+    ///
+    /// # Errors
+    /// SuperuserRequired.
+    pub fn datanode_report(
+        &self,
+        asker: &Asker,
+        operation: &'static str,
+        filter: NodeFilter,
+    ) -> Result<Vec<NodeReport>, Refusal> {
+        self.check_superuser(asker, operation)?;
+        self.check_leads()?;
+        Ok(self.nodes(filter))
+    }
+
+    // ---- administration ----
+
+    /// Switches safe mode; true if it is on afterwards. Superuser.
+    ///
+    /// # Errors
+    /// SuperuserRequired.
+    pub fn set_safe_mode(&self, asker: &Asker, operation: &'static str, on: bool) -> Result<bool, Refusal> {
+        self.check_superuser(asker, operation)?;
+        if self.safe_mode.set(on) {
+            tracing::info!(user = %asker.caller.user, on, "safe mode was switched");
+            self.roster.tell(|fleet, now, _| if on { fleet.follow() } else { fleet.lead(now) });
+        }
+        Ok(self.safe_mode.is_on())
+    }
+
+    /// Whether safe mode is on.
+    pub fn in_safe_mode(&self) -> bool {
+        self.safe_mode.is_on()
+    }
+
+    /// `saveNamespace`: syncs the tables and cuts the log. Superuser, in safe mode.
+    ///
+    /// # Errors
+    /// SuperuserRequired; Io outside safe mode.
+    pub async fn save_namespace(&self, asker: &Asker) -> Result<(), Refusal> {
+        self.check_superuser(asker, "saveNamespace")?;
+        if !self.safe_mode.is_on() {
+            let words = "Safe mode should be turned ON in order to create namespace image.";
+            return Err(Refusal::Io(words.into()));
+        }
+        self.raft.compact_now().await.map_err(|error| Refusal::Stopping(error.to_string()))
+    }
+
+    /// `refreshNodes`. Superuser.
+    ///
+    /// # Errors
+    /// SuperuserRequired.
+    pub fn refresh_nodes(&self, asker: &Asker) -> Result<(), Refusal> {
+        self.check_superuser(asker, "refreshNodes")?;
+        self.roster.tell(|fleet, now, _| fleet.refresh_nodes(now));
+        Ok(())
+    }
+
+    /// `renewLease`: keeps the caller's open files alive. An unknown holder is as good.
+    ///
+    /// # Errors
+    /// Standby, SafeMode.
+    pub fn renew_lease(&self, holder: &str) -> Result<(), Refusal> {
+        self.check_leads()?;
+        self.safe_mode.check(|| format!("renew lease for {holder}"))?;
+        let held = self.view.load().leases(holder).map_err(|error| Refusal::Io(error.to_string()))?;
+        if !held.is_empty() {
+            self.leases.lock().renew(holder, self.monotonic());
+        }
+        Ok(())
+    }
+}
+
+/// The NameNode's own user as a caller.
+pub(crate) fn own_caller(user: &str) -> Caller {
+    Caller { user: user.to_owned(), groups: Vec::new(), superuser: true, machine: "127.0.0.1".into() }
 }

@@ -1,0 +1,158 @@
+//! Gathers commands from all connections into batches, one log entry each: while one batch is being
+//! synced, the next gathers (group commit, DESIGN D3).
+//!
+//! Invariants: bounded; every command is answered exactly once, in the order of the log; nothing is
+//! answered before the log and the tables have it.
+
+use std::sync::Arc;
+
+use mobula_namespace::{Batch, Command, Outcome};
+use mobula_net::Clock;
+use mobula_raft::{ProposeError, Raft};
+use mobula_types::Millis;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::exceptions::Refusal;
+use crate::machine::NamespaceMachine;
+
+/// Commands of one entry at most.
+const BATCH_COMMANDS_MAX: usize = 4_096;
+/// Commands that wait at most; more are told to come again.
+const WAITING_MAX: usize = 65_536;
+
+/// Takes the answer of one command. Called on the batcher's task: it must not block.
+pub type Done = Box<dyn FnOnce(Result<Outcome, Refusal>) + Send>;
+
+/// The way for commands into the log. Clones share it.
+#[derive(Clone)]
+pub struct Batcher(Arc<Shared>);
+
+struct Shared {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    commands: Vec<Command>,
+    answers: Vec<Done>,
+    /// Set once, for good: nothing is taken any more.
+    closed: Option<Refusal>,
+}
+
+impl std::fmt::Debug for Batcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Batcher({} waiting)", self.0.waiting.lock().commands.len())
+    }
+}
+
+impl Default for Batcher {
+    fn default() -> Batcher {
+        Batcher(Arc::new(Shared { waiting: Mutex::default(), arrived: Notify::new() }))
+    }
+}
+
+impl Batcher {
+    /// Queues a command. `done` gets its answer, at once if it is refused.
+    pub fn submit(&self, command: Command, done: Done) {
+        let refusal = {
+            let mut waiting = self.0.waiting.lock();
+            if let Some(refusal) = &waiting.closed {
+                refusal.clone()
+            } else if waiting.commands.len() >= WAITING_MAX {
+                Refusal::Overloaded { waiting: waiting.commands.len() }
+            } else {
+                waiting.commands.push(command);
+                waiting.answers.push(done);
+                let first = waiting.commands.len() == 1;
+                drop(waiting);
+                if first {
+                    self.0.arrived.notify_one();
+                }
+                return;
+            }
+        };
+        done(Err(refusal));
+    }
+
+    /// Queues a command and waits for its answer.
+    ///
+    /// # Errors
+    /// The namespace's refusal, or why the log took nothing.
+    pub async fn execute(&self, command: Command) -> Result<Outcome, Refusal> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.submit(command, Box::new(move |answer| _ = sender.send(answer)));
+        receiver.await.unwrap_or_else(|_| Err(Refusal::Stopping("it was shut down".into())))
+    }
+
+    /// How many commands wait.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.lock().commands.len()
+    }
+
+    /// Refuses all that waits and all that comes.
+    pub fn close(&self, refusal: Refusal) {
+        let answers = {
+            let mut waiting = self.0.waiting.lock();
+            waiting.closed.get_or_insert_with(|| refusal.clone());
+            waiting.commands.clear();
+            std::mem::take(&mut waiting.answers)
+        };
+        for done in answers {
+            done(Err(refusal.clone()));
+        }
+    }
+
+    /// Proposes what was gathered, batch after batch, until the log stops.
+    pub async fn run(self, raft: Raft<NamespaceMachine>, clock: Clock) {
+        loop {
+            let (commands, answers) = self.take();
+            if commands.is_empty() {
+                self.0.arrived.notified().await;
+                // Those who were woken with the first caller get their commands in, too.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let proposed = raft.propose(Batch { time: Millis(clock.now_ms()), commands }).await;
+            match proposed {
+                Ok(outcomes) => {
+                    assert_eq!(outcomes.len(), answers.len(), "one outcome for each command");
+                    for (done, applied) in answers.into_iter().zip(outcomes) {
+                        done(applied.outcome.map_err(Refusal::Namespace));
+                    }
+                }
+                Err(error) => {
+                    let refusal = refusal(&error);
+                    for done in answers {
+                        done(Err(refusal.clone()));
+                    }
+                    if let ProposeError::Stopped { .. } = error {
+                        self.close(refusal);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&self) -> (Vec<Command>, Vec<Done>) {
+        let mut waiting = self.0.waiting.lock();
+        if waiting.commands.len() <= BATCH_COMMANDS_MAX {
+            return (std::mem::take(&mut waiting.commands), std::mem::take(&mut waiting.answers));
+        }
+        let commands = waiting.commands.split_off(BATCH_COMMANDS_MAX);
+        let answers = waiting.answers.split_off(BATCH_COMMANDS_MAX);
+        (std::mem::replace(&mut waiting.commands, commands), std::mem::replace(&mut waiting.answers, answers))
+    }
+}
+
+/// A client whose command was lost asks the next leader under the same call id, where the retry
+/// cache knows whether it happened: so it is told what makes it do that.
+fn refusal(error: &ProposeError) -> Refusal {
+    match error {
+        ProposeError::NotLeader { .. } | ProposeError::Lost => Refusal::Standby,
+        ProposeError::TooLarge { .. } => Refusal::Io(error.to_string()),
+        ProposeError::Stopped { why } => Refusal::Stopping(why.clone()),
+    }
+}

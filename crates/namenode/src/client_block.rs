@@ -1,0 +1,379 @@
+//! ClientProtocol's calls about blocks and leases: create, addBlock, complete, locations.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mobula_fleet::PlacementRequest;
+use mobula_namespace::{Create, FileBlocks, FileKind, Operation, Outcome};
+use mobula_proto::hdfs;
+use mobula_rpc::Responder;
+use mobula_types::{Block, DatanodeUuid, HdfsPath, StorageUuid, Target};
+use mobula_wire::remote::RemoteException;
+use tokio::time::Instant;
+
+use crate::asker::Asker;
+use crate::client_rpc::{change, decode, file_id, is_true, mode, new_path, parents, path};
+use crate::exceptions::Refusal;
+use crate::located::{Locator, block_of};
+use crate::service::Service;
+use crate::status_proto;
+use crate::writing::{AddBlockRequest, AdditionalRequest, CompleteRequest};
+
+/// Nodes that a request may name at most; more is no client's.
+const NODES_MAX: usize = 10_000;
+
+// ---- reading ----
+
+/// `getBlockLocations`.
+pub fn get_block_locations(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
+    let found = decode(body).and_then(|request: hdfs::GetBlockLocationsRequestProto| {
+        let path = path(&request.src)?;
+        for (field, value) in [("offset", request.offset), ("length", request.length)] {
+            if i64::try_from(value).is_err() {
+                let words = format!("Negative {field} is not supported. File: {}", request.src);
+                return Err(Refusal::IllegalArgument(words));
+            }
+        }
+        let file = service.file_blocks(asker, &path, request.offset, request.length)?;
+        Ok((path, file))
+    });
+    match found {
+        Err(refusal) => reply.error(&refusal.into()),
+        Ok((path, file)) => with_locations(service, asker, path, file, |located| {
+            reply.finish(
+                located
+                    .map(|(_, locations)| hdfs::GetBlockLocationsResponseProto { locations: Some(locations) })
+                    .map_err(RemoteException::from),
+            );
+        }),
+    }
+}
+
+/// `getLocatedFileInfo`.
+pub fn get_located_file_info(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
+    let found = decode(body).and_then(|request: hdfs::GetLocatedFileInfoRequestProto| {
+        let path = path(request.src.as_deref().unwrap_or_default())?;
+        Ok(match service.status(asker, &path)? {
+            None => None,
+            Some(status) if matches!(status.kind, FileKind::Directory { .. }) => Some((path, status, None)),
+            Some(status) => {
+                let file = service.file_blocks(asker, &path, 0, i64::MAX as u64)?;
+                Some((path, status, Some(file)))
+            }
+        })
+    });
+    match found {
+        Err(refusal) => reply.error(&refusal.into()),
+        Ok(None) => reply.success(&hdfs::GetLocatedFileInfoResponseProto { fs: None }),
+        Ok(Some((_, status, None))) => {
+            let fs = Some(status_proto::status(&status, Bytes::new()));
+            reply.success(&hdfs::GetLocatedFileInfoResponseProto { fs });
+        }
+        Ok(Some((path, _, Some(file)))) => with_locations(service, asker, path, file, |located| {
+            let located = located.map(|(file, locations)| {
+                let mut fs = status_proto::status(&file.status, Bytes::new());
+                fs.locations = Some(locations);
+                hdfs::GetLocatedFileInfoResponseProto { fs: Some(fs) }
+            });
+            reply.finish(located.map_err(RemoteException::from));
+        }),
+    }
+}
+
+/// Adds locations. Shortly after a start, a block that nobody has reported yet is waited for: the
+/// reader would otherwise give it up (D11).
+fn with_locations(
+    service: &Arc<Service>,
+    asker: &Asker,
+    path: HdfsPath,
+    file: FileBlocks,
+    answer: impl FnOnce(Result<(FileBlocks, hdfs::LocatedBlocksProto), Refusal>) + Send + 'static,
+) {
+    let reader = asker.machine();
+    let locations = locate(service, &file, &reader);
+    if is_located(&locations) {
+        return answer(Ok((file, locations)));
+    }
+    if service.safe_mode.is_on() {
+        let words = service.safe_mode.check(|| format!("read: Zero blocklocations for {path}"));
+        return answer(words.map(|()| (file, locations)));
+    }
+    let grace = service.config.placement_wait;
+    let age = service.monotonic().since(service.started);
+    let Some(left) = grace.checked_sub(std::time::Duration::from_millis(age.0)) else {
+        return answer(Ok((file, locations)));
+    };
+    let service = Arc::clone(service);
+    tokio::spawn(async move {
+        let deadline = Instant::now() + left;
+        let found = service
+            .roster
+            .wait_for(deadline, || Some(locate(&service, &file, &reader)).filter(is_located))
+            .await;
+        let locations = found.unwrap_or_else(|| locate(&service, &file, &reader));
+        answer(Ok((file, locations)));
+    });
+}
+
+fn locate(service: &Service, file: &FileBlocks, reader: &str) -> hdfs::LocatedBlocksProto {
+    service
+        .roster
+        .ask(|fleet, now| Locator { fleet, now, pool: service.format.pool.as_str(), reader }.file(file))
+}
+
+fn is_located(locations: &hdfs::LocatedBlocksProto) -> bool {
+    locations.blocks.iter().all(|block| !block.locs.is_empty())
+}
+
+// ---- writing ----
+
+/// `create`.
+pub fn create(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
+    match decode(body).and_then(create_command) {
+        Err(refusal) => reply.error(&refusal.into()),
+        Ok(create) => service.create(
+            asker,
+            create,
+            Box::new(move |answer| {
+                let created = answer.map(|outcome| match outcome {
+                    Outcome::Status(status) => {
+                        hdfs::CreateResponseProto { fs: Some(status_proto::status(&status, Bytes::new())) }
+                    }
+                    _ => hdfs::CreateResponseProto { fs: None },
+                });
+                reply.finish(created.map_err(RemoteException::from));
+            }),
+        ),
+    }
+}
+
+fn create_command(request: hdfs::CreateRequestProto) -> Result<Create, Refusal> {
+    if request.ec_policy_name.as_deref().is_some_and(|name| !name.is_empty()) {
+        return Err(Refusal::Unsupported("Erasure coding is not supported yet: create without a policy"));
+    }
+    if request.storage_policy.as_deref().is_some_and(|name| !name.is_empty()) {
+        return Err(Refusal::Unsupported("Storage policies cannot be set yet: create without one"));
+    }
+    Ok(Create {
+        path: new_path("create", &request.src)?,
+        mode: mode(&request.masked),
+        holder: request.client_name,
+        flags: request.create_flag,
+        parents: parents(request.create_parent),
+        // A short in Java: what does not fit is above every maximum, and refused with its words.
+        replication: u16::try_from(request.replication).unwrap_or(u16::MAX),
+        block_size: request.block_size,
+        holder_renewed: None,
+    })
+}
+
+/// `addBlock`.
+pub fn add_block(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
+    let request = match decode(body).and_then(|request| add_block_request(asker, request)) {
+        Ok(request) => request,
+        Err(refusal) => return reply.error(&refusal.into()),
+    };
+    let there = Arc::clone(service);
+    service.add_block(
+        asker,
+        request,
+        Box::new(move |answer| {
+            let placed = answer.map(|allocated| hdfs::AddBlockResponseProto {
+                block: at_targets(&there, allocated.block, allocated.offset, &allocated.targets),
+            });
+            reply.finish(placed.map_err(RemoteException::from));
+        }),
+    );
+}
+
+fn add_block_request(asker: &Asker, request: hdfs::AddBlockRequestProto) -> Result<AddBlockRequest, Refusal> {
+    let flag = |flag: hdfs::AddBlockFlagProto| request.flags.contains(&(flag as i32));
+    let (no_local, ignore_locality) =
+        (flag(hdfs::AddBlockFlagProto::NoLocalWrite), flag(hdfs::AddBlockFlagProto::IgnoreClientLocality));
+    let placement = PlacementRequest {
+        client_machine: asker.machine(),
+        excluded: nodes(&request.exclude_nodes)?,
+        favored: request.favored_nodes,
+        no_local,
+        ignore_locality,
+        ..PlacementRequest::default()
+    };
+    Ok(AddBlockRequest {
+        path: path(&request.src)?,
+        file: file_id(request.file_id),
+        holder: request.client_name,
+        previous: request.previous.as_ref().map(block_of),
+        placement,
+    })
+}
+
+fn nodes(infos: &[hdfs::DatanodeInfoProto]) -> Result<Vec<DatanodeUuid>, Refusal> {
+    if infos.len() > NODES_MAX {
+        return Err(Refusal::BadRequest(format!("{} nodes, more than {NODES_MAX}", infos.len())));
+    }
+    Ok(infos.iter().map(|info| DatanodeUuid::from(info.id.datanode_uuid.as_str())).collect())
+}
+
+fn at_targets(service: &Service, block: Block, offset: u64, targets: &[Target]) -> hdfs::LocatedBlockProto {
+    service.roster.ask(|fleet, now| {
+        Locator { fleet, now, pool: service.format.pool.as_str(), reader: "" }
+            .at_targets(block, offset, targets)
+    })
+}
+
+/// `getAdditionalDatanode`: the replicas that exist, and the new ones.
+///
+/// # Errors
+/// FileNotFound, LeaseExpired.
+pub fn get_additional_datanode(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::GetAdditionalDatanodeRequestProto,
+) -> Result<hdfs::GetAdditionalDatanodeResponseProto, Refusal> {
+    let existing = existing_targets(service, &request)?;
+    let placement = PlacementRequest {
+        replicas: u16::try_from(request.num_additional_nodes).unwrap_or(u16::MAX),
+        client_machine: asker.machine(),
+        excluded: nodes(&request.excludes)?,
+        existing: existing.clone(),
+        ..PlacementRequest::default()
+    };
+    let additional = AdditionalRequest {
+        path: path(&request.src)?,
+        file: file_id(request.file_id),
+        holder: request.client_name,
+        placement,
+    };
+    let chosen = service.additional_targets(asker, &additional)?;
+    let targets: Vec<Target> = existing.into_iter().chain(chosen).collect();
+    let block = at_targets(service, block_of(&request.blk), u64::MAX, &targets);
+    Ok(hdfs::GetAdditionalDatanodeResponseProto { block })
+}
+
+fn existing_targets(
+    service: &Service,
+    request: &hdfs::GetAdditionalDatanodeRequestProto,
+) -> Result<Vec<Target>, Refusal> {
+    let known = service.nodes(mobula_fleet::NodeFilter::All);
+    let existing = nodes(&request.existings)?;
+    let storages = request.existing_storage_uuids.iter().map(|storage| StorageUuid::from(storage.as_str()));
+    let targets = existing.into_iter().zip(storages).map(|(datanode, storage)| {
+        let node = known.iter().find(|node| node.info.id.uuid == datanode);
+        let volume = node.and_then(|node| node.storages.iter().find(|volume| volume.storage == storage));
+        let kind = volume.map(|volume| volume.kind).unwrap_or_default();
+        Target { datanode, storage, kind }
+    });
+    Ok(targets.collect())
+}
+
+/// `abandonBlock`.
+pub fn abandon_block(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    let operation = |request: hdfs::AbandonBlockRequestProto| {
+        Ok(Operation::AbandonBlock {
+            path: path(&request.src)?,
+            file: file_id(request.file_id),
+            holder: request.holder,
+            block: block_of(&request.b),
+        })
+    };
+    change(service, asker, body, reply, operation, |_| hdfs::AbandonBlockResponseProto {});
+}
+
+/// `complete`.
+pub fn complete(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
+    let request = decode(body).and_then(|request: hdfs::CompleteRequestProto| {
+        Ok(CompleteRequest {
+            path: path(&request.src)?,
+            file: file_id(request.file_id),
+            holder: request.client_name,
+            last: request.last.as_ref().map(block_of),
+        })
+    });
+    match request {
+        Err(refusal) => reply.error(&refusal.into()),
+        Ok(request) => service.complete(
+            asker,
+            request,
+            Box::new(move |answer| {
+                let done = answer.map(|outcome| hdfs::CompleteResponseProto { result: is_true(&outcome) });
+                reply.finish(done.map_err(RemoteException::from));
+            }),
+        ),
+    }
+}
+
+/// `fsync`: -1 leaves the last block's length as it is.
+pub fn fsync(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    let operation = |request: hdfs::FsyncRequestProto| {
+        Ok(Operation::Fsync {
+            path: path(&request.src)?,
+            file: file_id(request.file_id),
+            holder: request.client,
+            last_length: request.last_block_length.and_then(|length| u64::try_from(length).ok()),
+        })
+    };
+    change(service, asker, body, reply, operation, |_| hdfs::FsyncResponseProto {});
+}
+
+/// `renewLease`.
+///
+/// # Errors
+/// Standby, SafeMode; Io for a federated client's list of namespaces.
+pub fn renew_lease(
+    service: &Service,
+    request: hdfs::RenewLeaseRequestProto,
+) -> Result<hdfs::RenewLeaseResponseProto, Refusal> {
+    if !request.namespaces.is_empty() {
+        return Err(Refusal::Io(format!(
+            "namespaces({:?}) should be null or empty",
+            request.namespaces.iter().take(3).collect::<Vec<_>>()
+        )));
+    }
+    service.renew_lease(&request.client_name)?;
+    Ok(hdfs::RenewLeaseResponseProto {})
+}
+
+/// `recoverLease`.
+pub fn recover_lease(service: &Arc<Service>, asker: Asker, body: &[u8], reply: Responder) {
+    let request = decode(body)
+        .and_then(|request: hdfs::RecoverLeaseRequestProto| Ok((path(&request.src)?, request.client_name)));
+    let (path, holder) = match request {
+        Ok(request) => request,
+        Err(refusal) => return reply.error(&refusal.into()),
+    };
+    let service = Arc::clone(service);
+    tokio::spawn(async move {
+        let closed = service.recover_lease(&asker, path, holder).await;
+        let answer = closed.map(|result| hdfs::RecoverLeaseResponseProto { result });
+        reply.finish(answer.map_err(RemoteException::from));
+    });
+}
+
+/// `reportBadBlocks`: a reader found a checksum that does not match.
+///
+/// # Errors
+/// Standby.
+pub fn report_bad_blocks(
+    service: &Service,
+    request: hdfs::ReportBadBlocksRequestProto,
+) -> Result<hdfs::ReportBadBlocksResponseProto, Refusal> {
+    service.check_leads()?;
+    bad_blocks(service, &request.blocks);
+    Ok(hdfs::ReportBadBlocksResponseProto {})
+}
+
+/// Tells the fleet of bad replicas, from readers and from DataNodes.
+pub fn bad_blocks(service: &Service, blocks: &[hdfs::LocatedBlockProto]) {
+    for located in blocks {
+        let block = block_of(&located.b);
+        let storages = located.storage_i_ds.iter().map(|id| Some(StorageUuid::from(id.as_str())));
+        let at: Vec<_> = located
+            .locs
+            .iter()
+            .map(|node| DatanodeUuid::from(node.id.datanode_uuid.as_str()))
+            .zip(storages.chain(std::iter::repeat(None)))
+            .collect();
+        tracing::warn!(%block, replicas = at.len(), "bad replicas were reported");
+        service.roster.tell(|fleet, now, table| fleet.on_bad_replica(now, block, &at, table));
+    }
+}

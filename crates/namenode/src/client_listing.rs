@@ -1,0 +1,185 @@
+//! `getListing` and `getBatchedListing`: pages of directories, with or without locations.
+
+use bytes::Bytes;
+use mobula_namespace::{FileKind, FileStatus};
+use mobula_proto::hdfs;
+use mobula_rpc::Responder;
+use mobula_types::HdfsPath;
+use prost::Message;
+
+use crate::asker::Asker;
+use crate::client_rpc::{path, read, with_locations};
+use crate::exceptions::Refusal;
+use crate::located::Locator;
+use crate::service::{Service, WithLocations};
+use crate::status_proto;
+
+/// Paths of one `getBatchedListing` (`dfs.batched.ls.limit`).
+const BATCHED_PATHS_MAX: usize = 100;
+
+/// `getListing`.
+pub fn get_listing(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    read(body, reply, |request: hdfs::GetListingRequestProto| {
+        let limit = service.config.listing_max;
+        let with = with_locations(request.need_location);
+        let dir_list = page(service, asker, &path(&request.src)?, &request.start_after, limit, with)?;
+        Ok(hdfs::GetListingResponseProto { dir_list })
+    });
+}
+
+/// A page of a directory; none if there is no such file.
+fn page(
+    service: &Service,
+    asker: &Asker,
+    path: &HdfsPath,
+    start_after: &[u8],
+    limit: usize,
+    with: WithLocations,
+) -> Result<Option<hdfs::DirectoryListingProto>, Refusal> {
+    let Some(listing) = service.listing(asker, path, start_after, limit)? else { return Ok(None) };
+    let mut remaining = listing.remaining;
+    let mut partial_listing = Vec::with_capacity(listing.entries.len());
+    match with {
+        WithLocations::No => {
+            for entry in &listing.entries {
+                partial_listing.push(status_proto::status(entry, Bytes::copy_from_slice(&entry.name)));
+            }
+        }
+        WithLocations::Yes => {
+            let mut budget = limit;
+            for (at, entry) in listing.entries.iter().enumerate() {
+                if budget == 0 {
+                    remaining += (listing.entries.len() - at) as u64;
+                    break;
+                }
+                let (status, cost) = located_status(service, asker, entry)?;
+                budget = budget.saturating_sub(cost);
+                partial_listing.push(status);
+            }
+        }
+    }
+    let remaining_entries = u32::try_from(remaining).unwrap_or(u32::MAX);
+    Ok(Some(hdfs::DirectoryListingProto { partial_listing, remaining_entries }))
+}
+
+/// A status with locations, and what it takes from HDFS's budget: its blocks times its replicas.
+fn located_status(
+    service: &Service,
+    asker: &Asker,
+    entry: &FileStatus,
+) -> Result<(hdfs::HdfsFileStatusProto, usize), Refusal> {
+    let mut status = status_proto::status(entry, Bytes::copy_from_slice(&entry.name));
+    let FileKind::File { replication, .. } = entry.kind else { return Ok((status, 0)) };
+    let file = service.blocks_of_listed(entry)?;
+    let reader = asker.machine();
+    let locations = service.roster.ask(|fleet, now| {
+        Locator { fleet, now, pool: service.format.pool.as_str(), reader: &reader }.file(&file)
+    });
+    status.locations = Some(locations);
+    Ok((status, file.blocks.len() * usize::from(replication)))
+}
+
+/// `getBatchedListing`: several directories, a page's worth of entries over all of them.
+///
+/// # Errors
+/// Of the request itself; a directory's own go into its place.
+pub fn get_batched_listing(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::GetBatchedListingRequestProto,
+) -> Result<hdfs::GetBatchedListingResponseProto, Refusal> {
+    service.check_leads()?;
+    if request.paths.is_empty() || request.paths.len() > BATCHED_PATHS_MAX {
+        let count = request.paths.len();
+        return Err(Refusal::IllegalArgument(match count {
+            0 => "At least one source path must be specified".into(),
+            _ => format!("Too many source paths ({count} > {BATCHED_PATHS_MAX})"),
+        }));
+    }
+    let checksum = checksum(&request.paths);
+    let mut key = batched_key(&request.start_after, &checksum)?;
+    let mut listings = Vec::new();
+    let mut room = service.config.listing_max;
+    let with = with_locations(request.need_location);
+    while let Some(text) = request.paths.get(key.path_index as usize) {
+        let (listing, next) = one_of_batch(service, asker, text, &key, room, with);
+        room = room.saturating_sub(listing.partial_listing.len());
+        listings.push(listing);
+        match next {
+            Some(start_after) => key.start_after = start_after,
+            None => {
+                key.path_index += 1;
+                key.start_after = Bytes::new();
+            }
+        }
+        if room == 0 || key.path_index as usize == request.paths.len() {
+            break;
+        }
+    }
+    let has_more = (key.path_index as usize) < request.paths.len();
+    let start_after = if has_more { Bytes::from(key.encode_to_vec()) } else { Bytes::new() };
+    Ok(hdfs::GetBatchedListingResponseProto { listings, has_more, start_after })
+}
+
+/// One directory's part, and the name to go on after if there is more of it.
+fn one_of_batch(
+    service: &Service,
+    asker: &Asker,
+    text: &str,
+    key: &hdfs::BatchedListingKeyProto,
+    room: usize,
+    with: WithLocations,
+) -> (hdfs::BatchedDirectoryListingProto, Option<Bytes>) {
+    let listed = path(text).and_then(|path| {
+        let found = page(service, asker, &path, &key.start_after, room, with)?;
+        found.ok_or_else(|| {
+            let error = mobula_wire::remote::RemoteException::new(
+                mobula_wire::remote::class::FILE_NOT_FOUND,
+                format!("File {path} does not exist"),
+            );
+            Refusal::Remote(error)
+        })
+    });
+    let mut answer = hdfs::BatchedDirectoryListingProto {
+        partial_listing: Vec::new(),
+        parent_idx: key.path_index,
+        exception: None,
+    };
+    match listed {
+        Err(refusal) => {
+            let class_name = refusal.class().to_owned();
+            let message = Some(refusal.to_string());
+            answer.exception = Some(hdfs::RemoteExceptionProto { class_name, message });
+            (answer, None)
+        }
+        Ok(listing) => {
+            answer.partial_listing = listing.partial_listing;
+            let more = listing.remaining_entries > 0;
+            let last = answer.partial_listing.last().map(|entry| entry.path.clone());
+            (answer, last.filter(|_| more))
+        }
+    }
+}
+
+/// The cursor that an earlier page gave, or the beginning.
+fn batched_key(start_after: &Bytes, checksum: &Bytes) -> Result<hdfs::BatchedListingKeyProto, Refusal> {
+    if start_after.is_empty() {
+        let checksum = checksum.clone();
+        return Ok(hdfs::BatchedListingKeyProto { checksum, path_index: 0, start_after: Bytes::new() });
+    }
+    let key = hdfs::BatchedListingKeyProto::decode(&start_after[..])
+        .map_err(|error| Refusal::BadRequest(format!("unreadable cursor: {error}")))?;
+    if key.checksum != *checksum {
+        return Err(Refusal::IllegalArgument("Requested paths do not match the paths of the cursor".into()));
+    }
+    Ok(key)
+}
+
+/// Ties a cursor to the paths that it was given for (FNV-1a, 64 bits).
+fn checksum(paths: &[String]) -> Bytes {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in paths.iter().flat_map(|path| path.bytes().chain([0])) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    Bytes::copy_from_slice(&hash.to_be_bytes())
+}

@@ -1,0 +1,334 @@
+//! ClientProtocol: one function per RPC. The first file of the NameNode on the walk: a client's
+//! `write` comes in here as `create`, `addBlock` and `complete`. Next: `writing`.
+//!
+//! Reads are answered on the connection's own task from the published view; changes are answered
+//! when their batch is in the log. Nothing here decides who may do what: the service does.
+
+use std::sync::Arc;
+
+use mobula_namespace::{Operation, Outcome, Overwrite, Parents};
+use mobula_proto::hdfs;
+use mobula_rpc::{Call, Responder};
+use mobula_types::{HdfsPath, InodeId, Millis, PathError};
+use mobula_wire::remote::RemoteException;
+use prost::Message;
+
+use crate::asker::Asker;
+use crate::client_admin;
+use crate::client_block;
+use crate::client_empty;
+use crate::client_listing;
+use crate::exceptions::Refusal;
+use crate::service::{Service, WithLocations};
+use crate::status_proto;
+
+/// Java's name of the protocol.
+pub const PROTOCOL: &str = "org.apache.hadoop.hdfs.protocol.ClientProtocol";
+
+/// Answers one call of ClientProtocol.
+pub fn call(service: &Arc<Service>, asker: Asker, call: Call, reply: Responder) {
+    let s = service;
+    let body = &call.body[..];
+    match &call.method[..] {
+        // Reading.
+        b"getFileInfo" | b"getFileLinkInfo" => read(body, reply, |q| get_file_info(s, &asker, q)),
+        b"getListing" => client_listing::get_listing(s, &asker, body, reply),
+        b"getBatchedListing" => read(body, reply, |q| client_listing::get_batched_listing(s, &asker, q)),
+        b"getBlockLocations" => client_block::get_block_locations(s, &asker, body, reply),
+        b"getLocatedFileInfo" => client_block::get_located_file_info(s, &asker, body, reply),
+        b"isFileClosed" => read(body, reply, |q| is_file_closed(s, &asker, q)),
+        b"getPreferredBlockSize" => read(body, reply, |q| get_preferred_block_size(s, &asker, q)),
+        b"getContentSummary" => read(body, reply, |q| get_content_summary(s, &asker, q)),
+        b"getQuotaUsage" => read(body, reply, |q| get_quota_usage(s, &asker, q)),
+        b"checkAccess" => read(body, reply, |q| check_access(s, &asker, q)),
+        b"getServerDefaults" => read(body, reply, |q| get_server_defaults(s, q)),
+
+        // Changing names.
+        b"mkdirs" => mkdirs(s, &asker, body, reply),
+        b"rename" => rename(s, &asker, body, reply),
+        b"rename2" => rename2(s, &asker, body, reply),
+        b"delete" => delete(s, &asker, body, reply),
+        b"setReplication" => set_replication(s, &asker, body, reply),
+        b"setPermission" => set_permission(s, &asker, body, reply),
+        b"setOwner" => set_owner(s, &asker, body, reply),
+        b"setTimes" => set_times(s, &asker, body, reply),
+
+        // Writing files.
+        b"create" => client_block::create(s, &asker, body, reply),
+        b"addBlock" => client_block::add_block(s, &asker, body, reply),
+        b"abandonBlock" => client_block::abandon_block(s, &asker, body, reply),
+        b"getAdditionalDatanode" => {
+            read(body, reply, |q| client_block::get_additional_datanode(s, &asker, q))
+        }
+        b"complete" => client_block::complete(s, &asker, body, reply),
+        b"fsync" => client_block::fsync(s, &asker, body, reply),
+        b"renewLease" => read(body, reply, |q| client_block::renew_lease(s, q)),
+        b"recoverLease" => client_block::recover_lease(s, asker, body, reply),
+        b"reportBadBlocks" => read(body, reply, |q| client_block::report_bad_blocks(s, q)),
+
+        _ => {
+            if let Some(call) = client_admin::call(s, &asker, call, reply) {
+                client_empty::call(s, &asker, call.0, call.1);
+            }
+        }
+    }
+}
+
+// ---- how calls are decoded and answered ----
+
+/// Decodes a request.
+///
+/// # Errors
+/// [`Refusal::BadRequest`].
+pub fn decode<Q: Message + Default>(body: &[u8]) -> Result<Q, Refusal> {
+    Q::decode(body).map_err(|error| Refusal::BadRequest(format!("unreadable request: {error}")))
+}
+
+/// Answers a read at once.
+pub fn read<Q: Message + Default, R: Message>(
+    body: &[u8],
+    reply: Responder,
+    answer: impl FnOnce(Q) -> Result<R, Refusal>,
+) {
+    reply.finish(decode(body).and_then(answer).map_err(RemoteException::from));
+}
+
+/// Sends a change into the log, and its outcome to the client.
+pub fn change<Q: Message + Default, R: Message + 'static>(
+    service: &Service,
+    asker: &Asker,
+    body: &[u8],
+    reply: Responder,
+    operation: impl FnOnce(Q) -> Result<Operation, Refusal>,
+    answer: fn(Outcome) -> R,
+) {
+    match decode(body).and_then(operation) {
+        Err(refusal) => reply.error(&refusal.into()),
+        Ok(operation) => service.change(
+            asker,
+            operation,
+            Box::new(move |outcome| {
+                reply.finish(outcome.map(answer).map_err(RemoteException::from));
+            }),
+        ),
+    }
+}
+
+/// Java's boolean of an outcome.
+pub fn is_true(outcome: &Outcome) -> bool {
+    !matches!(outcome, Outcome::Bool(false))
+}
+
+/// A path that must only be absolute.
+///
+/// # Errors
+/// NotAbsolute.
+pub fn path(text: &str) -> Result<HdfsPath, Refusal> {
+    Ok(HdfsPath::parse(text)?)
+}
+
+/// A path that is about to be made: HDFS calls a relative one invalid, and names the RPC where one
+/// is too long (`NameNodeRpcServer.checkPathLength`).
+///
+/// # Errors
+/// InvalidName, TooLong.
+pub fn new_path(rpc: &str, text: &str) -> Result<HdfsPath, Refusal> {
+    let checked = HdfsPath::parse(text).and_then(|path| path.check_creatable().map(|()| path));
+    checked.map_err(|error| match error {
+        PathError::NotAbsolute(text) => Refusal::Path(PathError::InvalidName(text)),
+        PathError::TooLong => Refusal::Io(format!("{rpc}: {error}")),
+        PathError::InvalidName(_) => Refusal::Path(error),
+    })
+}
+
+/// A file id; 0 stands for none.
+pub fn file_id(id: Option<u64>) -> Option<InodeId> {
+    id.filter(|id| *id != 0).map(InodeId)
+}
+
+/// Permission bits; HDFS keeps twelve.
+#[allow(clippy::cast_possible_truncation)] // masked to twelve bits
+pub fn mode(permission: &hdfs::FsPermissionProto) -> u16 {
+    (permission.perm & 0o1777) as u16
+}
+
+/// Whether missing parents are made.
+pub fn parents(create: bool) -> Parents {
+    if create { Parents::Create } else { Parents::Require }
+}
+
+// ---- reading ----
+
+fn get_file_info(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::GetFileInfoRequestProto,
+) -> Result<hdfs::GetFileInfoResponseProto, Refusal> {
+    let status = service.status(asker, &path(&request.src)?)?;
+    // The name of the asked path itself is empty.
+    let fs = status.map(|status| status_proto::status(&status, bytes::Bytes::new()));
+    Ok(hdfs::GetFileInfoResponseProto { fs })
+}
+
+fn is_file_closed(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::IsFileClosedRequestProto,
+) -> Result<hdfs::IsFileClosedResponseProto, Refusal> {
+    let result = service.is_file_closed(asker, &path(&request.src)?)?;
+    Ok(hdfs::IsFileClosedResponseProto { result })
+}
+
+fn get_preferred_block_size(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::GetPreferredBlockSizeRequestProto,
+) -> Result<hdfs::GetPreferredBlockSizeResponseProto, Refusal> {
+    let bsize = service.preferred_block_size(asker, &path(&request.filename)?)?;
+    Ok(hdfs::GetPreferredBlockSizeResponseProto { bsize })
+}
+
+fn get_content_summary(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::GetContentSummaryRequestProto,
+) -> Result<hdfs::GetContentSummaryResponseProto, Refusal> {
+    let path = path(&request.path)?;
+    let summary = service.content_summary(asker, &path)?;
+    let summary = status_proto::content_summary(&summary, path.is_root());
+    Ok(hdfs::GetContentSummaryResponseProto { summary })
+}
+
+fn get_quota_usage(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::GetQuotaUsageRequestProto,
+) -> Result<hdfs::GetQuotaUsageResponseProto, Refusal> {
+    let path = path(&request.path)?;
+    let summary = service.content_summary(asker, &path)?;
+    Ok(hdfs::GetQuotaUsageResponseProto { usage: status_proto::quota_usage(&summary, path.is_root()) })
+}
+
+fn check_access(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::CheckAccessRequestProto,
+) -> Result<hdfs::CheckAccessResponseProto, Refusal> {
+    let bits = u8::try_from(request.mode).ok().filter(|bits| *bits <= 7);
+    let bits = bits.ok_or_else(|| Refusal::BadRequest(format!("no such access: {}", request.mode)))?;
+    service.check_access(asker, &path(&request.path)?, mobula_namespace::Access(bits))?;
+    Ok(hdfs::CheckAccessResponseProto {})
+}
+
+fn get_server_defaults(
+    service: &Service,
+    _request: hdfs::GetServerDefaultsRequestProto,
+) -> Result<hdfs::GetServerDefaultsResponseProto, Refusal> {
+    service.check_leads()?;
+    let server_defaults = status_proto::server_defaults(&service.config.defaults);
+    Ok(hdfs::GetServerDefaultsResponseProto { server_defaults })
+}
+
+// ---- changing names ----
+
+fn mkdirs(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    let operation = |request: hdfs::MkdirsRequestProto| {
+        Ok(Operation::Mkdirs {
+            path: new_path("mkdirs", &request.src)?,
+            mode: mode(&request.masked),
+            parents: parents(request.create_parent),
+        })
+    };
+    change(service, asker, body, reply, operation, |outcome| hdfs::MkdirsResponseProto {
+        result: is_true(&outcome),
+    });
+}
+
+fn rename(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    let operation = |request: hdfs::RenameRequestProto| {
+        let target = rename_target(&request.dst, Refusal::Io)?;
+        Ok(Operation::Rename { source: path(&request.src)?, target })
+    };
+    change(service, asker, body, reply, operation, |outcome| hdfs::RenameResponseProto {
+        result: is_true(&outcome),
+    });
+}
+
+fn rename2(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    let operation = |request: hdfs::Rename2RequestProto| {
+        let target = rename_target(&request.dst, |words| Refusal::Path(PathError::InvalidName(words)))?;
+        Ok(Operation::Rename2 {
+            source: path(&request.src)?,
+            target,
+            overwrite: if request.overwrite_dest { Overwrite::Yes } else { Overwrite::No },
+            to_trash: request.move_to_trash.unwrap_or(false),
+        })
+    };
+    change(service, asker, body, reply, operation, |_| hdfs::Rename2ResponseProto {});
+}
+
+/// FSDirRenameOp words a bad target as `Invalid name: P`, in a class of its own for each rename.
+fn rename_target(text: &str, invalid: impl FnOnce(String) -> Refusal) -> Result<HdfsPath, Refusal> {
+    new_path("rename", text).map_err(|refusal| match refusal {
+        Refusal::Path(PathError::InvalidName(path)) => invalid(format!("Invalid name: {path}")),
+        other => other,
+    })
+}
+
+fn delete(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    let operation = |request: hdfs::DeleteRequestProto| {
+        Ok(Operation::Delete { path: path(&request.src)?, recursive: request.recursive })
+    };
+    change(service, asker, body, reply, operation, |outcome| hdfs::DeleteResponseProto {
+        result: is_true(&outcome),
+    });
+}
+
+fn set_replication(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    let operation = |request: hdfs::SetReplicationRequestProto| {
+        let path = path(&request.src)?;
+        // Above what a short holds it is above every maximum, too: `apply` has the words.
+        let replication = u16::try_from(request.replication).unwrap_or(u16::MAX);
+        Ok(Operation::SetReplication { path, replication })
+    };
+    change(service, asker, body, reply, operation, |outcome| hdfs::SetReplicationResponseProto {
+        result: is_true(&outcome),
+    });
+}
+
+fn set_permission(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    let operation = |request: hdfs::SetPermissionRequestProto| {
+        Ok(Operation::SetPermission { path: path(&request.src)?, mode: mode(&request.permission) })
+    };
+    change(service, asker, body, reply, operation, |_| hdfs::SetPermissionResponseProto {});
+}
+
+fn set_owner(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    let named = |name: Option<String>| name.filter(|name| !name.is_empty());
+    let operation = |request: hdfs::SetOwnerRequestProto| {
+        Ok(Operation::SetOwner {
+            path: path(&request.src)?,
+            user: named(request.username),
+            group: named(request.groupname),
+        })
+    };
+    change(service, asker, body, reply, operation, |_| hdfs::SetOwnerResponseProto {});
+}
+
+fn set_times(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    // -1 in Java: leave it as it is.
+    let time = |time: u64| (time != u64::MAX).then_some(Millis(time));
+    let operation = |request: hdfs::SetTimesRequestProto| {
+        Ok(Operation::SetTimes {
+            path: path(&request.src)?,
+            modified: time(request.mtime),
+            accessed: time(request.atime),
+        })
+    };
+    change(service, asker, body, reply, operation, |_| hdfs::SetTimesResponseProto {});
+}
+
+/// Java's `needLocation`.
+pub fn with_locations(need: bool) -> WithLocations {
+    if need { WithLocations::Yes } else { WithLocations::No }
+}

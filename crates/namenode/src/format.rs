@@ -1,0 +1,232 @@
+//! The folder's layout, and the tables' storage.
+//!
+//! ```text
+//! name/
+//!   VERSION        what this folder is; written last when it is made, so its absence means "not made"
+//!   in_use.lock    held by the process that serves it
+//!   log/           the edit log (mobula-raft)
+//!   tables.redb    the namespace (mobula-namespace)
+//! ```
+//!
+//! Invariant: a folder that holds anything else, or the files of something else, is not touched.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mobula_disk::{
+    Disk, DiskRef, FileRef, Kind, Lock, Open, create_folder_durably, read_file, write_file_durably,
+};
+use parking_lot::Mutex;
+
+use crate::error::NamenodeError;
+
+const VERSION: &str = "VERSION";
+const VERSION_TMP: &str = "VERSION.tmp";
+const LOCK: &str = "in_use.lock";
+const LOG: &str = "log";
+const TABLES: &str = "tables.redb";
+/// What stands in `VERSION`.
+const CONTENTS: &str = "kind=mobula-namenode\nlayout=1\n";
+/// A longer `VERSION` is not ours.
+const VERSION_BYTES_MAX: u64 = 4_096;
+/// Names that a folder may have before it is made: an interrupted first start, a fresh file system.
+const HARMLESS: [&str; 3] = [LOCK, VERSION_TMP, "lost+found"];
+
+/// A folder that is ours and locked.
+#[derive(Debug)]
+pub struct NameFolder {
+    /// Where.
+    pub path: PathBuf,
+    _lock: Lock,
+}
+
+impl NameFolder {
+    /// Takes the folder, makes it if it is missing or empty. Blocks.
+    ///
+    /// # Errors
+    /// [`NamenodeError::ForeignFolder`], `BadVersion`, `InUse`, `Disk`.
+    pub fn take(disk: &dyn Disk, path: &Path) -> Result<NameFolder, NamenodeError> {
+        let failed = |doing| move |source| NamenodeError::Disk { doing, path: path.to_owned(), source };
+        let made = match disk.look(path).map_err(failed("looking at"))? {
+            None => {
+                create_folder_durably(disk, path).map_err(failed("making"))?;
+                false
+            }
+            Some((Kind::Folder, _)) => is_ours(disk, path)?,
+            Some(_) => {
+                let found = "a file, not a folder,".into();
+                return Err(NamenodeError::ForeignFolder { folder: path.to_owned(), found });
+            }
+        };
+        if made {
+            check_version(disk, &path.join(VERSION))?;
+        }
+        let contents = format!("{}\n", std::process::id());
+        let lock = disk.lock(&path.join(LOCK), &contents).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                NamenodeError::InUse { folder: path.to_owned(), reason: error.to_string() }
+            }
+            _ => failed("locking")(error),
+        })?;
+        if !made {
+            write_file_durably(disk, &path.join(VERSION), CONTENTS.as_bytes()).map_err(failed("writing"))?;
+            tracing::info!(folder = %path.display(), "made a new NameNode's folder");
+        }
+        Ok(NameFolder { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The log's folder.
+    pub fn log(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// The tables' storage. Blocks.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn tables(&self, disk: &dyn Disk) -> Result<TablesFile, NamenodeError> {
+        let path = self.path.join(TABLES);
+        let open = || {
+            let file = disk.open(&path, Open::Create)?;
+            disk.sync_folder(&self.path)?;
+            Ok(file)
+        };
+        let file =
+            open().map_err(|source| NamenodeError::Disk { doing: "opening", path: path.clone(), source })?;
+        Ok(TablesFile { file, failed: Arc::default() })
+    }
+}
+
+/// Whether the folder was made by us before; false if it may be made now.
+fn is_ours(disk: &dyn Disk, path: &Path) -> Result<bool, NamenodeError> {
+    let mut entries = disk.list(path).map_err(|source| NamenodeError::Disk {
+        doing: "listing",
+        path: path.to_owned(),
+        source,
+    })?;
+    if entries.iter().any(|entry| entry.name == VERSION) {
+        return Ok(true);
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    match entries.iter().find(|entry| !HARMLESS.iter().any(|name| entry.name == *name)) {
+        None => Ok(false),
+        Some(entry) => Err(NamenodeError::ForeignFolder {
+            folder: path.to_owned(),
+            found: entry.name.to_string_lossy().into_owned(),
+        }),
+    }
+}
+
+fn check_version(disk: &dyn Disk, file: &Path) -> Result<(), NamenodeError> {
+    let bad = |reason: String| NamenodeError::BadVersion { file: file.to_owned(), reason };
+    let bytes = read_file(disk, file, VERSION_BYTES_MAX).map_err(|error| bad(error.to_string()))?;
+    let text = String::from_utf8_lossy(&bytes);
+    if !text.lines().any(|line| line == "kind=mobula-namenode") {
+        return Err(bad("it is not a Mobula NameNode's (no line kind=mobula-namenode)".into()));
+    }
+    match text.lines().find_map(|line| line.strip_prefix("layout=")) {
+        Some("1") => Ok(()),
+        layout => Err(bad(format!("layout {}, and this program knows layout 1", layout.unwrap_or("none")))),
+    }
+}
+
+/// The tables' file as redb wants it. Remembers the first failed write or sync: it is final.
+#[derive(Clone, Debug)]
+pub struct TablesFile {
+    file: FileRef,
+    failed: Arc<Mutex<Option<String>>>,
+}
+
+impl TablesFile {
+    fn checked<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            self.failed.lock().get_or_insert_with(|| error.to_string());
+        }
+        result
+    }
+
+    fn not_failed(&self) -> io::Result<()> {
+        match &*self.failed.lock() {
+            None => Ok(()),
+            Some(reason) => Err(io::Error::other(format!("an earlier write or sync failed: {reason}"))),
+        }
+    }
+}
+
+impl redb::StorageBackend for TablesFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.not_failed()?;
+        self.checked(self.file.set_length(length))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.not_failed()?;
+        self.checked(self.file.sync_data())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.not_failed()?;
+        self.checked(self.file.write_all_at(data, offset))
+    }
+}
+
+/// Takes the folder and opens the tables' storage, on the disk's own threads.
+///
+/// # Errors
+/// As [`NameFolder::take`].
+pub async fn take(disk: &DiskRef, path: &Path) -> Result<(NameFolder, TablesFile), NamenodeError> {
+    let (disk_there, path) = (Arc::clone(disk), path.to_owned());
+    let pool = disk.pool("namenode-format", 1);
+    pool.run(move || {
+        let folder = NameFolder::take(&*disk_there, &path)?;
+        let tables = folder.tables(&*disk_there)?;
+        Ok((folder, tables))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mobula_disk::RealDisk;
+
+    #[test]
+    fn an_empty_folder_is_made_and_found_again() {
+        let (disk, temp) = (RealDisk::new(), tempfile::tempdir().unwrap());
+        let path = temp.path().join("deep/name");
+        let folder = NameFolder::take(&*disk, &path).unwrap();
+        assert!(matches!(NameFolder::take(&*disk, &path), Err(NamenodeError::InUse { .. })));
+        drop(folder);
+        NameFolder::take(&*disk, &path).unwrap();
+    }
+
+    #[test]
+    fn a_foreign_folder_is_refused_untouched() {
+        let (disk, temp) = (RealDisk::new(), tempfile::tempdir().unwrap());
+        std::fs::write(temp.path().join("photo.jpg"), b"x").unwrap();
+        let error = NameFolder::take(&*disk, temp.path()).unwrap_err();
+        assert!(error.to_string().contains("photo.jpg"), "{error}");
+        let names: Vec<_> = std::fs::read_dir(temp.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["photo.jpg"]);
+    }
+
+    #[test]
+    fn another_kind_or_layout_is_refused() {
+        for contents in ["layoutVersion=-66\nstorageType=NAME_NODE\n", "kind=mobula-namenode\nlayout=9\n"] {
+            let (disk, temp) = (RealDisk::new(), tempfile::tempdir().unwrap());
+            std::fs::write(temp.path().join(VERSION), contents).unwrap();
+            let error = NameFolder::take(&*disk, temp.path()).unwrap_err();
+            assert!(matches!(error, NamenodeError::BadVersion { .. }), "{error}");
+        }
+    }
+}

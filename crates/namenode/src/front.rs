@@ -1,0 +1,68 @@
+//! The RPC front end: resolves the caller once, then hands each call to its protocol's room.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mobula_namespace::Caller;
+use mobula_rpc::{Call, Responder, RpcService};
+
+use crate::asker::Asker;
+use crate::connections::Connections;
+use crate::service::Service;
+use crate::{admin_rpc, client_rpc, datanode_rpc};
+
+/// What the RPC server calls.
+pub struct Front {
+    service: Arc<Service>,
+    connections: Arc<Connections>,
+}
+
+impl Front {
+    /// A front end of `service`.
+    pub fn new(service: Arc<Service>) -> Front {
+        Front { service, connections: Arc::default() }
+    }
+}
+
+impl RpcService for Front {
+    fn call(&self, call: Call, reply: Responder) {
+        if let Some(caller) = self.service.groups.cached(&call.user) {
+            return dispatch(&self.service, &self.connections, caller, call, reply);
+        }
+        let (service, connections) = (Arc::clone(&self.service), Arc::clone(&self.connections));
+        tokio::spawn(async move {
+            let caller = service.groups.resolve(&call.user).await;
+            dispatch(&service, &connections, caller, call, reply);
+        });
+    }
+
+    fn disconnected(&self, peer: SocketAddr) {
+        if let Some(node) = self.connections.ended(peer) {
+            tracing::info!(%node, %peer, "a DataNode's connection ended");
+            self.service.roster.tell(|fleet, now, _| fleet.on_disconnected(now, &node));
+        }
+    }
+}
+
+fn dispatch(
+    service: &Arc<Service>,
+    connections: &Connections,
+    caller: Arc<Caller>,
+    call: Call,
+    reply: Responder,
+) {
+    let asker = Asker::of(&call, caller);
+    match &*call.protocol {
+        client_rpc::PROTOCOL => client_rpc::call(service, asker, call, reply),
+        datanode_rpc::PROTOCOL => datanode_rpc::call(service, connections, asker, &call, reply),
+        datanode_rpc::LIFELINE => datanode_rpc::lifeline(service, &call, reply),
+        admin_rpc::USER_MAPPINGS => admin_rpc::user_mappings(service, &call, reply),
+        admin_rpc::REFRESH_USER_MAPPINGS
+        | admin_rpc::REFRESH_AUTHORIZATION
+        | admin_rpc::REFRESH_CALL_QUEUE
+        | admin_rpc::GENERIC_REFRESH => admin_rpc::refresh(service, &asker, &call, reply),
+        admin_rpc::HA_SERVICE => admin_rpc::ha_service(service, &asker, &call, reply),
+        admin_rpc::NAMENODE => admin_rpc::namenode(service, &asker, &call, reply),
+        _ => reply.no_such_protocol(&call),
+    }
+}

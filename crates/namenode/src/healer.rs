@@ -1,0 +1,124 @@
+//! The tasks that nobody asks for: the fleet's ticks, leases that ran out, trees to be reaped,
+//! access times. Each gives way to the others after a bounded piece of work.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mobula_namespace::Operation;
+use mobula_raft::Leadership;
+use mobula_types::{InodeId, Millis};
+use tokio::sync::watch;
+
+use crate::exceptions::Refusal;
+use crate::leases::Leases;
+use crate::service::Service;
+
+/// How often leases are looked at (HDFS: `NAMENODE_LEASE_RECHECK_INTERVAL_MS`).
+const LEASE_CHECK_MS: u64 = 2_000;
+/// Open files that are looked at in one go.
+const OPEN_FILES_PAGE: usize = 1_000;
+/// Files that are tried to be closed in one check.
+const CLOSES_PER_CHECK: usize = 1_000;
+/// Inodes that one command reaps: some milliseconds of the applying thread.
+const REAP_INODES: u32 = 2_000;
+/// Access times in one command.
+const TOUCHES_PER_COMMAND: usize = 4_096;
+
+/// Ticks the fleet, for as long as the NameNode lives.
+pub async fn heal(service: Arc<Service>) {
+    let mut tick = interval(service.config.tick);
+    loop {
+        tick.tick().await;
+        service.roster.tell(|fleet, now, table| fleet.tick(now, table));
+    }
+}
+
+fn interval(period: std::time::Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
+/// Follows the log's leadership: a new leader starts every lease's clock again and orders nothing
+/// before full reports have come (D12, D15).
+pub async fn follow_leadership(service: Arc<Service>, mut leadership: watch::Receiver<Leadership>) {
+    loop {
+        let leads = leadership.borrow_and_update().is_ready();
+        if service.leads.swap(leads, Ordering::AcqRel) != leads {
+            tracing::info!(leads, "leadership changed");
+            if leads {
+                *service.leases.lock() = Leases::new(service.monotonic());
+            }
+            let orders = leads && !service.in_safe_mode();
+            service.roster.tell(|fleet, now, _| if orders { fleet.lead(now) } else { fleet.follow() });
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Closes files whose writer has been silent beyond the hard limit.
+pub async fn expire_leases(service: Arc<Service>) {
+    let mut check = interval(std::time::Duration::from_millis(LEASE_CHECK_MS));
+    loop {
+        check.tick().await;
+        if service.check_leads().is_err() || service.in_safe_mode() {
+            continue;
+        }
+        if let Err(refusal) = expire_once(&service).await {
+            tracing::warn!(%refusal, "leases that ran out could not be released");
+        }
+    }
+}
+
+async fn expire_once(service: &Service) -> Result<(), Refusal> {
+    let limit = service.config.rules.lease_ms_hard;
+    let mut after = InodeId(0);
+    let mut closed = 0;
+    loop {
+        let view = service.view();
+        let open = view.open_files(after, OPEN_FILES_PAGE).map_err(|error| Refusal::Io(error.to_string()))?;
+        let Some(last) = open.last() else { break };
+        after = last.inode;
+        for file in &open {
+            let now = service.monotonic();
+            let silent = service.leases.lock().silent(&file.holder, now);
+            if silent <= limit || closed >= CLOSES_PER_CHECK {
+                continue;
+            }
+            closed += 1;
+            if service.try_close(file.inode, &file.holder).await? {
+                tracing::info!(path = %file.path, holder = file.holder, silent_ms = silent.0, "closed for a silent writer");
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    let forget_after = Millis(limit.0.saturating_mul(2));
+    service.leases.lock().forget(service.monotonic(), forget_after);
+    Ok(())
+}
+
+/// Removes deleted trees piece by piece, and writes access times. Commands of users get in between:
+/// the next piece is only asked for when the last one is done.
+pub async fn reap(service: Arc<Service>) {
+    let mut tick = interval(service.config.tick);
+    loop {
+        tick.tick().await;
+        if service.check_leads().is_err() || service.in_safe_mode() {
+            continue;
+        }
+        while service.view.load().counts().pending_reap > 0 {
+            if let Err(refusal) = service.execute_own(Operation::Reap { inodes: REAP_INODES }).await {
+                tracing::warn!(%refusal, "a deleted tree could not be reaped");
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let accesses = service.access_times.take(TOUCHES_PER_COMMAND);
+        if !accesses.is_empty() {
+            // Lost with a crash or a refusal, as in HDFS, which does not sync them either.
+            _ = service.execute_own(Operation::Touch { accesses }).await;
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! A file on its way in: what joins the namespace's blocks with the fleet's replicas. `addBlock`
+//! chooses nodes, `complete` waits for replicas, leases that ran out are closed if their replicas
+//! allow it.
+//!
+//! Next on the walk: the namespace's `block`, which applies what is decided here.
+
+use std::sync::Arc;
+
+use mobula_fleet::{NodeFilter, NodeState, Placement, PlacementRequest};
+use mobula_namespace::{
+    AddBlock, Allocated, BlockPlan, BlockState, Closable, Create, FileBlock, Operation, Outcome,
+};
+use mobula_types::{Block, HdfsPath, InodeId, Millis, Target};
+use tokio::time::Instant;
+
+use crate::asker::Asker;
+use crate::batcher::Done;
+use crate::exceptions::Refusal;
+use crate::service::Service;
+
+/// `addBlock`, typed.
+#[derive(Clone, Debug)]
+pub struct AddBlockRequest {
+    /// The file, as the client names it.
+    pub path: HdfsPath,
+    /// The file's id.
+    pub file: Option<InodeId>,
+    /// The lease's holder.
+    pub holder: String,
+    /// The block that the client thinks is last.
+    pub previous: Option<Block>,
+    /// What placement is told, but for number and size.
+    pub placement: PlacementRequest,
+}
+
+/// `getAdditionalDatanode`, typed.
+#[derive(Clone, Debug)]
+pub struct AdditionalRequest {
+    /// See [`AddBlockRequest`].
+    pub path: HdfsPath,
+    /// See [`AddBlockRequest`].
+    pub file: Option<InodeId>,
+    /// See [`AddBlockRequest`].
+    pub holder: String,
+    /// What placement is told, but for the size.
+    pub placement: PlacementRequest,
+}
+
+/// `complete`, typed.
+#[derive(Clone, Debug)]
+pub struct CompleteRequest {
+    /// See [`AddBlockRequest`].
+    pub path: HdfsPath,
+    /// See [`AddBlockRequest`].
+    pub file: Option<InodeId>,
+    /// See [`AddBlockRequest`].
+    pub holder: String,
+    /// The last block with its final length.
+    pub last: Option<Block>,
+}
+
+impl CompleteRequest {
+    fn operation(self) -> Operation {
+        Operation::Complete { path: self.path, file: self.file, holder: self.holder, last: self.last }
+    }
+}
+
+/// Takes a new block.
+pub type Placed = Box<dyn FnOnce(Result<Allocated, Refusal>) + Send>;
+
+/// Whether something can be decided now.
+enum Now<T> {
+    Yes(T),
+    /// Only after an event that is likely to come.
+    NotYet,
+}
+
+impl Service {
+    /// `create`. Tells the log when the present holder of the lease last spoke, and tries to close
+    /// a file whose writer fell silent.
+    pub(crate) fn create(self: &Arc<Self>, asker: &Asker, mut create: Create, done: Done) {
+        let held = match self.view.load().lease_at(&create.path) {
+            Ok(held) => held,
+            Err(error) => return done(Err(Refusal::Io(error.to_string()))),
+        };
+        {
+            let now = self.monotonic();
+            let mut leases = self.leases.lock();
+            if let Some(held) = &held {
+                let silent = leases.silent(&held.holder, now);
+                create.holder_renewed = Some(Millis(self.time().0.saturating_sub(silent.0)));
+            }
+            leases.renew(&create.holder, now);
+        }
+        let Some(held) = held else {
+            return self.change(asker, Operation::Create(create), done);
+        };
+        let service = Arc::clone(self);
+        let done: Done = Box::new(move |answer| {
+            if let Err(Refusal::Namespace(error)) = &answer
+                && error.kind() == mobula_namespace::ErrorKind::RecoveryInProgress
+            {
+                tokio::spawn(async move { _ = service.try_close(held.inode, &held.holder).await });
+            }
+            done(answer);
+        });
+        self.change(asker, Operation::Create(create), done);
+    }
+
+    /// `addBlock`: at once where it can be, else after waiting for nodes or replicas.
+    pub(crate) fn add_block(self: &Arc<Self>, asker: &Asker, request: AddBlockRequest, done: Placed) {
+        let action = || format!("add block to {}", request.path);
+        if let Err(refusal) = self.check_leads().and_then(|()| self.safe_mode.check(action)) {
+            return done(Err(refusal));
+        }
+        match self.place_block(asker, &request) {
+            Ok(Now::Yes(decided)) => self.log_block(asker, request, decided, done),
+            Err(refusal) => done(Err(refusal)),
+            Ok(Now::NotYet) => {
+                let (service, asker) = (Arc::clone(self), asker.clone());
+                tokio::spawn(async move { service.add_block_later(&asker, request, done).await });
+            }
+        }
+    }
+
+    async fn add_block_later(self: Arc<Self>, asker: &Asker, request: AddBlockRequest, done: Placed) {
+        let deadline = Instant::now() + self.config.placement_wait;
+        let decided = self
+            .roster
+            .wait_for(deadline, || match self.place_block(asker, &request) {
+                Ok(Now::NotYet) => None,
+                Ok(Now::Yes(decided)) => Some(Ok(decided)),
+                Err(refusal) => Some(Err(refusal)),
+            })
+            .await;
+        match decided {
+            Some(Ok(decided)) => self.log_block(asker, request, decided, done),
+            Some(Err(refusal)) => done(Err(refusal)),
+            None => {
+                let placement = Placement { live: self.live_nodes(), ..Placement::default() };
+                done(Err(self.no_targets(&request, &placement)));
+            }
+        }
+    }
+
+    /// What `addBlock` can do now: answer a retry, or log a block for these targets.
+    fn place_block(&self, asker: &Asker, request: &AddBlockRequest) -> Result<Now<Decided>, Refusal> {
+        let AddBlockRequest { path, file, holder, previous, placement } = request;
+        let plan = self.view.load().plan_block(&asker.caller, path, *file, holder, *previous)?;
+        if let Some(allocated) = plan.retry {
+            return Ok(Now::Yes(Decided::Again(allocated)));
+        }
+        if !self.penultimate_is_there(&plan)? {
+            return Err(Refusal::NotReplicatedYet(plan.path));
+        }
+        let placement =
+            PlacementRequest { replicas: plan.replication, block_size: plan.block_size, ..placement.clone() };
+        let placed = self.roster.tell_quietly(|fleet, now, _| fleet.place(now, &placement));
+        if !placed.targets.is_empty() {
+            return Ok(Now::Yes(Decided::New(placed.targets)));
+        }
+        if self.nodes_may_come(&placement) { Ok(Now::NotYet) } else { Err(self.no_targets(request, &placed)) }
+    }
+
+    /// HDFS asks that all blocks but the last be complete. The one before the last became so when
+    /// its successor was asked for, unless its report was slow.
+    fn penultimate_is_there(&self, plan: &BlockPlan) -> Result<bool, Refusal> {
+        let Some(penultimate) = &plan.penultimate else { return Ok(true) };
+        Ok(self.has_replicas(penultimate.block))
+    }
+
+    fn has_replicas(&self, block: Block) -> bool {
+        let wanted = usize::from(self.config.rules.replication_min);
+        self.roster.ask(|fleet, _| fleet.finalized(block)) >= wanted
+    }
+
+    /// Whether waiting could help: no node is live, or one that was not excluded has yet to say
+    /// what room it has. Nodes that are excluded or full stay so (D11).
+    fn nodes_may_come(&self, placement: &PlacementRequest) -> bool {
+        let nodes = self.roster.ask(|fleet, now| fleet.datanodes(now, NodeFilter::Live));
+        let mut live = nodes.iter().filter(|node| node.state == NodeState::Live).peekable();
+        if live.peek().is_none() {
+            return true;
+        }
+        live.any(|node| node.storages.is_empty() && !placement.excluded.contains(&node.info.id.uuid))
+    }
+
+    fn live_nodes(&self) -> usize {
+        self.roster.ask(|fleet, _| fleet.stats().nodes_live)
+    }
+
+    fn no_targets(&self, request: &AddBlockRequest, placement: &Placement) -> Refusal {
+        Refusal::NoTargets {
+            path: request.path.clone(),
+            found: placement.targets.len(),
+            wanted: self.config.rules.replication_min,
+            live: placement.live,
+            excluded: placement.excluded,
+        }
+    }
+
+    fn log_block(&self, asker: &Asker, request: AddBlockRequest, decided: Decided, done: Placed) {
+        let targets = match decided {
+            Decided::Again(allocated) => return done(Ok(allocated)),
+            Decided::New(targets) => targets,
+        };
+        let AddBlockRequest { path, file, holder, previous, placement: _ } = request;
+        let operation = Operation::AddBlock(AddBlock { path, file, holder, previous, targets });
+        let done: Done = Box::new(move |answer| {
+            done(answer.and_then(|outcome| match outcome {
+                Outcome::Allocated(allocated) => Ok(allocated),
+                other => Err(Refusal::Io(format!("addBlock was answered {other:?}"))),
+            }));
+        });
+        self.change(asker, operation, done);
+    }
+
+    /// `getAdditionalDatanode`: the new targets.
+    ///
+    /// # Errors
+    /// FileNotFound, LeaseExpired.
+    pub(crate) fn additional_targets(
+        &self,
+        asker: &Asker,
+        request: &AdditionalRequest,
+    ) -> Result<Vec<Target>, Refusal> {
+        self.check_leads()?;
+        self.safe_mode.check(|| format!("add datanode to {}", request.path))?;
+        let view = self.view.load();
+        let file = view.open_file(&asker.caller, &request.path, request.file, &request.holder)?;
+        let block_size = view.preferred_block_size(&self.own_caller(), &file.path)?;
+        let placement = PlacementRequest { block_size, ..request.placement.clone() };
+        Ok(self.roster.tell_quietly(|fleet, now, _| fleet.place(now, &placement)).targets)
+    }
+
+    /// `complete`: closes the file once its last blocks have their replicas; false if they do not
+    /// come within a short while, as in HDFS, whose clients then ask again.
+    pub(crate) fn complete(self: &Arc<Self>, asker: &Asker, request: CompleteRequest, done: Done) {
+        match self.may_complete(asker, &request) {
+            Ok(true) => self.change(asker, request.operation(), done),
+            Err(refusal) => done(Err(refusal)),
+            Ok(false) => {
+                let (service, asker) = (Arc::clone(self), asker.clone());
+                tokio::spawn(async move { service.complete_later(&asker, request, done).await });
+            }
+        }
+    }
+
+    async fn complete_later(self: Arc<Self>, asker: &Asker, request: CompleteRequest, done: Done) {
+        let deadline = Instant::now() + self.config.complete_wait;
+        let ready = self
+            .roster
+            .wait_for(deadline, || match self.may_complete(asker, &request) {
+                Ok(false) => None,
+                Ok(true) => Some(Ok(())),
+                Err(refusal) => Some(Err(refusal)),
+            })
+            .await;
+        match ready {
+            Some(Ok(())) => self.change(asker, request.operation(), done),
+            Some(Err(refusal)) => done(Err(refusal)),
+            None => done(Ok(Outcome::Bool(false))),
+        }
+    }
+
+    /// Whether the command can be logged: the replicas are there, or it will be refused or answered
+    /// as a repetition anyway.
+    fn may_complete(&self, asker: &Asker, request: &CompleteRequest) -> Result<bool, Refusal> {
+        self.check_leads()?;
+        let view = self.view.load();
+        let Ok(open) = view.open_file(&asker.caller, &request.path, request.file, &request.holder) else {
+            return Ok(true);
+        };
+        let blocks = view.blocks_of(open.inode).map_err(|error| Refusal::Io(error.to_string()))?;
+        let Some((last, before)) = blocks.split_last() else { return Ok(true) };
+        let penultimate_is_there = before.last().is_none_or(|block| self.has_replicas(block.block));
+        let last_is_there = match request.last {
+            // Another block than the last one is refused in `apply`, with HDFS's words.
+            Some(claimed) if claimed.id != last.block.id => true,
+            Some(claimed) => self.has_replicas(claimed),
+            None => last.state == BlockState::Committed && self.has_replicas(last.block),
+        };
+        Ok(penultimate_is_there && last_is_there)
+    }
+
+    /// `recoverLease`: takes the lease from its holder at once; true if the file is closed.
+    ///
+    /// # Errors
+    /// FileNotFound, AccessControl, and what the lease says.
+    pub(crate) async fn recover_lease(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: HdfsPath,
+        holder: String,
+    ) -> Result<bool, Refusal> {
+        self.leases.lock().renew(&holder, self.monotonic());
+        let operation = Operation::RecoverLease { path: path.clone(), holder };
+        match self.execute(asker, operation).await? {
+            Outcome::Bool(true) => return Ok(true),
+            Outcome::Bool(false) | Outcome::Done => {}
+            other => return Err(Refusal::Io(format!("recoverLease was answered {other:?}"))),
+        }
+        let held = self.view.load().lease_at(&path).map_err(|error| Refusal::Io(error.to_string()))?;
+        match held {
+            None => Ok(true),
+            Some(held) => self.try_close(held.inode, &held.holder).await,
+        }
+    }
+
+    /// Closes a file that `holder` left open, if its replicas allow it; true if it is closed.
+    pub(crate) async fn try_close(&self, file: InodeId, holder: &str) -> Result<bool, Refusal> {
+        let closable = self.closable(file)?;
+        let operation = Operation::ExpireLease { holder: holder.to_owned(), file, closable };
+        self.execute_own(operation).await?;
+        let lease = self.view.load().lease_of(file).map_err(|error| Refusal::Io(error.to_string()))?;
+        Ok(lease.is_none())
+    }
+
+    /// What soft state says of an open file's blocks.
+    fn closable(&self, file: InodeId) -> Result<Closable, Refusal> {
+        let blocks = self.view.load().blocks_of(file).map_err(|error| Refusal::Io(error.to_string()))?;
+        let Some((last, before)) = blocks.split_last() else {
+            return Ok(Closable::Complete { last: None });
+        };
+        if !before.iter().all(|block| self.has_replicas(block.block)) {
+            return Ok(Closable::NotYet);
+        }
+        Ok(self.closable_last(last))
+    }
+
+    fn closable_last(&self, last: &FileBlock) -> Closable {
+        if last.state == BlockState::Committed {
+            let there = self.has_replicas(last.block);
+            return if there { Closable::Complete { last: None } } else { Closable::NotYet };
+        }
+        // Nobody has it, and all who could have it have spoken: the writer never began it.
+        let (locations, progress) = self.roster.ask(|fleet, now| {
+            (fleet.locations(now, last.block.id, "").replicas.len(), fleet.start_progress())
+        });
+        let all_spoke = progress.deletes_open && progress.nodes == progress.nodes_reported;
+        if locations == 0 && last.block.length == 0 && all_spoke {
+            return Closable::DropLast;
+        }
+        Closable::NotYet
+    }
+}
+
+/// What `addBlock` decided.
+enum Decided {
+    /// A retry: the same block.
+    Again(Allocated),
+    /// A new block for these.
+    New(Vec<Target>),
+}
