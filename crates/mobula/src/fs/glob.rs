@@ -74,9 +74,9 @@ fn step(node: &Node, name: &[char], from: &[bool]) -> Vec<bool> {
                 to[at] = from[at] || at > 0 && to[at - 1] && name[at - 1] != '\n';
             }
         }
-        Node::Class { negated, ranges } => one(&mut to, &|c| {
-            ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
-        }),
+        Node::Class { negated, ranges } => {
+            one(&mut to, &|c| ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated)
+        }
         Node::Group(choices) => {
             for choice in choices {
                 let ends = advance(choice, name, from.to_vec());

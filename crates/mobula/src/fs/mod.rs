@@ -1,18 +1,394 @@
-//! stub
+//! `mobula fs`: the verbs, options, output, messages and exit codes of Hadoop's shell (`FsShell`),
+//! over our own client. One verb a call; a file per noun.
+//!
+//! Invariant: whatever ends a verb early, half-written targets are deleted. It knows nothing of
+//! servers but their protocol, so it works against Apache HDFS as well.
+
+mod address;
+mod check;
+mod copy;
+mod date;
+mod directory;
+mod failure;
+mod filesystem;
+mod find;
+mod glob;
+mod hdfs;
+mod help;
+mod input;
+mod item;
+mod later;
+mod listing;
+mod local;
+mod merge;
+mod mode;
+mod options;
+mod permission;
+mod progress;
+mod remove;
+mod replication;
+mod shell;
+mod show;
+pub mod size;
+mod stat;
+mod status;
+mod touch;
+mod transfer;
+mod trash;
+mod usage;
+mod walk;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use mobula_client::ClientOptions;
+use mobula_net::Env;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, Settings, units};
+use failure::{Failure, Kind, Outcome};
+use shell::{Shell, Unfinished};
+
+/// Exit code where Java's shell says -1: the arguments make no sense.
+const EXIT_USAGE: i32 = 255;
+/// Exit codes of programs that a signal ended: 128 and its number.
+const EXIT_INTERRUPTED: i32 = 130;
+const EXIT_TERMINATED: i32 = 143;
+const EXIT_BROKEN_PIPE: i32 = 141;
+/// How long half-written targets may take to be deleted after Ctrl-C.
+const CLEAR_LIMIT: Duration = Duration::from_secs(5);
+
 /// What every verb is given.
+#[derive(Clone, Debug)]
 pub struct FsContext {
-    /// a
-    pub client_options: mobula_client::ClientOptions,
-    /// b
+    /// How clients connect and write.
+    pub client_options: ClientOptions,
+    /// The file system of paths without a scheme: `hdfs://host:port`.
     pub default_fs: String,
-    /// c
+    /// Configuration by Hadoop's keys.
     pub settings: BTreeMap<String, String>,
-    /// d
-    pub env: mobula_net::Env,
+    /// Network, clock and entropy.
+    pub env: Env,
 }
-/// e
-pub async fn run(_context: FsContext, _args: Vec<OsString>) -> i32 {
-    1
+
+/// Runs one verb with its arguments, generic options (`-D`, `-fs`, `-conf`) before it, and gives the
+/// exit code. The process should end then: a read of standard input may still be under way.
+pub async fn run(mut context: FsContext, args: Vec<OsString>) -> i32 {
+    let mut words = Vec::with_capacity(args.len());
+    for arg in args {
+        match arg.into_string() {
+            Ok(word) => words.push(word),
+            Err(arg) => {
+                eprintln!("mobula fs: {} is not UTF-8, as names in HDFS are", arg.display());
+                return EXIT_USAGE;
+            }
+        }
+    }
+    if let Err(failure) = take_generic_options(&mut context, &mut words) {
+        eprintln!("mobula fs: {failure}");
+        return EXIT_USAGE;
+    }
+    if words.is_empty() {
+        eprintln!("{}", help::usage_of_all());
+        return EXIT_USAGE;
+    }
+    let typed = words.remove(0);
+    let name = match typed.as_str() {
+        "--help" | "-h" => "help",
+        typed => typed.strip_prefix('-').unwrap_or(typed),
+    };
+    run_verb(context, name, words).await
+}
+
+async fn run_verb(context: FsContext, name: &str, mut args: Vec<String>) -> i32 {
+    let mut verb = name;
+    if let Some((old, new, option)) = help::DEPRECATED.iter().find(|(old, ..)| *old == name) {
+        eprintln!("{old}: DEPRECATED: Please use '{new} {option}' instead.");
+        args.insert(0, (*option).to_owned());
+        verb = new;
+    }
+    let Some(known) = help::by_name(verb) else {
+        eprintln!("-{name}: Unknown command");
+        return EXIT_USAGE;
+    };
+    let mut shell = Shell::new(context, name);
+    shell.json = take_json(verb, &mut args);
+    let unfinished = shell.unfinished.clone();
+    let progress = shell.progress.clone();
+    let ended = tokio::select! {
+        biased;
+        code = stopped() => Err(code),
+        outcome = dispatch(&mut shell, verb, args) => Ok(outcome),
+    };
+    progress.end();
+    match ended {
+        Ok(outcome) => finish(&mut shell, known, outcome),
+        Err(code) => {
+            clear(&unfinished).await;
+            code
+        }
+    }
+}
+
+/// The exit code of a verb that came to its end.
+fn finish(shell: &mut Shell, verb: &help::Verb, outcome: Outcome<()>) -> i32 {
+    let outcome = outcome.and_then(|()| shell.flush());
+    match outcome {
+        Ok(()) => shell.exit_code(),
+        Err(failure) => match failure.kind {
+            Kind::OutputClosed => EXIT_BROKEN_PIPE,
+            Kind::Usage => {
+                for line in failure.message.lines() {
+                    shell.warn(&format!("-{}: {line}", shell.verb));
+                }
+                shell.warn(&verb.usage_line());
+                EXIT_USAGE
+            }
+            _ => {
+                shell.fail(&failure);
+                shell.exit_code()
+            }
+        },
+    }
+}
+
+/// Waits for Ctrl-C or a signal to end, and gives the exit code for it.
+async fn stopped() -> i32 {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => EXIT_INTERRUPTED,
+        _ = terminate.recv() => EXIT_TERMINATED,
+    }
+}
+
+/// Deletes half-written targets, unless it takes too long or a second signal comes.
+async fn clear(unfinished: &Unfinished) {
+    tokio::select! {
+        biased;
+        _ = stopped() => {}
+        _ = tokio::time::timeout(CLEAR_LIMIT, transfer::Desk::clear(unfinished)) => {}
+    }
+}
+
+async fn dispatch(shell: &mut Shell, verb: &str, args: Vec<String>) -> Outcome<()> {
+    match verb {
+        "appendToFile" => later::append_to_file(shell, args).await,
+        "cat" => show::cat(shell, args).await,
+        "checksum" => show::checksum(shell, args).await,
+        "chgrp" => permission::chgrp(shell, args).await,
+        "chmod" => permission::chmod(shell, args).await,
+        "chown" => permission::chown(shell, args).await,
+        "concat" => later::concat(shell, args).await,
+        "count" => usage::count(shell, args).await,
+        "cp" => copy::cp(shell, args).await,
+        "createSnapshot" => later::create_snapshot(shell, args).await,
+        "deleteSnapshot" => later::delete_snapshot(shell, args).await,
+        "df" => usage::df(shell, args).await,
+        "du" => usage::du(shell, args).await,
+        "expunge" => trash::expunge(shell, args).await,
+        "find" => find::find(shell, args).await,
+        "get" | "copyToLocal" => copy::get(shell, args).await,
+        "getfacl" | "setfacl" => later::acl(shell, args).await,
+        "getfattr" | "setfattr" => later::attributes(shell, args).await,
+        "getmerge" => merge::getmerge(shell, args).await,
+        "head" => show::head(shell, args).await,
+        "help" => explain(shell, &args, help::help_of_all, help::Verb::help),
+        "ls" => listing::ls(shell, args).await,
+        "mkdir" => directory::mkdir(shell, args).await,
+        "moveFromLocal" => copy::move_from_local(shell, args).await,
+        "moveToLocal" => Err(Failure::other("Option '-moveToLocal' is not implemented yet.")),
+        "mv" => copy::mv(shell, args).await,
+        "put" | "copyFromLocal" => copy::put(shell, args).await,
+        "renameSnapshot" => later::rename_snapshot(shell, args).await,
+        "rm" => remove::rm(shell, args).await,
+        "rmdir" => directory::rmdir(shell, args).await,
+        "setrep" => replication::setrep(shell, args).await,
+        "stat" => stat::stat(shell, args).await,
+        "tail" => show::tail(shell, args).await,
+        "test" => check::test(shell, args).await,
+        "text" => show::text(shell, args).await,
+        "touch" => touch::touch(shell, args).await,
+        "touchz" => touch::touchz(shell, args).await,
+        "truncate" => later::truncate(shell, args).await,
+        "usage" => explain(shell, &args, help::usage_of_all, help::Verb::usage_line),
+        other => Err(Failure::usage(format!("`{other}': Unknown command"))),
+    }
+}
+
+fn explain(
+    shell: &mut Shell,
+    verbs: &[String],
+    all: impl Fn() -> String,
+    one: impl Fn(&help::Verb) -> String,
+) -> Outcome<()> {
+    if verbs.is_empty() {
+        return shell.line(all());
+    }
+    for name in verbs {
+        let verb = help::by_name(name.strip_prefix('-').unwrap_or(name));
+        let verb = verb.ok_or_else(|| Failure::usage(format!("`{name}': Unknown command")))?;
+        shell.line(one(verb))?;
+    }
+    Ok(())
+}
+
+/// Takes `--json` out of the arguments of verbs that know it.
+fn take_json(verb: &str, args: &mut Vec<String>) -> bool {
+    if !matches!(verb, "ls" | "stat" | "du" | "count" | "df") {
+        return false;
+    }
+    let before = args.len();
+    args.retain(|arg| arg != "--json");
+    args.len() < before
+}
+
+/// Takes the generic options before the verb, as Hadoop's `GenericOptionsParser` does.
+fn take_generic_options(context: &mut FsContext, words: &mut Vec<String>) -> Outcome<()> {
+    let mut settings = Settings::default();
+    let mut defined = Vec::new();
+    loop {
+        let first = words.first().map(String::as_str).unwrap_or("");
+        match first {
+            "-D" | "-fs" | "-conf" | "--fs" | "--conf" => {
+                let option = words.remove(0);
+                if words.is_empty() {
+                    return Err(Failure::usage(format!("Missing argument for option: {option}")));
+                }
+                let value = words.remove(0);
+                match option.trim_start_matches('-') {
+                    "D" => defined.push(definition(&value)?),
+                    "fs" => defined.push(("fs.defaultFS".into(), value)),
+                    _ => settings
+                        .add_hadoop_file(Path::new(&value))
+                        .map_err(|error| Failure::usage(format!("{error:#}")))?,
+                }
+            }
+            _ if first.starts_with("-D") && first.contains('=') => {
+                defined.push(definition(&words.remove(0)[2..])?);
+            }
+            _ => break,
+        }
+    }
+    let mut changed = settings.to_map();
+    changed.extend(defined);
+    for (key, value) in &changed {
+        apply_setting(context, key, value)?;
+    }
+    context.settings.extend(changed);
+    Ok(())
+}
+
+fn definition(text: &str) -> Outcome<(String, String)> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        return Err(Failure::usage(format!("-D wants key=value, and not '{text}'")));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Settings that change how we connect and write.
+fn apply_setting(context: &mut FsContext, key: &str, value: &str) -> Outcome<()> {
+    let wrong = |what: &str| Failure::usage(format!("{key} is '{value}', but must be {what}"));
+    let options = &mut context.client_options;
+    match key {
+        "fs.defaultFS" => {
+            if value.starts_with("hdfs://") {
+                let mut settings = Settings::default();
+                for (key, value) in &context.settings {
+                    settings.set(key, value.clone());
+                }
+                settings.set(key, value);
+                let addresses = settings.namenodes();
+                options.namenodes = addresses.map_err(|error| Failure::usage(format!("{error:#}")))?;
+            }
+            context.default_fs = value.to_owned();
+        }
+        "dfs.replication" => {
+            options.replication = Some(value.trim().parse().map_err(|_| wrong("a number of replicas"))?);
+        }
+        "dfs.blocksize" => {
+            let size = units::parse_size(value).ok_or_else(|| wrong("a size such as 134217728 or 128m"))?;
+            options.block_size = Some(size);
+        }
+        "fs.permissions.umask-mode" => {
+            options.umask = mode::umask(value).ok_or_else(|| wrong("a umask such as 022"))?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The user that clients act for, by the environment.
+pub fn user_name() -> String {
+    config::user_name()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn context() -> FsContext {
+        FsContext {
+            client_options: ClientOptions {
+                namenodes: vec!["127.0.0.1:1".into()],
+                user: "alice".into(),
+                replication: None,
+                block_size: None,
+                umask: 0o022,
+                call_limit: Duration::from_secs(1),
+            },
+            default_fs: "hdfs://127.0.0.1:1".into(),
+            settings: BTreeMap::new(),
+            env: Env::real(),
+        }
+    }
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(String::from).collect()
+    }
+
+    #[test]
+    fn generic_options_before_the_verb() {
+        let mut context = context();
+        let mut args = words("-D dfs.blocksize=1m -Ddfs.replication=2 -fs hdfs://h:9 -D a.b=c=d -ls -D");
+        take_generic_options(&mut context, &mut args).unwrap();
+        assert_eq!(args, words("-ls -D"));
+        assert_eq!(context.client_options.block_size, Some(1 << 20));
+        assert_eq!(context.client_options.replication, Some(2));
+        assert_eq!(context.client_options.namenodes, ["h:9"]);
+        assert_eq!(context.default_fs, "hdfs://h:9");
+        assert_eq!(context.settings["a.b"], "c=d");
+        assert!(take_generic_options(&mut context, &mut words("-D")).is_err());
+        assert!(take_generic_options(&mut context, &mut words("-D dfs.replication=x -ls")).is_err());
+    }
+
+    #[test]
+    fn json_only_where_it_is_known() {
+        let mut args = words("-R --json /");
+        assert!(take_json("ls", &mut args));
+        assert_eq!(args, words("-R /"));
+        let mut args = words("--json /");
+        assert!(!take_json("cat", &mut args));
+        assert_eq!(args.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn arguments_that_make_no_sense_exit_with_255() {
+        let run = |line: &str| run(context(), words(line).into_iter().map(OsString::from).collect());
+        assert_eq!(run("-ls -Z /").await, EXIT_USAGE);
+        assert_eq!(run("-nosuch").await, EXIT_USAGE);
+        assert_eq!(run("-mkdir").await, EXIT_USAGE);
+        assert_eq!(run("-test -e -d /").await, EXIT_USAGE);
+        assert_eq!(run("-chmod 99 /").await, EXIT_USAGE);
+        assert_eq!(run("-moveToLocal /a b").await, 1);
+        assert_eq!(run("-usage ls").await, 0);
+    }
 }

@@ -6,9 +6,8 @@ pub const STICKY: u16 = 0o1000;
 
 /// `rwxr-xr-x`, with `t` or `T` for the sticky bit.
 pub fn symbols(mode: u16) -> String {
-    let mut text: String = (0..9)
-        .map(|bit| if mode & (0o400 >> bit) != 0 { ['r', 'w', 'x'][bit % 3] } else { '-' })
-        .collect();
+    let mut text: String =
+        (0..9).map(|bit| if mode & (0o400 >> bit) != 0 { ['r', 'w', 'x'][bit % 3] } else { '-' }).collect();
     if mode & STICKY != 0 {
         text.pop();
         text.push(if mode & 1 != 0 { 't' } else { 'T' });

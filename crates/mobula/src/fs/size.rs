@@ -88,9 +88,8 @@ impl Table {
     /// The lines, without a blank at the end of a last column that begins in line.
     pub fn lines(&self) -> Vec<String> {
         let columns = self.rows.first().map_or(0, Vec::len);
-        let width = |column: usize| {
-            self.rows.iter().map(|row| row[column].encode_utf16().count()).max().unwrap_or(0)
-        };
+        let width =
+            |column: usize| self.rows.iter().map(|row| row[column].encode_utf16().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let line = |row: &Vec<String>| {
             let cells = row.iter().enumerate().map(|(column, cell)| {
