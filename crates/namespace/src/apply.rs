@@ -150,10 +150,6 @@ impl Apply<'_, '_> {
         self.state.time
     }
 
-    pub(crate) fn rules(&self) -> Arc<Rules> {
-        self.state.rules.clone()
-    }
-
     pub(crate) fn resolve<'p>(
         &self,
         caller: &Caller,

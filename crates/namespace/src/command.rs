@@ -228,7 +228,10 @@ pub enum Overwrite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Closable {
     /// All blocks have enough finalized replicas; the last one's length is this.
-    Complete { last: Option<Block> },
+    Complete {
+        /// Id, stamp and length of the last block.
+        last: Option<Block>,
+    },
     /// The last block has no location and no bytes: drop it and close.
     DropLast,
     /// Not yet: block recovery must run first.

@@ -13,6 +13,8 @@ pub mod lease;
 mod names;
 pub mod namespace;
 pub mod outcome;
+#[cfg(test)]
+mod page;
 mod permission;
 mod reap;
 mod record;

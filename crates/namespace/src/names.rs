@@ -7,10 +7,12 @@ use std::sync::OnceLock;
 /// Chunk `n` holds `2^n` names: 32 of them hold every `u32`.
 const CHUNKS: usize = 32;
 
+type Chunk = Box<[OnceLock<Box<str>>]>;
+
 /// The list.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    chunks: [OnceLock<Box<[OnceLock<Box<str>>]>>; CHUNKS],
+    chunks: [OnceLock<Chunk>; CHUNKS],
 }
 
 impl Names {

@@ -39,6 +39,7 @@ pub struct Allocated {
 
 /// What a change of the namespace means for replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each variant says what its fields are.
 pub enum BlockEffect {
     /// A new block under construction at these targets.
     Allocated { block: Block, replication: u16, targets: Vec<Target> },
@@ -81,7 +82,8 @@ pub enum FileKind {
     },
     /// A file.
     File {
-        /// Bytes of its complete blocks (HDFS leaves out an incomplete last one).
+        /// Bytes of its committed blocks, and of an open last one what fsync recorded; without the
+        /// latter in [`FileBlocks`].
         length: u64,
         /// Target number of replicas.
         replication: u16,

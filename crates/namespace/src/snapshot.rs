@@ -21,6 +21,9 @@ const PART_BYTES_MAX: u64 = 16 << 20;
 const ROW: u8 = 1;
 const END_OF_TABLE: u8 = 0;
 
+/// Key and value.
+type Row = (Vec<u8>, Vec<u8>);
+
 enum Definition {
     Numbers(NumberDefinition),
     Bytes(BytesDefinition),
@@ -192,7 +195,7 @@ impl<T: Read> Summed<T> {
         Err(TableError::Snapshot(format!("a part longer than {PART_BYTES_MAX} bytes")))
     }
 
-    fn row(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, TableError> {
+    fn row(&mut self) -> Result<Option<Row>, TableError> {
         match self.exactly(1)?[0] {
             END_OF_TABLE => Ok(None),
             ROW => Ok(Some((self.part()?, self.part()?))),

@@ -100,8 +100,6 @@ pub(crate) trait Read {
     fn inodes(&self) -> &Self::Numbers;
     fn blocks(&self) -> &Self::Numbers;
     fn file_blocks(&self) -> &Self::Bytes;
-    fn open(&self) -> &Self::Numbers;
-    fn reap(&self) -> &Self::Numbers;
     fn names(&self) -> &Names;
 
     /// The inode under that name.
@@ -197,7 +195,6 @@ pub(crate) struct ReadTables {
     pub(crate) blocks: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) file_blocks: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(crate) open: ReadOnlyTable<u64, &'static [u8]>,
-    pub(crate) reap: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) names: std::sync::Arc<Names>,
     /// For what is rare: snapshots and hashes.
     pub(crate) transaction: ReadTransaction,
@@ -214,7 +211,6 @@ impl ReadTables {
             blocks: transaction.open_table(BLOCKS)?,
             file_blocks: transaction.open_table(FILE_BLOCKS)?,
             open: transaction.open_table(OPEN)?,
-            reap: transaction.open_table(REAP)?,
             names,
             transaction,
         })
@@ -274,12 +270,6 @@ macro_rules! read {
             }
             fn file_blocks(&self) -> &Self::Bytes {
                 &self.file_blocks
-            }
-            fn open(&self) -> &Self::Numbers {
-                &self.open
-            }
-            fn reap(&self) -> &Self::Numbers {
-                &self.reap
             }
             fn names(&self) -> &Names {
                 &self.names

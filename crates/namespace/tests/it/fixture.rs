@@ -21,22 +21,13 @@ pub struct Storage {
 struct Inner {
     live: Vec<u8>,
     durable: Vec<u8>,
-    syncs: u64,
 }
 
 impl Storage {
     /// What is left after a power loss.
     pub fn crash(&self) -> Storage {
         let durable = self.inner.lock().unwrap().durable.clone();
-        Storage { inner: Arc::new(Mutex::new(Inner { live: durable.clone(), durable, syncs: 0 })) }
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.inner.lock().unwrap().live.len()
-    }
-
-    pub fn syncs(&self) -> u64 {
-        self.inner.lock().unwrap().syncs
+        Storage { inner: Arc::new(Mutex::new(Inner { live: durable.clone(), durable })) }
     }
 }
 
@@ -60,9 +51,8 @@ impl redb::StorageBackend for Storage {
 
     fn sync_data(&self) -> Result<(), io::Error> {
         let mut inner = self.inner.lock().unwrap();
-        let Inner { live, durable, .. } = &mut *inner;
+        let Inner { live, durable } = &mut *inner;
         durable.clone_from(live);
-        inner.syncs += 1;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The namespace from outside: scenarios as text, a naive model over random commands, crashes, snapshots,
 //! large directories.
-#![allow(clippy::unwrap_used, missing_docs)]
+// The environment says which seed to replay.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 mod crash;
 mod fixture;

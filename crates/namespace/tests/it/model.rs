@@ -476,11 +476,11 @@ impl Model {
                 assert!(node.blocks.iter().all(|(_, committed)| *committed), "closed with an open block");
                 node.holder = None;
             }
-            (Operation::AbandonBlock { block, .. }, _) => {
-                if node.blocks.last().is_some_and(|(last, _)| last.id == block.id) {
-                    node.blocks.pop();
-                    node.recovering = false;
-                }
+            (Operation::AbandonBlock { block, .. }, _)
+                if node.blocks.last().is_some_and(|(last, _)| last.id == block.id) =>
+            {
+                node.blocks.pop();
+                node.recovering = false;
             }
             (Operation::Fsync { last_length: Some(length), .. }, _) if *length > 0 => {
                 if let Some((block, false)) = node.blocks.last_mut() {

@@ -1,0 +1,125 @@
+//! Holds `docs/formats/tables.md` to the code: every example record there is made here again, and must
+//! give the same bytes and read back the same. `cargo test -p mobula-namespace page -- --nocapture` prints
+//! them.
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write as _;
+
+use mobula_types::{BlockId, GenStamp, InodeId, Millis, StorageType, Target};
+
+use crate::outcome::BlockState;
+use crate::record::{BlockRow, Body, Construction, Directory, File, Inode, Place};
+use crate::table::{entry_key, file_block_key};
+
+const PAGE: &str = include_str!("../../../docs/formats/tables.md");
+
+fn dump(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for line in bytes.chunks(16) {
+        for byte in line {
+            write!(text, "{byte:02x} ").unwrap();
+        }
+        text.pop();
+        text.push('\n');
+    }
+    text
+}
+
+fn holds(what: &str, bytes: &[u8]) {
+    let example = format!("{what}\n{}", dump(bytes));
+    println!("{example}");
+    assert!(PAGE.contains(&example), "the page lacks this example:\n{example}");
+}
+
+fn directory() -> Inode {
+    Inode {
+        id: InodeId(16_386),
+        mode: 0o755,
+        owner: 0,
+        group: 1,
+        modified: Millis(1_700_000_000_000),
+        body: Body::Directory(Directory { children: 2, subdirectories: 1 }),
+    }
+}
+
+fn file() -> Inode {
+    Inode {
+        id: InodeId(16_387),
+        mode: 0o644,
+        owner: 2,
+        group: 1,
+        modified: Millis(1_700_000_000_500),
+        body: Body::File(File {
+            accessed: Millis(1_700_000_000_000),
+            replication: 3,
+            block_size: 128 << 20,
+            length: 1000,
+            blocks: 1,
+            first: BlockId::FIRST,
+            open: None,
+        }),
+    }
+}
+
+fn open_file() -> Inode {
+    let mut inode = file();
+    let target = Target { datanode: "dn1".into(), storage: "DS-1".into(), kind: StorageType::Disk };
+    let open = Construction {
+        holder: "c1".into(),
+        machine: "10.0.0.1".into(),
+        recovery: None,
+        open_length: 7,
+        targets: vec![target],
+    };
+    inode.file_mut().unwrap().open = Some(Box::new(open));
+    inode
+}
+
+#[test]
+fn the_page_shows_what_is_written() {
+    let encoded = |inode: &Inode| {
+        let mut bytes = Vec::new();
+        inode.encode(&mut bytes);
+        assert_eq!(&Inode::decode(&bytes).unwrap(), inode);
+        bytes
+    };
+    holds("entries: key of \"d\" in the root", &entry_key(InodeId::ROOT, b"d"));
+    holds("entries: a directory", &encoded(&directory()));
+    holds("entries: a closed file of one block", &encoded(&file()));
+    holds("entries: a file being written", &encoded(&open_file()));
+    let mut bytes = Vec::new();
+    Place::encode(InodeId::ROOT, b"d", &mut bytes);
+    let place = Place { parent: InodeId::ROOT, name: b"d".to_vec() };
+    assert_eq!(Place::decode(&bytes).unwrap(), place);
+    holds("inodes: \"d\" in the root", &bytes);
+    let row = BlockRow {
+        inode: InodeId(16_387),
+        stamp: GenStamp::FIRST,
+        length: 1000,
+        replication: 3,
+        offset: 0,
+        state: BlockState::Committed,
+    };
+    bytes.clear();
+    row.encode(&mut bytes);
+    assert_eq!(BlockRow::decode(&bytes).unwrap(), row);
+    holds("blocks: a committed block", &bytes);
+    holds("file_blocks: key of the second block of file 16387", &file_block_key(InodeId(16_387), 1));
+}
+
+#[test]
+fn what_is_not_known_stops_the_reader() {
+    let mut bytes = Vec::new();
+    file().encode(&mut bytes);
+    for length in 0..bytes.len() {
+        assert!(Inode::decode(&bytes[..length]).is_err(), "cut at {length}");
+    }
+    bytes.extend_from_slice(&[77, 0]);
+    let error = Inode::decode(&bytes).unwrap_err().to_string();
+    assert_eq!(error, "namespace tables: entries: inode 16387 has field 77, unknown here");
+    bytes[0] = 9;
+    assert!(Inode::decode(&bytes).unwrap_err().to_string().contains("inode kind 9"));
+    assert!(BlockRow::decode(&[0x11, 1, 1, 1, 1, 1]).is_err(), "a striped group is not known yet");
+    assert!(BlockRow::decode(&[1, 1, 1, 1, 1, 1, 0]).is_err(), "bytes after the end");
+    assert!(Inode::decode(&[0xff; 64]).is_err());
+}
