@@ -152,11 +152,8 @@ impl Client {
             ec_policy_name: None,
             storage_policy: None,
         };
-        let status = match self.namenode().create(request).await?.fs {
-            Some(status) => status,
-            // Before 2.x there was none; a server that leaves it out knows the file by path only.
-            None => hdfs::HdfsFileStatusProto::default(),
-        };
+        // A server that leaves it out knows the file by its path only.
+        let status = self.namenode().create(request).await?.fs.unwrap_or_default();
         let lease = lease::hold(&self.shared.leases, self.namenode(), &self.shared.name);
         Ok(FileWriter::new(self.shared.clone(), path.into(), &status, block_size, lease))
     }

@@ -89,19 +89,21 @@ impl NameNodeProxy {
         policy: RetryPolicy,
     ) -> NameNodeProxy {
         assert!(!addresses.is_empty(), "a client needs the address of a NameNode");
-        let servers = addresses.iter().map(|address| {
-            let options = RpcClientOptions {
-                address: address.clone(),
-                user: user.into(),
-                protocol: CLIENT_PROTOCOL,
-                connect_limit: policy.connect_limit,
-                call_limit,
-            };
-            RpcClient::new(env, options)
-        });
+        let options = |address: &String| RpcClientOptions {
+            address: address.clone(),
+            user: user.into(),
+            protocol: CLIENT_PROTOCOL,
+            connect_limit: policy.connect_limit,
+            call_limit,
+        };
+        let first = RpcClient::new(env, options(&addresses[0]));
+        let id = first.client_id();
+        let others =
+            addresses[1..].iter().map(|address| RpcClient::with_client_id(env, options(address), id));
+        let servers: Vec<RpcClient> = std::iter::once(first).chain(others).collect();
         NameNodeProxy {
             inner: Arc::new(Inner {
-                servers: servers.collect(),
+                servers,
                 current: AtomicUsize::new(0),
                 call_id: AtomicI32::new(0),
                 contacted: AtomicBool::new(false),

@@ -115,10 +115,20 @@ impl RpcClient {
         // A random UUID, as Java's clients have.
         id[6] = (id[6] & 0x0f) | 0x40;
         id[8] = (id[8] & 0x3f) | 0x80;
+        RpcClient::build(env, options, ClientId(id), idle_limit)
+    }
+
+    /// As [`RpcClient::new`], under an id that other clients have too: for the NameNodes of one cluster,
+    /// which share a retry cache. Call ids must then come from one counter for all of them.
+    pub fn with_client_id(env: &Env, options: RpcClientOptions, client_id: ClientId) -> RpcClient {
+        RpcClient::build(env, options, client_id, IDLE_LIMIT)
+    }
+
+    fn build(env: &Env, options: RpcClientOptions, client_id: ClientId, idle_limit: Duration) -> RpcClient {
         RpcClient(Arc::new(Inner {
             env: env.clone(),
             options,
-            client_id: ClientId(id),
+            client_id,
             next_call_id: AtomicI32::new(0),
             link: tokio::sync::Mutex::default(),
             current: Mutex::default(),

@@ -1,7 +1,7 @@
 //! A cluster that is just real enough for the client: a NameNode that hands out blocks, and DataNodes
 //! that keep them in memory, speak DataTransferProtocol, and fail when they are told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -107,6 +107,8 @@ pub struct Namespace {
     pub exceptions: Vec<RemoteException>,
     /// Method, call id and retry count of every call.
     pub calls: Vec<(String, i32, i32)>,
+    /// Clients that called.
+    pub clients: BTreeSet<[u8; 16]>,
 }
 
 #[derive(Default, Clone)]
@@ -130,6 +132,7 @@ impl RpcService for FakeNameNode {
         let planned = {
             let mut state = self.state.lock();
             state.calls.push((method.clone(), call.call_id, call.retry_count));
+            state.clients.insert(call.client_id.0);
             state.exceptions.pop()
         };
         if let Some(exception) = planned {
@@ -170,7 +173,7 @@ fn listing(request: &hdfs::GetListingRequestProto) -> hdfs::GetListingResponsePr
     };
     let page: Vec<_> = names.iter().take(1000).map(entry).collect();
     let remaining_entries = (names.len() - page.len()) as u32;
-    let list = hdfs::DirectoryListingProto { partial_listing: page, remaining_entries, ..Default::default() };
+    let list = hdfs::DirectoryListingProto { partial_listing: page, remaining_entries };
     hdfs::GetListingResponseProto { dir_list: (request.src == "/many").then_some(list) }
 }
 
@@ -485,7 +488,7 @@ impl FakeNode {
         let data = packet.slice(prefix.length + sums.len()..);
         let checksum = Checksum::default_crc32c();
         let start = prefix.header.offset_in_block;
-        assert!(data.is_empty() || start % 512 == 0, "our writer begins at a chunk's start, not {start}");
+        assert!(data.is_empty() || start.is_multiple_of(512), "our writer begins at a chunk's start, not {start}");
         checksum.verify(&data, &sums).expect("the client's sums are right");
         let replica = state.replicas.get_mut(&id).unwrap();
         assert!(start <= replica.data.len() as u64, "no gap: {start} after {}", replica.data.len());

@@ -30,6 +30,8 @@ async fn a_standby_and_a_dead_one_are_passed_over() {
     assert_eq!(calls.len(), 2, "the active one answered twice");
     assert_eq!(calls[0].1, 2, "this was the third try");
     assert_eq!(calls[1].1, 0, "the next call goes there at once");
+    let clients = |fake: &Fake| fake.namenode.state.lock().clients.clone();
+    assert_eq!(clients(&standby), clients(&active), "both know the client by one id");
 }
 
 #[tokio::test]

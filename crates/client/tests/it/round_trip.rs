@@ -55,7 +55,7 @@ async fn pieces(client: &Client, folder: &str) {
         let mut rest = data.clone();
         while !rest.is_empty() {
             // Small and large in turn.
-            let length = if rest.len() % 3 == 0 { 7 } else { piece };
+            let length = if rest.len().is_multiple_of(3) { 7 } else { piece };
             writer.write(rest.split_to(length.min(rest.len()))).await.unwrap();
         }
         assert_eq!(writer.position(), data.len() as u64);
