@@ -21,7 +21,9 @@ pub struct Input {
 impl Input {
     /// Standard input of this process.
     pub fn open() -> Input {
-        let ready = AsyncFd::register_with_interest(std::io::stdin(), Interest::READABLE).ok();
+        // Deprecated because a descriptor may be closed under it; that of standard input never is.
+        #[allow(deprecated)]
+        let ready = AsyncFd::with_interest(std::io::stdin(), Interest::READABLE).ok();
         Input { stdin: std::io::stdin(), ready }
     }
 
