@@ -23,6 +23,8 @@ use crate::socket::{Sending, poll_fill};
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time in which a client takes none of the bytes that wait for it.
 const STALL_LIMIT: Duration = Duration::from_secs(300);
+/// Longest time from a frame's first byte to its last.
+const FRAME_LIMIT: Duration = Duration::from_secs(300);
 /// Longest time for the last bytes before closing.
 const ENDING_LIMIT: Duration = Duration::from_secs(5);
 /// After the last bytes the client may go on sending for so long and so much: closing while its bytes arrive would destroy
@@ -49,6 +51,8 @@ pub(crate) struct Connection {
     deadline: Option<Pin<Box<Sleep>>>,
     /// When the client has taken nothing for too long.
     stall: Option<Pin<Box<Sleep>>>,
+    /// When a frame that has begun has taken too long.
+    frame: Option<Pin<Box<Sleep>>>,
     phase: Phase,
 }
 
@@ -99,6 +103,7 @@ impl Connection {
             user: None,
             deadline: Some(Box::pin(sleep(HANDSHAKE_LIMIT))),
             stall: None,
+            frame: None,
             phase: Phase::Serving,
         }
     }
@@ -118,39 +123,47 @@ impl Connection {
         loop {
             let answered = self.outbox.answered();
             let all_sent = self.poll_send(cx)?.is_ready();
-            if all_sent && self.phase != Phase::Serving {
-                return Poll::Ready(Ok(()));
-            }
             if self.phase == Phase::Serving && self.outbox.is_evicted() {
                 self.end(Phase::Ending);
-                continue;
             }
-            if self.phase == Phase::Serving {
-                let before = self.issued;
-                if let Taken::All = self.take_input()
-                    && self.phase == Phase::Serving
-                {
-                    match self.poll_read(cx)? {
-                        Poll::Ready(()) => continue,
-                        Poll::Pending => {}
-                    }
+            if self.phase != Phase::Serving {
+                if all_sent && self.outbox.bytes() == 0 {
+                    return Poll::Ready(Ok(()));
                 }
-                if self.issued != before || self.phase != Phase::Serving {
-                    continue;
-                }
+            } else if self.poll_take(cx)? {
+                continue;
             }
             self.outbox.set_busy(self.issued != self.outbox.answered());
             if !self.outbox.sleep(answered, cx.waker()) {
                 continue;
             }
-            // What came meanwhile without being an answer to a call: only this task says such things, but for an
-            // eviction, which the sleeper would have missed before it lay down.
+            // An eviction between the look above and lying down woke nobody.
             let evicted = self.phase == Phase::Serving && self.outbox.is_evicted();
             if evicted || (all_sent && self.outbox.bytes() > 0) {
                 continue;
             }
             return self.poll_clocks(cx);
         }
+    }
+
+    /// Takes what arrived, and reads what arrives; whether there was any of it.
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let before = self.issued;
+        match self.take_input() {
+            Taken::All if self.phase == Phase::Serving => {
+                if self.poll_read(cx)?.is_ready() {
+                    return Ok(true);
+                }
+                if self.input.is_empty() {
+                    self.frame = None;
+                } else {
+                    self.frame.get_or_insert_with(|| Box::pin(sleep(FRAME_LIMIT)));
+                }
+            }
+            // That it waits is not the client's doing.
+            Taken::All | Taken::Enough => self.frame = None,
+        }
+        Ok(self.issued != before || self.phase != Phase::Serving)
     }
 
     /// Writes until nothing waits or the socket takes no more.
@@ -189,7 +202,7 @@ impl Connection {
     }
 
     fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        for clock in [&mut self.deadline, &mut self.stall].into_iter().flatten() {
+        for clock in [&mut self.deadline, &mut self.stall, &mut self.frame].into_iter().flatten() {
             if clock.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
@@ -228,6 +241,7 @@ impl Connection {
     }
 
     fn on_incoming(&mut self, incoming: Incoming) {
+        self.frame = None;
         match incoming {
             Incoming::Call(frame) => self.on_call(frame),
             Incoming::Ping => {}
@@ -299,5 +313,6 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.outbox.close();
+        self.service.disconnected(self.peer);
     }
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use crate::server::Call;
+use crate::socket::give_back;
 
 /// Answers of one connection that are yet to be written.
 #[derive(Debug, Default)]
@@ -99,6 +100,7 @@ impl Outbox {
         if self.answered() != answered {
             return false;
         }
+        give_back(&mut shared.answers);
         shared.sleeper = Some(waker.clone());
         true
     }

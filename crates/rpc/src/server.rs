@@ -171,10 +171,8 @@ impl Acceptor {
         self.next += 1;
         self.connections.insert(number, outbox.clone());
         let (service, options) = (self.service.clone(), self.options.clone());
-        let ended = Ended { service: service.clone(), peer };
         let connection = Connection::new(stream, peer, service, options, self.clock.clone(), outbox);
         self.tasks.spawn(async move {
-            let _ended = ended;
             connection.run().await;
             number
         });
@@ -218,18 +216,6 @@ impl Acceptor {
         }
         self.failing = true;
         tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
-}
-
-/// Tells the service that its connection ended, however its task ends.
-struct Ended {
-    service: Arc<dyn RpcService>,
-    peer: SocketAddr,
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.service.disconnected(self.peer);
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Most bytes of one read.
 const READ_LENGTH: usize = 64 << 10;
-/// A buffer that is empty is given back if it is larger than this.
-const KEPT_LENGTH: usize = 4 << 10;
+/// A buffer that is empty is given back if it is larger than this: what 64 small calls in flight need is kept.
+const KEPT_LENGTH: usize = 16 << 10;
 
 thread_local! {
     /// Where reads land first: the thread's, so that a connection that waits holds no buffer.
@@ -42,7 +42,8 @@ pub(crate) fn poll_fill(
     })
 }
 
-fn give_back(buffer: &mut BytesMut) {
+/// Frees an empty buffer that grew large.
+pub(crate) fn give_back(buffer: &mut BytesMut) {
     if buffer.is_empty() && buffer.capacity() > KEPT_LENGTH {
         *buffer = BytesMut::new();
     }
@@ -62,8 +63,8 @@ impl Sending {
         self.bytes.len() - self.sent
     }
 
-    /// Writes all there is, and then what `refill` swaps in, until there is no more. The count is of bytes written; pending
-    /// if the socket takes no more.
+    /// Writes all there is, and then what `refill` swaps in, until there is no more; pending if the socket takes no more. Sets
+    /// `progress` if it took any.
     pub(crate) fn poll_send(
         &mut self,
         stream: &mut Stream,

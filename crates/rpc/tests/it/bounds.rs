@@ -166,3 +166,29 @@ async fn an_idle_connection_makes_room() {
     second.send(&call_bytes(1, "echo", &text("/"))).await;
     second.response(&mut input).await;
 }
+
+/// A paused clock runs on by itself while everybody waits.
+#[tokio::test(start_paused = true)]
+async fn who_never_reads_and_who_never_finishes_is_closed() {
+    use tokio::io::AsyncReadExt;
+    let fixture = Fixture::start().await;
+    let mut deaf = fixture.ready().await;
+    for id in 0..300 {
+        deaf.send(&call_bytes(id, "big", &text("100000"))).await;
+    }
+    let mut slow = fixture.ready().await;
+    slow.send(&[0, 1, 0, 0, 1, 2, 3]).await;
+    let mut patient = fixture.ready().await;
+    patient.send(&call_bytes(0, "hold", &text("/"))).await;
+    tokio::time::sleep(Duration::from_secs(400)).await;
+
+    let mut rest = Vec::new();
+    let closed = deaf.0.read_to_end(&mut rest).await;
+    assert!(rest.len() < 300 * 100_000, "{closed:?}: {} bytes", rest.len());
+    let mut rest = Vec::new();
+    let closed = slow.0.read_to_end(&mut rest).await;
+    assert!(closed.is_err() || rest.is_empty());
+    // One that waits for its answer may wait.
+    fixture.service.release();
+    patient.response(&mut BytesMut::new()).await;
+}
