@@ -12,7 +12,7 @@ use mobula_disk::{DiskRef, Lock};
 use mobula_net::Env;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError as OpenError};
-use openraft::{BasicNode, Config, ReadPolicy, SnapshotPolicy};
+use openraft::{BasicNode, ChangeMembers, Config, ReadPolicy, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::apply::{Applier, Core, Progress};
@@ -108,13 +108,13 @@ impl<M: Machine> Raft<M> {
         let open = Runtime::scope(env.entropy.u64(), building)
             .await
             .map_err(|error| RaftError::Start(error.to_string()))?;
+        let alone = is_alone(&open, &log, &options).await?;
         found(&open, &log, &options).await?;
         let leadership = watch_leadership(open.clone(), core.clone(), stopped.clone());
         let syncing = tokio::spawn(sync_when_due(open.clone(), core.clone())).abort_handle();
         let (readers, queue) = mpsc::channel(READERS_MAX);
         tokio::spawn(serve_readers(open.clone(), queue));
         let receiver = Receiver::new(disk, folder);
-        let alone = options.voters.len() == 1;
         let inner =
             Inner { open, core, log, receiver, alone, leadership, readers, stopped, syncing, _lock: lock };
         Ok(Raft { inner: Arc::new(inner) })
@@ -131,11 +131,7 @@ impl<M: Machine> Raft<M> {
         }
         match self.inner.open.client_write(data).await {
             Ok(written) => Ok(written.data.into_outcome().expect("the machine answers every command")),
-            Err(OpenError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                Err(ProposeError::NotLeader { leader: forward.leader_id })
-            }
-            Err(OpenError::APIError(_)) => Err(ProposeError::Lost),
-            Err(OpenError::Fatal(fatal)) => Err(self.why_stopped(&fatal.to_string())),
+            Err(error) => Err(self.refused(error)),
         }
     }
 
@@ -215,6 +211,44 @@ impl<M: Machine> Raft<M> {
         triggered.map_err(|fatal| self.why_stopped(&fatal.to_string()))
     }
 
+    /// Makes these the voters; only the leader can. New ones, started with [`FirstStart::Join`], first
+    /// catch up. Answers when the change is committed. A lone voter must have been restarted with
+    /// [`RaftOptions::among`] before: alone, it gives too few signs of life.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]; `Lost` also if the change is refused, for example since another one is
+    /// under way.
+    pub async fn set_voters(&self, voters: BTreeMap<u64, String>) -> Result<(), ProposeError> {
+        let known = self.voters();
+        for (node, address) in voters.iter().filter(|(node, _)| !known.contains_key(node)) {
+            let added = self.inner.open.add_learner(*node, BasicNode::new(address), true).await;
+            added.map_err(|error| self.refused(error))?;
+        }
+        let moved = |(node, address): &(&u64, &String)| known.get(node).is_some_and(|old| old != *address);
+        let moved: BTreeMap<u64, BasicNode> =
+            voters.iter().filter(moved).map(|(node, address)| (*node, BasicNode::new(address))).collect();
+        if !moved.is_empty() {
+            let moved = self.inner.open.change_membership(ChangeMembers::SetNodes(moved), true).await;
+            moved.map_err(|error| self.refused(error))?;
+        }
+        let ids: std::collections::BTreeSet<u64> = voters.into_keys().collect();
+        let changed = self.inner.open.change_membership(ids, false).await;
+        changed.map(drop).map_err(|error| self.refused(error))
+    }
+
+    fn refused(&self, error: OpenError<Types<M>, ClientWriteError<Types<M>>>) -> ProposeError {
+        match error {
+            OpenError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+                ProposeError::NotLeader { leader: forward.leader_id }
+            }
+            OpenError::APIError(error) => {
+                tracing::warn!("a proposal has no outcome: {error}");
+                ProposeError::Lost
+            }
+            OpenError::Fatal(fatal) => self.why_stopped(&fatal.to_string()),
+        }
+    }
+
     /// Who votes, as this node knows it, with their addresses.
     pub fn voters(&self) -> BTreeMap<u64, String> {
         let metrics = self.inner.open.server_metrics();
@@ -262,6 +296,25 @@ fn check(options: &RaftOptions) -> Result<(), RaftError> {
         return Err(RaftError::Options(what));
     }
     Ok(())
+}
+
+/// Whether this node is the only voter, as the options and the log say.
+async fn is_alone<M: Machine>(
+    open: &OpenRaft<M>,
+    log: &Log<M>,
+    options: &RaftOptions,
+) -> Result<bool, RaftError> {
+    // Asks the core: its metrics are empty until it runs.
+    let known = open.with_raft_state(|state| state.membership_state.effective().voter_ids().collect());
+    let known: Vec<u64> = known.await.map_err(|error| RaftError::Start(error.to_string()))?;
+    if log.is_pristine() {
+        return Ok(options.voters.len() == 1 && options.first_start == FirstStart::Found);
+    }
+    if options.voters.len() == 1 && known.len() > 1 {
+        let what = format!("started as the only voter, but the log says that {known:?} vote");
+        return Err(RaftError::Options(what));
+    }
+    Ok(options.voters.len() == 1 && known == [options.node])
 }
 
 /// Takes the folder for this process and removes what a crash left in it.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_disk::fake::{Crash, CrashDisk};
-use mobula_raft::{Leadership, Peers, ProposeError, Raft, RaftOptions};
+use mobula_raft::{FirstStart, Leadership, Peers, ProposeError, Raft, RaftOptions};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::fixture::{Seen, Toy, run, small, start, until};
+use crate::fixture::{Seen, Toy, ready, run, small, start, until};
 
 #[derive(Default)]
 struct Wires {
@@ -202,6 +202,7 @@ fn who_lags_gets_a_snapshot() {
         three.node(leader).propose(vec![0]).await.unwrap();
         three.same_everywhere(1).await;
         three.isolate(away);
+        three.disks[&away].record();
         for number in 1..400 {
             three.node(leader).propose(vec![number]).await.unwrap();
         }
@@ -217,6 +218,7 @@ fn who_lags_gets_a_snapshot() {
         three.boot(leader, 3).await;
         three.same_everywhere(420).await;
         assert!(three.wires.lock().calls["snapshot"] > 0, "by entries alone");
+        let recording = three.disks[&away].recorded();
         three.crash(away, Crash::PowerLoss);
         three.boot(away, 3).await;
         for number in 420..500 {
@@ -225,6 +227,68 @@ fn who_lags_gets_a_snapshot() {
         }
         three.same_everywhere(500).await;
         assert_eq!(three.node(away).voters().len(), 3);
+        every_crash_while_catching_up(&recording, away).await;
+    });
+}
+
+/// Whenever it crashed while it caught up, it starts again and holds a beginning of what is true.
+async fn every_crash_while_catching_up(recording: &mobula_disk::fake::Recording, node: u64) {
+    let voters: BTreeMap<u64, String> = (1..=3).map(|node| (node, format!("node-{node}"))).collect();
+    let mut lengths = BTreeSet::new();
+    for image in recording.images(2) {
+        let options = RaftOptions {
+            segment_bytes: 4096,
+            ..RaftOptions::among(node, voters.clone(), Arc::new(mobula_raft::NoPeers))
+        };
+        let started = start(&image.disk.process(), options).await;
+        let (raft, seen) = started.unwrap_or_else(|error| panic!("{image:?}: {error}"));
+        let seen = seen.all();
+        assert_eq!(seen, (0..seen.len() as u64).collect::<Vec<_>>(), "{image:?}");
+        assert_eq!(raft.voters().len(), 3, "{image:?}");
+        lengths.insert(seen.len());
+    }
+    assert!(lengths.contains(&0) && lengths.iter().any(|length| *length >= 400), "{lengths:?}");
+}
+
+/// From one voter to three: configuration, not surgery.
+#[test]
+fn one_becomes_three() {
+    run(async {
+        let wires: Arc<Mutex<Wires>> = Arc::default();
+        let disks: BTreeMap<u64, CrashDisk> = (1..=3).map(|node| (node, CrashDisk::new(node))).collect();
+        let (raft, _) = start(&disks[&1].process(), small(1)).await.unwrap();
+        ready(&raft).await;
+        for number in 0..300 {
+            raft.propose(vec![number]).await.unwrap();
+        }
+        raft.compact_now().await.unwrap();
+        raft.shutdown().await;
+        disks[&1].crash(Crash::Kill);
+
+        let voters: BTreeMap<u64, String> = (1..=3).map(|node| (node, format!("node-{node}"))).collect();
+        let mut seen = Vec::new();
+        for node in 1..=3 {
+            let wire = Wire { from: node, wires: wires.clone() };
+            let options = RaftOptions {
+                segment_bytes: 4096,
+                first_start: FirstStart::Join,
+                ..RaftOptions::among(node, voters.clone(), Arc::new(wire))
+            };
+            let (raft, one) = start(&disks[&node].process(), options).await.unwrap();
+            wires.lock().nodes.insert(node, raft);
+            seen.push(one);
+        }
+        let raft = wires.lock().nodes[&1].clone();
+        ready(&raft).await;
+        raft.set_voters(voters.clone()).await.unwrap();
+        raft.propose(vec![300]).await.unwrap();
+        until("all hold the same", || seen.iter().all(|one| one.all().len() == 301)).await;
+        assert_eq!(raft.voters(), voters);
+        drop(raft);
+        wires.lock().nodes.clear();
+        disks[&1].crash(Crash::Kill);
+        let refused = start(&disks[&1].process(), small(1)).await.expect_err("it is not alone any more");
+        assert!(refused.to_string().contains("[1, 2, 3] vote"), "{refused}");
     });
 }
 
