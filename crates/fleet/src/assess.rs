@@ -203,9 +203,7 @@ impl Fleet {
         self.roster.slot_mut(slot).replicas -= 1;
         let index = self.roster.slot(slot).node;
         if self.roster.try_node(index).is_some() && !self.holds(id, index) {
-            let node = self.roster.node_mut(index);
-            node.doomed.remove(id);
-            node.retries.remove(&id);
+            self.roster.node_mut(index).lost(id);
         }
         if self.map.entries(id).is_empty() {
             self.removed.remove(id);

@@ -331,7 +331,7 @@ impl Fleet {
             return;
         }
         let old = |handed: &Millis| now.since(*handed).0 >= IDLE_MS;
-        for (id, target, handed) in self.copies.from_node(index) {
+        for (id, target, handed) in self.copies.sent_by(index) {
             if handed.as_ref().is_some_and(old) {
                 self.give_up(now, id, target);
             }
@@ -341,7 +341,7 @@ impl Fleet {
     /// A node died or began a new life: the copies in which it has a part will not be done.
     pub(crate) fn drop_copies_of(&mut self, now: Millis, index: u32) {
         self.roster.node_mut(index).outbox.clear();
-        for (id, target) in self.copies.with_node(index) {
+        for (id, target) in self.copies.touching(index) {
             if let Some(copy) = self.copies.take(&mut self.roster, id, target) {
                 if copy.handed.is_some() {
                     let source = self.roster.node(copy.source).info.id.uuid.clone();

@@ -135,7 +135,7 @@ impl Copies {
     }
 
     /// All in which a node has a part, as (block, target).
-    pub fn with_node(&self, node: u32) -> Vec<(BlockId, u32)> {
+    pub fn touching(&self, node: u32) -> Vec<(BlockId, u32)> {
         let of_node = |copy: &&Copy| copy.source == node || copy.target == node;
         self.by_block
             .values()
@@ -144,7 +144,7 @@ impl Copies {
     }
 
     /// All of one source, as (block, target, handed out at).
-    pub fn from_node(&self, node: u32) -> Vec<(BlockId, u32, Option<Millis>)> {
+    pub fn sent_by(&self, node: u32) -> Vec<(BlockId, u32, Option<Millis>)> {
         self.by_block
             .values()
             .flatten()

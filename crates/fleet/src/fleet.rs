@@ -97,7 +97,7 @@ impl Fleet {
     pub fn follow(&mut self) {
         self.leading = false;
         for index in self.roster.indices() {
-            for (id, target) in self.copies.with_node(index) {
+            for (id, target) in self.copies.touching(index) {
                 self.copies.take(&mut self.roster, id, target);
             }
             let node = self.roster.node_mut(index);

@@ -311,16 +311,24 @@ impl Fleet {
         table: &dyn BlockTable,
     ) {
         let id = block.id;
+        let known = self.row(id, table).is_some_and(|row| row.block.stamp == block.stamp);
         for (node, storage) in at {
             let Some(index) = self.roster.index(node) else { continue };
             let named = storage.as_ref().and_then(|storage| self.roster.find_slot(index, storage));
-            let named = named.filter(|slot| self.map.get(id, *slot).is_some());
-            let slots: SmallVec<[u32; 4]> = match named {
-                Some(slot) => SmallVec::from_slice(&[slot]),
-                None => self.roster.node(index).slots.clone(),
+            let holding: SmallVec<[u32; 4]> = match named {
+                Some(slot) if self.map.get(id, slot).is_some() => SmallVec::from_slice(&[slot]),
+                _ => {
+                    let slots = self.roster.node(index).slots.iter().copied();
+                    slots.filter(|slot| self.map.get(id, *slot).is_some()).collect()
+                }
             };
-            for slot in slots {
-                self.mark_corrupt(now, block, index, slot);
+            for slot in &holding {
+                self.mark_corrupt(now, block, index, *slot);
+            }
+            if let (Some(slot), true, true) = (named, holding.is_empty(), known) {
+                // The reader was there before the node's own word of it: it will not count as good
+                // when that comes.
+                self.put_corrupt(now, block, ReplicaState::Finalized, slot);
             }
         }
         self.assess_in(now, id, table);
@@ -336,15 +344,23 @@ impl Fleet {
         if self.map.odd(id, slot).is_some_and(|odd| odd.verdict == Verdict::Corrupt) {
             return;
         }
-        let replica =
-            OddReplica { stamp: block.stamp, length: block.length, state, verdict: Verdict::Corrupt };
-        self.map.put_odd(id, slot, replica);
-        self.tell_corrupt(now, id, slot);
+        self.put_corrupt(now, block, state, slot);
         let sent: Vec<u32> =
             self.copies.of(id).iter().filter(|copy| copy.source == index).map(|copy| copy.target).collect();
         for target in sent {
             self.give_up(now, id, target);
         }
+    }
+}
+
+impl Fleet {
+    fn put_corrupt(&mut self, now: Millis, block: Block, state: ReplicaState, slot: u32) {
+        let replica =
+            OddReplica { stamp: block.stamp, length: block.length, state, verdict: Verdict::Corrupt };
+        let before = self.map.len();
+        self.map.put_odd(block.id, slot, replica);
+        self.roster.slot_mut(slot).replicas += self.map.len() - before;
+        self.tell_corrupt(now, block.id, slot);
     }
 }
 

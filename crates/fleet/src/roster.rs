@@ -128,7 +128,7 @@ pub struct Node {
     /// Where in `doomed` the next beat goes on.
     pub doom_cursor: BlockId,
     /// Deletions handed out, not confirmed yet.
-    pub deleting: VecDeque<(Millis, Vec<BlockId>)>,
+    pub deleting: VecDeque<(Millis, BlockSet)>,
     /// How often a deletion was handed out in vain.
     pub retries: BTreeMap<BlockId, u8>,
     deaths: VecDeque<Millis>,
@@ -220,9 +220,16 @@ impl Node {
         self.retries.clear();
     }
 
+    /// It has nothing of this block any more.
+    pub fn lost(&mut self, id: BlockId) {
+        self.doomed.remove(id);
+        self.retries.remove(&id);
+        let _ = self.deleting.iter_mut().any(|(_, blocks)| blocks.remove(id));
+    }
+
     /// Replicas that wait for deletion.
     pub fn pending_deletions(&self) -> u64 {
-        self.doomed.len() + self.deleting.iter().map(|(_, blocks)| blocks.len() as u64).sum::<u64>()
+        self.doomed.len() + self.deleting.iter().map(|(_, blocks)| blocks.len()).sum::<u64>()
     }
 
     /// Whether `name` is its ip or host name.

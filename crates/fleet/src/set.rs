@@ -151,6 +151,16 @@ impl BlockSet {
     }
 }
 
+impl FromIterator<BlockId> for BlockSet {
+    fn from_iter<I: IntoIterator<Item = BlockId>>(blocks: I) -> BlockSet {
+        let mut set = BlockSet::default();
+        for id in blocks {
+            set.insert(id);
+        }
+        set
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

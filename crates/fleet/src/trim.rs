@@ -229,7 +229,7 @@ impl Fleet {
             {
                 let node = self.roster.node_mut(index);
                 let (_, blocks) = node.deleting.pop_front().expect("just seen");
-                for id in blocks {
+                for id in blocks.iter_from(BlockId(0)) {
                     self.delete_again(id, index);
                 }
             }

@@ -1,0 +1,7 @@
+//! The fleet among pretended DataNodes.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod oracle;
+mod scenario;
+mod week;
+mod world;
