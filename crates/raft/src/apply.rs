@@ -67,7 +67,8 @@ impl Progress {
 }
 
 struct Held<M: Machine> {
-    machine: M,
+    /// Gone after the node was shut down.
+    machine: Option<M>,
     applied: Option<Position>,
     members: Members,
     /// What a restart would find.
@@ -90,7 +91,8 @@ impl<M: Machine> Core<M> {
         let members = decode_members(membership.as_deref())?;
         let synced = meta(applied, &members);
         progress.advance(applied);
-        let held = Held { machine, applied, members, synced, bytes_since: 0, commands_since: 0 };
+        let held =
+            Held { machine: Some(machine), applied, members, synced, bytes_since: 0, commands_since: 0 };
         let pool = disk.pool("raft-apply", 1);
         Ok(Core { held: Mutex::new(held), pool, disk, folder, sync_every, progress })
     }
@@ -111,9 +113,14 @@ impl<M: Machine> Core<M> {
         io::Error::other(error.to_string())
     }
 
-    /// Syncs the machine, whatever is due.
-    pub(crate) async fn sync(self: &Arc<Self>) -> io::Result<()> {
-        self.run(|_, held| held.sync().map(drop)).await
+    /// Syncs the machine, if it is to be, and drops it.
+    pub(crate) async fn close(self: &Arc<Self>, sync: bool) -> io::Result<()> {
+        self.run(move |_, held| {
+            let synced = if sync && held.machine.is_some() { held.sync().map(drop) } else { Ok(()) };
+            held.machine = None;
+            synced
+        })
+        .await
     }
 
     /// Writes what the machine is now to a new file; answers what is in it.
@@ -126,9 +133,10 @@ impl<M: Machine> Core<M> {
         let (meta, view) = self
             .run(move |core, held| {
                 let meta = meta(held.applied, &held.members);
-                let view = held.machine.view();
+                let machine = held.machine()?;
+                let view = machine.view();
                 if view.is_none() {
-                    core.write_file(&to, |out| held.machine.write_snapshot(out))?;
+                    core.write_file(&to, |out| machine.write_snapshot(out))?;
                 }
                 Ok((meta, view))
             })
@@ -159,6 +167,10 @@ fn meta(applied: Option<Position>, members: &Members) -> SnapshotMeta {
 }
 
 impl<M: Machine> Held<M> {
+    fn machine(&mut self) -> Result<&mut M, MachineError> {
+        self.machine.as_mut().ok_or_else(|| MachineError("it was shut down".to_owned()))
+    }
+
     fn apply(&mut self, entries: Vec<(EntryOf<M>, Waiting<M>)>, core: &Core<M>) -> Result<(), MachineError> {
         let mut committed = Vec::with_capacity(entries.len());
         let mut waiting = Vec::with_capacity(entries.len());
@@ -183,7 +195,7 @@ impl<M: Machine> Held<M> {
             waiting.push(responder);
         }
         let Some(last) = committed.last().map(|entry| entry.position) else { return Ok(()) };
-        let outcomes = self.machine.apply(committed)?;
+        let outcomes = self.machine()?.apply(committed)?;
         assert_eq!(outcomes.len(), waiting.len(), "one result per entry");
         self.applied = Some(last);
         core.progress.advance(self.applied);
@@ -199,7 +211,7 @@ impl<M: Machine> Held<M> {
     }
 
     fn sync(&mut self) -> Result<SnapshotMeta, MachineError> {
-        let upto = self.machine.sync()?;
+        let upto = self.machine()?.sync()?;
         (self.bytes_since, self.commands_since) = (0, 0);
         let known = self.members.log_id().is_none_or(|id| Some(position(&id)) <= upto);
         let members = if known { &self.members } else { &self.synced.last_membership };
@@ -262,7 +274,7 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Applier<M> {
             .run(move |core, held| {
                 let file = core.disk.open(&path, Open::Read)?;
                 let mut from = BufReader::with_capacity(SNAPSHOT_BUFFER, Cursor { file, at: 0 });
-                held.machine.restore(&mut from, at, Some(encode_members(&members)))?;
+                held.machine()?.restore(&mut from, at, Some(encode_members(&members)))?;
                 held.applied = Some(at);
                 held.synced = self::meta(Some(at), &members);
                 held.members = members;

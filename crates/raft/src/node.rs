@@ -48,7 +48,6 @@ struct Inner<M: Machine> {
     readers: mpsc::Sender<Reader>,
     stopped: watch::Sender<Option<String>>,
     syncing: tokio::task::AbortHandle,
-    _lock: Lock,
 }
 
 impl<M: Machine> Drop for Inner<M> {
@@ -91,6 +90,7 @@ impl<M: Machine> Raft<M> {
             node: options.node,
             segment_bytes: options.segment_bytes,
             cache_bytes: options.cache_bytes,
+            lock,
         };
         let log = Log::<M>::open(disk.clone(), folder.clone(), log_options, stopped.clone()).await?;
         let sync_every = (options.sync_every_bytes, options.sync_every_commands);
@@ -115,8 +115,7 @@ impl<M: Machine> Raft<M> {
         let (readers, queue) = mpsc::channel(READERS_MAX);
         tokio::spawn(serve_readers(open.clone(), queue));
         let receiver = Receiver::new(disk, folder);
-        let inner =
-            Inner { open, core, log, receiver, alone, leadership, readers, stopped, syncing, _lock: lock };
+        let inner = Inner { open, core, log, receiver, alone, leadership, readers, stopped, syncing };
         Ok(Raft { inner: Arc::new(inner) })
     }
 
@@ -273,19 +272,16 @@ impl<M: Machine> Raft<M> {
         self.inner.stopped.subscribe()
     }
 
-    /// Stops taking part, syncs the machine and closes the log. What was proposed and not answered may
-    /// or may not have happened.
+    /// Stops taking part, syncs the machine, drops it and closes the log: afterwards both may be opened
+    /// again. What was proposed and not answered may or may not have happened.
     pub async fn shutdown(&self) {
         let failed = self.inner.stopped.borrow().is_some();
         stop(&self.inner.stopped, "shut down");
         if let Err(error) = self.inner.open.shutdown().await {
             tracing::error!("consensus did not end as it should: {error}");
         }
-        if failed {
-            return;
-        }
         // Its failure was logged and told where it happened.
-        let _ = self.inner.core.sync().await;
+        let _ = self.inner.core.close(!failed).await;
         self.inner.log.close().await;
     }
 }

@@ -11,13 +11,13 @@ mod segment_tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use mobula_disk::{DiskRef, Pool};
+use mobula_disk::{DiskRef, Lock, Pool};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, RaftLogReader};
 use parking_lot::Mutex;
@@ -95,6 +95,8 @@ pub(crate) struct LogOptions {
     pub(crate) node: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) cache_bytes: u64,
+    /// Held as long as anything may be written.
+    pub(crate) lock: Lock,
 }
 
 impl<M: Machine> Log<M> {
@@ -148,7 +150,7 @@ impl<M: Machine> Log<M> {
             cache_bytes: options.cache_bytes as usize,
             stopped,
         });
-        let writer = Writer { segments: opened.segments, disk, folder, node };
+        let writer = Writer { segments: opened.segments, disk, folder, node, _lock: options.lock };
         tokio::spawn(write_loop(Arc::downgrade(&shared), shared.wake.clone(), writer, writers));
         Ok(Log { shared })
     }
@@ -359,16 +361,19 @@ async fn write_loop<M: Machine>(shared: Weak<Shared<M>>, wake: Arc<Notify>, mut 
             continue;
         }
         let owner = shared.clone();
-        let (back, goes_on) = pool
+        let (back, flow) = pool
             .run(move || {
-                let goes_on = writer.work(ops, &Owner(owner));
-                (writer, goes_on)
+                let flow = writer.work(ops, &Owner(owner));
+                (writer, flow)
             })
             .await;
-        writer = back;
-        if !goes_on {
+        if let ControlFlow::Break(closed) = flow {
+            // With the writer goes the lock: whoever hears of the end may open the log again.
+            drop(back);
+            closed.into_iter().for_each(|done| done(Ok(())));
             return;
         }
+        writer = back;
     }
 }
 
@@ -389,17 +394,17 @@ impl<M: Machine> Owner<M> {
         state.slots.get(at as usize)?.place.clone()
     }
 
-    fn failed(&self, why: &str) {
-        tracing::error!("the log failed, which is final: {why}");
-        let Some(shared) = self.0.upgrade() else { return };
-        let waiting = {
-            let mut state = shared.state.lock();
-            state.failed = Some(why.to_owned());
-            std::mem::take(&mut state.queue)
-        };
-        stop(&shared.stopped, why);
-        for op in waiting {
-            (op.done)(Err(io::Error::other(why.to_owned())));
+    /// From now on the log refuses everything; hands back what it had taken already.
+    fn refuse(&self, why: &str) -> Vec<Op> {
+        let Some(shared) = self.0.upgrade() else { return Vec::new() };
+        let mut state = shared.state.lock();
+        state.failed = Some(why.to_owned());
+        std::mem::take(&mut state.queue)
+    }
+
+    fn stop(&self, why: &str) {
+        if let Some(shared) = self.0.upgrade() {
+            stop(&shared.stopped, why);
         }
     }
 }
@@ -419,16 +424,16 @@ struct Writer {
     disk: DiskRef,
     folder: PathBuf,
     node: u64,
+    _lock: Lock,
 }
 
 impl Writer {
-    /// Does all of `ops`, appends next to each other at once; answers whether more may come. After a
-    /// failure the rest is refused, and everything after it.
-    fn work<M: Machine>(&mut self, ops: Vec<Op>, owner: &Owner<M>) -> bool {
+    /// Does all of `ops`, appends next to each other at once; breaks off after a failure, when the
+    /// rest is refused, and everything after it; or when it was closed, with whom to tell.
+    fn work<M: Machine>(&mut self, ops: Vec<Op>, owner: &Owner<M>) -> ControlFlow<Option<Done>> {
         let mut ops = ops.into_iter().peekable();
         while let Some(Op { work, done }) = ops.next() {
             let mut dones = vec![done];
-            let mut closes = false;
             let result = match work {
                 Work::Append(mut records) => {
                     while let Some(next) = ops.next_if(|op| matches!(op.work, Work::Append(_))) {
@@ -442,23 +447,32 @@ impl Writer {
                 Work::Truncate(keep) => self.segments.truncate(keep, owner.place(keep)),
                 Work::Purge(upto) => self.segments.purge(upto),
                 Work::Close => {
-                    closes = true;
-                    Ok(())
+                    owner
+                        .refuse("the log is closed")
+                        .into_iter()
+                        .chain(ops)
+                        .for_each(|op| op.refuse("the log is closed"));
+                    return ControlFlow::Break(dones.pop());
                 }
             };
             if let Err(error) = &result {
                 let why = error.to_string();
-                owner.failed(&why);
-                dones.extend(ops.map(|op| op.done));
+                tracing::error!("the log failed, which is final: {why}");
+                let waiting = owner.refuse(&why);
+                owner.stop(&why);
                 dones.into_iter().for_each(|done| done(Err(io::Error::other(why.clone()))));
-                return false;
+                ops.chain(waiting).for_each(|op| op.refuse(&why));
+                return ControlFlow::Break(None);
             }
             dones.into_iter().for_each(|done| done(Ok(())));
-            if closes {
-                return false;
-            }
         }
-        true
+        ControlFlow::Continue(())
+    }
+}
+
+impl Op {
+    fn refuse(self, why: &str) {
+        (self.done)(Err(io::Error::other(why.to_owned())));
     }
 }
 

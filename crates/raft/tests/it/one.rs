@@ -109,12 +109,16 @@ fn a_clean_shutdown_leaves_nothing_to_replay() {
         let (raft, _) = start_ready(&disk).await;
         raft.propose(vec![1]).await.unwrap();
         raft.shutdown().await;
-        assert!(matches!(raft.propose(vec![2]).await, Err(ProposeError::Stopped { .. })));
+        assert!(matches!(raft.propose(vec![9]).await, Err(ProposeError::Stopped { .. })));
         assert_eq!(raft.stopped().borrow().as_deref(), Some("shut down"));
+        // The old handle is still there; the log and the machine are free.
+        let (again, _) = start_ready(&disk).await;
+        again.propose(vec![2]).await.unwrap();
+        again.shutdown().await;
         disk.crash(Crash::PowerLoss);
         let process = disk.process();
         let (_, seen) = Toy::open(&process, Path::new("/toy"));
-        assert_eq!(seen.all(), [1]);
+        assert_eq!(seen.all(), [1, 2]);
     });
 }
 
