@@ -1,8 +1,198 @@
-//! stub
-/// a
-#[derive(Clone, Debug, clap::Args)]
-pub struct AdminArgs {}
-/// b
-pub async fn run(_context: crate::fs::FsContext, _args: AdminArgs) -> anyhow::Result<i32> {
-    Ok(1)
+//! `mobula admin`: what whoever looks after a cluster asks and orders, over HDFS's own protocol, so
+//! that it works against Apache's NameNode as well.
+
+mod blocks;
+mod nodes;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use mobula_client::{Client, NameNodeProxy};
+use mobula_proto::hdfs;
+use serde_json::json;
+
+use crate::fs::FsContext;
+use crate::fs::size::human;
+use nodes::Node;
+
+/// Pause of `safemode wait` between looks.
+const WAIT_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is asked or ordered.
+#[derive(Clone, Debug, Args)]
+#[command(arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct AdminArgs {
+    /// The cluster, as hdfs://host:port [default: fs.defaultFS]
+    #[arg(long, global = true, value_name = "URI")]
+    fs: Option<String>,
+    #[command(subcommand)]
+    command: AdminCommand,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mobula admin report                      room, blocks and nodes of the cluster
+  mobula admin nodes --json                a JSON object for each DataNode
+  mobula admin blocks /projects            blocks that want replicas, and why
+  mobula admin safemode enter              no changes from now on";
+
+#[derive(Clone, Debug, Subcommand)]
+enum AdminCommand {
+    /// Room, blocks and DataNodes: the cluster at a glance
+    Report {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// DataNodes and how they are
+    Nodes {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Blocks that do not have all their replicas, and why. Exits with 1 if data is missing
+    Blocks {
+        /// Where to look
+        #[arg(default_value = "/")]
+        path: String,
+        /// Most blocks to list
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: usize,
+        /// Looks at every file even if the NameNode counts no such block
+        #[arg(long)]
+        all: bool,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Safe mode, in which nothing is changed: ask, enter, leave, or wait for its end
+    Safemode {
+        /// What to do
+        action: SafeMode,
+    },
+    /// Write the namespace to disk as a checkpoint; HDFS wants safe mode for it
+    SaveNamespace,
+    /// Read the lists of admitted and excluded DataNodes again
+    RefreshNodes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SafeMode {
+    Get,
+    Enter,
+    Leave,
+    Wait,
+}
+
+/// Runs one command, and gives the exit code.
+///
+/// # Errors
+/// The NameNode's exceptions, or no answer.
+pub async fn run(mut context: FsContext, args: AdminArgs) -> Result<i32> {
+    if let Some(uri) = &args.fs {
+        context.use_cluster(uri)?;
+    }
+    let client = Client::new(context.env.clone(), context.client_options.clone());
+    let namenode = client.namenode();
+    match args.command {
+        AdminCommand::Report { json } => report(namenode, &context, json).await?,
+        AdminCommand::Nodes { json } => {
+            let nodes = nodes::all(namenode, context.env.clock.now_ms()).await?;
+            print_nodes(&nodes, json);
+        }
+        AdminCommand::Blocks { path, limit, all, json } => {
+            return blocks::list(&client, &blocks::Search { path, limit, all, json }).await;
+        }
+        AdminCommand::Safemode { action } => safe_mode(namenode, action).await?,
+        AdminCommand::SaveNamespace => {
+            let saved = namenode.save_namespace(hdfs::SaveNamespaceRequestProto::default()).await?;
+            println!("{}", if saved.saved() { "Save namespace successful" } else { "No save was needed" });
+        }
+        AdminCommand::RefreshNodes => {
+            namenode.refresh_nodes(hdfs::RefreshNodesRequestProto {}).await?;
+            println!("Refresh nodes successful");
+        }
+    }
+    Ok(0)
+}
+
+async fn safe_mode(namenode: &NameNodeProxy, action: SafeMode) -> Result<()> {
+    use hdfs::SafeModeActionProto as Action;
+    let ask = async |action: Action| -> Result<bool> {
+        let request = hdfs::SetSafeModeRequestProto { action: action as i32, checked: Some(false) };
+        Ok(namenode.set_safe_mode(request).await?.result)
+    };
+    let mut on = match action {
+        SafeMode::Get | SafeMode::Wait => ask(Action::SafemodeGet).await?,
+        SafeMode::Enter => ask(Action::SafemodeEnter).await?,
+        SafeMode::Leave => ask(Action::SafemodeLeave).await?,
+    };
+    while on && action == SafeMode::Wait {
+        tokio::time::sleep(WAIT_PAUSE).await;
+        on = ask(Action::SafemodeGet).await?;
+    }
+    println!("Safe mode is {}", if on { "ON" } else { "OFF" });
+    Ok(())
+}
+
+async fn report(namenode: &NameNodeProxy, context: &FsContext, as_json: bool) -> Result<()> {
+    let stats = namenode.get_fs_stats(hdfs::GetFsStatusRequestProto {}).await?;
+    let get = hdfs::SetSafeModeRequestProto {
+        action: hdfs::SafeModeActionProto::SafemodeGet as i32,
+        checked: Some(false),
+    };
+    let safe_mode = namenode.set_safe_mode(get).await?.result;
+    let nodes = nodes::all(namenode, context.env.clock.now_ms()).await;
+    let nodes = nodes.context("the list of DataNodes is for the superuser")?;
+    let live = nodes.iter().filter(|node| node.live).count();
+    if as_json {
+        let value = json!({
+            "filesystem": context.default_fs,
+            "safe_mode": safe_mode,
+            "capacity": stats.capacity,
+            "used": stats.used,
+            "remaining": stats.remaining,
+            "under_replicated_blocks": stats.under_replicated,
+            "corrupt_blocks": stats.corrupt_blocks,
+            "missing_blocks": stats.missing_blocks,
+            "missing_blocks_of_one_replica": stats.missing_repl_one_blocks(),
+            "pending_deletion_blocks": stats.pending_deletion_blocks(),
+            "live_nodes": live,
+            "dead_nodes": nodes.len() - live,
+            "nodes": nodes.iter().map(Node::as_json).collect::<Vec<_>>(),
+        });
+        println!("{value:#}");
+        return Ok(());
+    }
+    if safe_mode {
+        println!("Safe mode is ON");
+    }
+    let share = |part: u64, whole: u64| match whole {
+        0 => "-".to_string(),
+        whole => format!("{:.2}%", part as f64 * 100.0 / whole as f64),
+    };
+    let size = |bytes: u64| format!("{bytes} ({})", human(bytes as i64));
+    println!("Configured Capacity: {}", size(stats.capacity));
+    println!("DFS Used: {}", size(stats.used));
+    println!("DFS Used%: {}", share(stats.used, stats.capacity));
+    println!("DFS Remaining: {}", size(stats.remaining));
+    println!("Under replicated blocks: {}", stats.under_replicated);
+    println!("Blocks with corrupt replicas: {}", stats.corrupt_blocks);
+    println!("Missing blocks: {}", stats.missing_blocks);
+    println!("Missing blocks (with replication factor 1): {}", stats.missing_repl_one_blocks());
+    println!("Pending deletion blocks: {}", stats.pending_deletion_blocks());
+    println!("Live datanodes ({live}), dead datanodes ({}):", nodes.len() - live);
+    print_nodes(&nodes, false);
+    Ok(())
+}
+
+fn print_nodes(nodes: &[Node], as_json: bool) {
+    if as_json {
+        for node in nodes {
+            println!("{}", node.as_json());
+        }
+    } else {
+        println!("{}", nodes::table(nodes));
+    }
 }

@@ -48,8 +48,8 @@ pub async fn append_to_file(shell: &mut Shell, mut args: Vec<String>) -> Outcome
     };
     hdfs.namenode().append(request).await?;
     // It is open now under our name; a client that cannot write to it must not leave it so.
-    let request = hdfs::CompleteRequestProto { src: target.path.clone(), client_name, ..Default::default() };
-    hdfs.namenode().complete(request).await?;
+    let request = hdfs::RecoverLeaseRequestProto { src: target.path.clone(), client_name };
+    hdfs.namenode().recover_lease(request).await?;
     Err(not_ours("appending to a file"))
 }
 

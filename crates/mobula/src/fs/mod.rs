@@ -7,7 +7,7 @@
 mod address;
 mod check;
 mod copy;
-mod date;
+pub mod date;
 mod directory;
 mod failure;
 mod filesystem;
@@ -47,7 +47,7 @@ use mobula_client::ClientOptions;
 use mobula_net::Env;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{self, Settings, units};
+use crate::config::{Settings, units};
 use failure::{Failure, Kind, Outcome};
 use shell::{Shell, Unfinished};
 
@@ -71,6 +71,16 @@ pub struct FsContext {
     pub settings: BTreeMap<String, String>,
     /// Network, clock and entropy.
     pub env: Env,
+}
+
+impl FsContext {
+    /// Turns to another cluster, as `-fs URI` does.
+    ///
+    /// # Errors
+    /// Text that is no `hdfs://host:port`.
+    pub fn use_cluster(&mut self, uri: &str) -> anyhow::Result<()> {
+        apply_setting(self, "fs.defaultFS", uri).map_err(|failure| anyhow::anyhow!("{failure}"))
+    }
 }
 
 /// Runs one verb with its arguments, generic options (`-D`, `-fs`, `-conf`) before it, and gives the
@@ -323,11 +333,6 @@ fn apply_setting(context: &mut FsContext, key: &str, value: &str) -> Outcome<()>
         _ => {}
     }
     Ok(())
-}
-
-/// The user that clients act for, by the environment.
-pub fn user_name() -> String {
-    config::user_name()
 }
 
 #[cfg(test)]
