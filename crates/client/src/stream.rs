@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use mobula_proto::hdfs;
 use mobula_wire::checksum::{Checksum, ChecksumKind, Mismatch};
 use mobula_wire::datatransfer::Op;
@@ -25,6 +25,8 @@ use crate::link::{Link, address_of, broken, within};
 const BUFFER_BYTES: usize = 1 << 20;
 /// Buffers that go round. A caller that keeps more pieces than they hold makes new ones necessary.
 const BUFFERS_MAX: usize = 4;
+/// A read takes at most so much of the packets after the one that it is for.
+const READ_BEYOND_BYTES: usize = 64 << 10;
 /// With less room left than this, the next buffer is taken.
 const ROOM_BYTES_MIN: usize = 64 << 10;
 
@@ -187,7 +189,10 @@ impl ReplicaStream {
                 None => 0,
             };
             self.buffers.make_room(need);
-            let read = within(stall, self.link.stream.read_buf(&mut self.buffers.current)).await?;
+            // Not far beyond this packet: what lies there is copied when the next buffer is taken.
+            let limit = need.saturating_sub(self.buffers.current.len()).saturating_add(READ_BEYOND_BYTES);
+            let mut room = (&mut self.buffers.current).limit(limit);
+            let read = within(stall, self.link.stream.read_buf(&mut room)).await?;
             if read == 0 {
                 let text = "the DataNode hung up in the middle of a read";
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text).into());
@@ -253,6 +258,10 @@ impl Buffers {
             return;
         }
         let size = BUFFER_BYTES.max(have * 2);
+        // Nobody holds what was read before: the same pages again, while they are in the cache.
+        if self.current.try_reclaim(size - have) {
+            return;
+        }
         let mut next = self.recycled(size).unwrap_or_else(|| BytesMut::with_capacity(size));
         next.extend_from_slice(&self.current);
         self.current.clear();
@@ -261,11 +270,13 @@ impl Buffers {
     }
 
     fn recycled(&mut self, size: usize) -> Option<BytesMut> {
-        if self.before.len() < BUFFERS_MAX {
-            return None;
+        if self.before.front_mut()?.try_reclaim(size) {
+            return self.before.pop_front();
         }
-        let mut oldest = self.before.pop_front()?;
-        oldest.try_reclaim(size).then_some(oldest)
+        if self.before.len() >= BUFFERS_MAX {
+            self.before.pop_front();
+        }
+        None
     }
 }
 

@@ -488,7 +488,10 @@ impl FakeNode {
         let data = packet.slice(prefix.length + sums.len()..);
         let checksum = Checksum::default_crc32c();
         let start = prefix.header.offset_in_block;
-        assert!(data.is_empty() || start.is_multiple_of(512), "our writer begins at a chunk's start, not {start}");
+        assert!(
+            data.is_empty() || start.is_multiple_of(512),
+            "our writer begins at a chunk's start, not {start}"
+        );
         checksum.verify(&data, &sums).expect("the client's sums are right");
         let replica = state.replicas.get_mut(&id).unwrap();
         assert!(start <= replica.data.len() as u64, "no gap: {start} after {}", replica.data.len());

@@ -1,5 +1,8 @@
 //! Many connections that do nothing: what they cost the NameNode, and what others feel of them.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use clap::Args;
 use mobula_client::namenode::CLIENT_PROTOCOL;
@@ -25,6 +28,8 @@ pub struct ConnectionsArgs {
     at_once: usize,
 }
 
+/// Idle connections are kept for as long as any measurement takes.
+const IDLE_LIMIT: Duration = Duration::from_secs(3600);
 /// Descriptors beside those of the connections.
 const FILES_SPARE: u64 = 100;
 
@@ -39,8 +44,11 @@ pub(super) async fn run(target: &Target, args: &ConnectionsArgs) -> Result<Vec<R
     };
     let busy = RpcClient::new(&target.env, options.clone());
     let before = stat_one_by_one(target, args, "stat, alone", &busy).await?;
-    let idle: std::sync::Arc<Vec<RpcClient>> =
-        std::sync::Arc::new((0..args.count).map(|_| RpcClient::new(&target.env, options.clone())).collect());
+    let idle: Arc<Vec<RpcClient>> = Arc::new(
+        (0..args.count)
+            .map(|_| RpcClient::with_idle_limit(&target.env, options.clone(), IDLE_LIMIT))
+            .collect(),
+    );
     let each = idle.clone();
     let connect = move |index: usize| {
         let idle = each.clone();

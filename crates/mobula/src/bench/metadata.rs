@@ -73,8 +73,12 @@ async fn phases(target: &Target, args: &MetadataArgs, calls: &Calls) -> Result<V
     calls.prepare_directories("files", args.ops, args.in_flight).await?;
     for kind in KINDS.iter().copied().filter(|kind| *kind != "mix") {
         // Those before "rename" work on the files that create makes, so create always runs.
-        let needed = kind == "create" && KINDS[1..7].iter().any(|kind| wanted(kind));
-        if !wanted(kind) && !needed && !(kind == "rename" && wanted("delete")) {
+        let needed = match kind {
+            "create" => KINDS[1..7].iter().any(|kind| wanted(kind)),
+            "rename" => wanted("delete"),
+            _ => false,
+        };
+        if !needed && !wanted(kind) {
             continue;
         }
         let each = calls.clone();
