@@ -235,5 +235,6 @@ mod pool;
 mod real;
 
 pub use durable::{create_folder_durably, read_file, write_file_durably};
+pub use fake::{Crash, CrashDisk};
 pub use pool::Pool;
 pub use real::RealDisk;
