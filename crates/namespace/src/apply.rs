@@ -18,7 +18,7 @@ use crate::outcome::{Applied, BlockEffect, BlockState, FileKind, FileStatus, Out
 use crate::record::{BlockRow, Body, Directory, Inode, Place};
 use crate::resolve::{self, Aim, Walk};
 use crate::state::State;
-use crate::table::{ROOT_PARENT, Read, TableError, WriteTables, entry_key, file_block_key};
+use crate::table::{ROOT_PARENT, Read, TableError, WriteTables, file_block_key};
 
 /// An operation's answer.
 pub(crate) type Answer = Result<Outcome, NamespaceError>;
@@ -173,16 +173,11 @@ impl Apply<'_, '_> {
     }
 
     pub(crate) fn put_entry(&mut self, parent: InodeId, name: &str, inode: &Inode) -> Result<(), TableError> {
-        self.scratch.clear();
-        inode.encode(&mut self.scratch);
-        let key = entry_key(parent, name.as_bytes());
-        self.tables.entries.insert(key.as_slice(), self.scratch.as_slice())?;
-        Ok(())
+        self.tables.put_entry(parent, name.as_bytes(), inode, &mut self.scratch)
     }
 
     pub(crate) fn remove_entry(&mut self, parent: InodeId, name: &[u8]) -> Result<(), TableError> {
-        self.tables.entries.remove(entry_key(parent, name).as_slice())?;
-        Ok(())
+        self.tables.remove_entry(parent, name)
     }
 
     /// Writes back the node at `index` of a walk.

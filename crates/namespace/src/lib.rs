@@ -8,6 +8,7 @@ mod apply;
 mod attribute;
 mod block;
 pub mod command;
+mod directories;
 pub mod error;
 pub mod lease;
 mod names;

@@ -7,6 +7,7 @@ use redb::{Database, Durability, ReadableTable};
 
 use crate::apply::{Apply, Holders, count_holders};
 use crate::command::Batch;
+use crate::directories::{Directories, Memo};
 use crate::names::{NameNumbers, Names};
 use crate::outcome::Applied;
 use crate::snapshot;
@@ -43,6 +44,9 @@ pub struct Namespace {
     numbers: NameNumbers,
     holders: Holders,
     view: View,
+    directories: Directories,
+    memo: Arc<Memo>,
+    version: u64,
     /// A transaction failed halfway: what is in memory tells another story than the tables.
     failed: Option<TableError>,
 }
@@ -64,8 +68,11 @@ impl Namespace {
             (State::read(&tables.meta)?, count_holders(&tables.open)?)
         };
         transaction.commit()?;
-        let view = View::publish(&database, &state, &names)?;
-        Ok(Namespace { database, state, names, numbers, holders, view, failed: None })
+        let memo = Arc::new(Memo::default());
+        let view = View::publish(&database, &state, &names, &memo, 0)?;
+        let directories = Directories::default();
+        let (version, failed) = (0, None);
+        Ok(Namespace { database, state, names, numbers, holders, view, directories, memo, version, failed })
     }
 
     /// Position of the last applied entry; none for a new namespace.
@@ -105,8 +112,10 @@ impl Namespace {
         transaction.set_durability(Durability::None)?;
         let mut answers = Vec::with_capacity(entries.len());
         {
+            let mut tables = WriteTables::open(&transaction, self.names.clone())?;
+            tables.directories = std::mem::take(&mut self.directories).into();
             let mut apply = Apply {
-                tables: WriteTables::open(&transaction, self.names.clone())?,
+                tables,
                 state: &mut self.state,
                 numbers: &mut self.numbers,
                 holders: &mut self.holders,
@@ -117,9 +126,13 @@ impl Namespace {
                 answers.push(apply.entry(*position, entry)?);
             }
             apply.state.write(&mut apply.tables)?;
+            apply.tables.flush()?;
+            self.directories = apply.tables.directories.take();
         }
         transaction.commit()?;
-        self.view = View::publish(&self.database, &self.state, &self.names)?;
+        self.version += 1;
+        self.memo.publish(self.version, &self.directories.trim());
+        self.publish()?;
         Ok(answers)
     }
 
@@ -145,8 +158,13 @@ impl Namespace {
             return Err(error);
         }
         // The old view would pin pages that this commit freed.
-        self.view = View::publish(&self.database, &self.state, &self.names)?;
+        self.publish()?;
         Ok(self.state.applied)
+    }
+
+    fn publish(&mut self) -> Result<(), TableError> {
+        self.view = View::publish(&self.database, &self.state, &self.names, &self.memo, self.version)?;
+        Ok(())
     }
 
     /// What was last applied, for readers. Cheap.
@@ -189,10 +207,11 @@ impl Namespace {
             }
         };
         transaction.commit()?;
-        self.view = View::publish(&self.database, &state, &names)?;
         (self.state, self.names, self.numbers, self.holders) = (state, names, numbers, holders);
+        (self.directories, self.memo) = (Directories::default(), Arc::default());
         self.failed = None;
-        Ok(())
+        self.version = 0; // The memo is a new one, and counts from 0.
+        self.publish()
     }
 
     /// A hash over the logical content of all tables: equal states hash equal, however they came about.

@@ -147,7 +147,7 @@ pub struct FileBlocks {
 pub struct Listing {
     /// Names in unsigned byte order.
     pub entries: Vec<FileStatus>,
-    /// How many are left behind the last of `entries`.
+    /// How many come after the last of `entries`: 0 if none, exact on the first page, else an upper bound.
     pub remaining: u64,
 }
 

@@ -27,6 +27,7 @@ impl Apply<'_, '_> {
 
     /// Removes up to `inodes` inodes of trees that were cut off.
     pub(crate) fn reap(&mut self, inodes: u32) -> Result<(), TableError> {
+        self.tables.flush()?; // Children are listed below.
         let mut left = inodes.min(REAP_INODES_MAX) as usize;
         while left > 0 {
             let Some(directory) = self.tables.reap.first()?.map(|(id, _)| InodeId(id.value())) else { break };

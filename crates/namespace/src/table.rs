@@ -1,11 +1,15 @@
 //! The tables: their names, keys and errors, and reading them alike in a view and inside `apply`.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
 
 use mobula_types::{BlockId, InodeId};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use smallvec::SmallVec;
 
+use crate::directories::{Directories, Memo};
 use crate::names::Names;
 use crate::outcome::BlockRecord;
 use crate::record::{BlockRow, Inode, Place};
@@ -84,6 +88,12 @@ pub(crate) fn entry_key(parent: InodeId, name: &[u8]) -> Key {
     key
 }
 
+/// The way back from [`entry_key`].
+pub(crate) fn split_key(key: &[u8]) -> (InodeId, &[u8]) {
+    let (parent, name) = key.split_at(8);
+    (InodeId(u64::from_be_bytes(parent.try_into().expect("8 bytes"))), name)
+}
+
 pub(crate) fn file_block_key(file: InodeId, index: u32) -> [u8; 12] {
     let mut key = [0; 12];
     key[..8].copy_from_slice(&file.0.to_be_bytes());
@@ -102,17 +112,34 @@ pub(crate) trait Read {
     fn file_blocks(&self) -> &Self::Bytes;
     fn names(&self) -> &Names;
 
+    /// A directory that is remembered under that key.
+    fn known(&self, key: &[u8]) -> Option<Inode>;
+    /// Remembers a directory that the tables hold.
+    fn learn(&self, key: &Key, inode: &Inode);
+    /// Where a directory hangs, if that is remembered.
+    fn known_place(&self, inode: InodeId) -> Option<Place>;
+    /// The tables hold all that is known.
+    fn is_settled(&self) -> bool;
+
     /// The inode under that name.
     fn entry(&self, parent: InodeId, name: &[u8]) -> Result<Option<Inode>, TableError> {
         let key = entry_key(parent, name);
-        match self.entries().get(key.as_slice())? {
-            Some(value) => Inode::decode(value.value()).map(Some),
-            None => Ok(None),
+        if let Some(known) = self.known(&key) {
+            return Ok(Some(known));
         }
+        let Some(value) = self.entries().get(key.as_slice())? else { return Ok(None) };
+        let inode = Inode::decode(value.value())?;
+        if inode.is_directory() {
+            self.learn(&key, &inode);
+        }
+        Ok(Some(inode))
     }
 
     /// Where an inode hangs.
     fn place(&self, inode: InodeId) -> Result<Option<Place>, TableError> {
+        if let Some(place) = self.known_place(inode) {
+            return Ok(Some(place));
+        }
         match self.inodes().get(inode.0)? {
             Some(value) => Place::decode(value.value()).map(Some),
             None => Ok(None),
@@ -149,6 +176,21 @@ pub(crate) trait Read {
         Ok(BlockId(u64::from_be_bytes(bytes)))
     }
 
+    /// The rows of a directory's children whose names come after `after` (all, if none).
+    fn child_rows(
+        &self,
+        parent: InodeId,
+        after: Option<&[u8]>,
+    ) -> Result<redb::Range<'_, &'static [u8], &'static [u8]>, TableError> {
+        let start = entry_key(parent, after.unwrap_or_default());
+        let end = entry_key(InodeId(parent.0 + 1), &[]);
+        let lower = match after {
+            Some(_) => Bound::Excluded(start.as_slice()),
+            None => Bound::Included(start.as_slice()),
+        };
+        Ok(self.entries().range::<&[u8]>((lower, Bound::Excluded(end.as_slice())))?)
+    }
+
     /// Calls `visit` with the children of a directory whose names come after `after` (all, if none),
     /// in order, until it says to stop.
     fn children(
@@ -160,14 +202,8 @@ pub(crate) trait Read {
     where
         Self: Sized,
     {
-        let start = entry_key(parent, after.unwrap_or_default());
-        let end = entry_key(InodeId(parent.0 + 1), &[]);
-        let lower = match after {
-            Some(_) => std::ops::Bound::Excluded(start.as_slice()),
-            None => std::ops::Bound::Included(start.as_slice()),
-        };
-        let range = self.entries().range::<&[u8]>((lower, std::ops::Bound::Excluded(end.as_slice())))?;
-        for row in range {
+        assert!(self.is_settled(), "what the tables do not hold yet would not show");
+        for row in self.child_rows(parent, after)? {
             let (key, value) = row?;
             if visit(&key.value()[8..], Inode::decode(value.value())?)? == Go::Stop {
                 break;
@@ -195,7 +231,10 @@ pub(crate) struct ReadTables {
     pub(crate) blocks: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) file_blocks: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(crate) open: ReadOnlyTable<u64, &'static [u8]>,
-    pub(crate) names: std::sync::Arc<Names>,
+    pub(crate) names: Arc<Names>,
+    pub(crate) memo: Arc<Memo>,
+    /// Counts published views.
+    pub(crate) version: u64,
     /// For what is rare: snapshots and hashes.
     pub(crate) transaction: ReadTransaction,
 }
@@ -203,7 +242,9 @@ pub(crate) struct ReadTables {
 impl ReadTables {
     pub(crate) fn open(
         transaction: ReadTransaction,
-        names: std::sync::Arc<Names>,
+        names: Arc<Names>,
+        memo: Arc<Memo>,
+        version: u64,
     ) -> Result<ReadTables, TableError> {
         Ok(ReadTables {
             entries: transaction.open_table(ENTRIES)?,
@@ -212,6 +253,8 @@ impl ReadTables {
             file_blocks: transaction.open_table(FILE_BLOCKS)?,
             open: transaction.open_table(OPEN)?,
             names,
+            memo,
+            version,
             transaction,
         })
     }
@@ -229,13 +272,14 @@ pub(crate) struct WriteTables<'t> {
     pub(crate) retry: Table<'t, &'static [u8], &'static [u8]>,
     pub(crate) retry_rows: Table<'t, u64, &'static [u8]>,
     pub(crate) meta: Table<'t, &'static [u8], &'static [u8]>,
-    pub(crate) names: std::sync::Arc<Names>,
+    pub(crate) names: Arc<Names>,
+    pub(crate) directories: RefCell<Directories>,
 }
 
 impl<'t> WriteTables<'t> {
     pub(crate) fn open(
         transaction: &'t WriteTransaction,
-        names: std::sync::Arc<Names>,
+        names: Arc<Names>,
     ) -> Result<WriteTables<'t>, TableError> {
         Ok(WriteTables {
             entries: transaction.open_table(ENTRIES)?,
@@ -249,33 +293,101 @@ impl<'t> WriteTables<'t> {
             retry_rows: transaction.open_table(RETRY_ROWS)?,
             meta: transaction.open_table(META)?,
             names,
+            directories: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn put_entry(
+        &mut self,
+        parent: InodeId,
+        name: &[u8],
+        inode: &Inode,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), TableError> {
+        if inode.is_directory() {
+            self.directories.get_mut().change(parent, name, inode);
+            return Ok(());
+        }
+        scratch.clear();
+        inode.encode(scratch);
+        self.entries.insert(entry_key(parent, name).as_slice(), scratch.as_slice())?;
+        Ok(())
+    }
+
+    pub(crate) fn remove_entry(&mut self, parent: InodeId, name: &[u8]) -> Result<(), TableError> {
+        let key = entry_key(parent, name);
+        self.directories.get_mut().forget(&key);
+        self.entries.remove(key.as_slice())?;
+        Ok(())
+    }
+
+    /// Writes the directories that changed: before the commit, and before children are listed.
+    pub(crate) fn flush(&mut self) -> Result<(), TableError> {
+        let entries = &mut self.entries;
+        let mut record = Vec::with_capacity(64);
+        self.directories.get_mut().flush(|key, inode| {
+            record.clear();
+            inode.encode(&mut record);
+            entries.insert(key, record.as_slice())?;
+            Ok(())
         })
     }
 }
 
-macro_rules! read {
-    ($target:ty, $bytes:ty, $numbers:ty $(, $life:lifetime)?) => {
-        impl$(<$life>)? Read for $target {
-            type Bytes = $bytes;
-            type Numbers = $numbers;
-
-            fn entries(&self) -> &Self::Bytes {
-                &self.entries
-            }
-            fn inodes(&self) -> &Self::Numbers {
-                &self.inodes
-            }
-            fn blocks(&self) -> &Self::Numbers {
-                &self.blocks
-            }
-            fn file_blocks(&self) -> &Self::Bytes {
-                &self.file_blocks
-            }
-            fn names(&self) -> &Names {
-                &self.names
-            }
+macro_rules! the_tables {
+    () => {
+        fn entries(&self) -> &Self::Bytes {
+            &self.entries
+        }
+        fn inodes(&self) -> &Self::Numbers {
+            &self.inodes
+        }
+        fn blocks(&self) -> &Self::Numbers {
+            &self.blocks
+        }
+        fn file_blocks(&self) -> &Self::Bytes {
+            &self.file_blocks
+        }
+        fn names(&self) -> &Names {
+            &self.names
         }
     };
 }
-read!(ReadTables, ReadOnlyTable<&'static [u8], &'static [u8]>, ReadOnlyTable<u64, &'static [u8]>);
-read!(WriteTables<'t>, Table<'t, &'static [u8], &'static [u8]>, Table<'t, u64, &'static [u8]>, 't);
+
+impl Read for ReadTables {
+    type Bytes = ReadOnlyTable<&'static [u8], &'static [u8]>;
+    type Numbers = ReadOnlyTable<u64, &'static [u8]>;
+    the_tables!();
+
+    fn known(&self, key: &[u8]) -> Option<Inode> {
+        self.memo.entry(self.version, key)
+    }
+    fn learn(&self, key: &Key, inode: &Inode) {
+        self.memo.learn(self.version, key, inode);
+    }
+    fn known_place(&self, _: InodeId) -> Option<Place> {
+        None
+    }
+    fn is_settled(&self) -> bool {
+        true
+    }
+}
+
+impl<'t> Read for WriteTables<'t> {
+    type Bytes = Table<'t, &'static [u8], &'static [u8]>;
+    type Numbers = Table<'t, u64, &'static [u8]>;
+    the_tables!();
+
+    fn known(&self, key: &[u8]) -> Option<Inode> {
+        self.directories.borrow().entry(key).cloned()
+    }
+    fn learn(&self, key: &Key, inode: &Inode) {
+        self.directories.borrow_mut().learn(key, inode);
+    }
+    fn known_place(&self, inode: InodeId) -> Option<Place> {
+        self.directories.borrow().place(inode)
+    }
+    fn is_settled(&self) -> bool {
+        self.directories.borrow().is_settled()
+    }
+}

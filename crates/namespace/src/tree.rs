@@ -246,6 +246,9 @@ impl Apply<'_, '_> {
         let from = self.resolve(caller, source, Aim::Write, "rename")?;
         check_name(target, "rename", invalid_file_name)?;
         let mut to = self.resolve(caller, target, Aim::Create, "rename")?;
+        if to_trash {
+            self.settle(&from)?;
+        }
         self.check_rename(caller, &from, &to, to_trash)?;
         check_rename2(&from, &to, overwrite)?;
         self.check_rename_limits(&from, &to)?;
@@ -322,6 +325,7 @@ impl Apply<'_, '_> {
             return Err(NamespaceError::InvalidPath(path.as_str().into()));
         }
         let mut walk = self.resolve(caller, path, Aim::Write, "delete")?;
+        self.settle(&walk)?;
         let asked = Check { parent: WRITE, below: ALL, ignore_empty: true, ..Check::default() };
         check(&self.tables, &self.state.rules, caller, &walk, asked)?;
         let Some(last) = walk.last() else { return Ok(Outcome::Bool(false)) };
@@ -344,6 +348,13 @@ impl Apply<'_, '_> {
             self.cut_off(&old)?
         }
         Ok(Outcome::Bool(true))
+    }
+
+    /// Before a check of the whole tree: its directories must be in the tables.
+    fn settle(&mut self, walk: &Walk<'_>) -> Result<(), TableError> {
+        let children =
+            walk.last().and_then(|last| last.directory()).map_or(0, |directory| directory.children);
+        if children > 0 { self.tables.flush() } else { Ok(()) }
     }
 
     /// `BlockManager.verifyReplication`.

@@ -11,6 +11,7 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 use crate::apply::file_status;
 use crate::block::{self, Analysis};
 use crate::command::{Caller, Format, Rules};
+use crate::directories::Memo;
 use crate::error::NamespaceError;
 use crate::lease::{check_lease, file_of};
 use crate::names::Names;
@@ -75,8 +76,10 @@ impl View {
         database: &Database,
         state: &State,
         names: &Arc<Names>,
+        memo: &Arc<Memo>,
+        version: u64,
     ) -> Result<View, TableError> {
-        let tables = ReadTables::open(database.begin_read()?, names.clone())?;
+        let tables = ReadTables::open(database.begin_read()?, names.clone(), memo.clone(), version)?;
         Ok(View { published: Arc::new(Published { tables, state: state.clone() }) })
     }
 
@@ -180,27 +183,27 @@ impl View {
             (_, None) => 0,
             (None, Some(_)) => children - entries.len() as u64,
             (Some(_), Some(_)) if entries.len() < limit => 0,
-            // How many come after is known only by counting: HDFS tells it exactly, clients ask only
-            // whether it is 0. One more lookup tells that; the rest is an upper bound.
-            (Some(_), Some(last)) => self.remaining(directory, &last.name, children, entries.len())?,
+            // How many come after is known only by counting them, which is done for a few. Beyond, clients
+            // ask whether it is 0: that one more look tells; the rest is an upper bound.
+            (Some(_), Some(last)) => {
+                let most = if children <= REMAINING_COUNTED_MAX { children } else { 1 };
+                match self.count_after(directory, &last.name, most as usize)? {
+                    1 if most == 1 => children.saturating_sub(entries.len() as u64 + 1).max(1),
+                    counted => counted,
+                }
+            }
         };
         Ok(Listing { entries, remaining })
     }
 
-    fn remaining(
-        &self,
-        directory: InodeId,
-        after: &[u8],
-        children: u64,
-        shown: usize,
-    ) -> Result<u64, TableError> {
-        let mut counted = 0;
-        self.tables().children(directory, Some(after), |_, _| {
-            counted += 1;
-            Ok(if counted < REMAINING_COUNTED_MAX { Go::On } else { Go::Stop })
-        })?;
-        let bound = children.saturating_sub(shown as u64 + 1).max(counted);
-        Ok(if counted < REMAINING_COUNTED_MAX { counted } else { bound })
+    /// How many children come after a name, up to `most`.
+    fn count_after(&self, directory: InodeId, name: &[u8], most: usize) -> Result<u64, TableError> {
+        let mut count = 0;
+        for row in self.tables().child_rows(directory, Some(name))?.take(most) {
+            row?;
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// `getBlockLocations` without the locations. `now` is the reader's time: it decides `touch`. The
@@ -558,8 +561,8 @@ impl View {
     }
 }
 
-/// How many names behind a page are counted one by one.
-const REMAINING_COUNTED_MAX: u64 = 1000;
+/// In directories of up to so many children a later page tells exactly how many are left.
+const REMAINING_COUNTED_MAX: u64 = 128;
 const RESERVED_DIRECTORY: &str = ".reserved";
 
 /// The open file at the end of a walk.
