@@ -1,4 +1,4 @@
-//! The state machine: opening, applying, syncing. What a command does is in [`crate::apply`].
+//! The state machine: opening, applying, syncing. What a command does is in `apply`.
 
 use std::sync::Arc;
 
@@ -58,7 +58,8 @@ impl Namespace {
     /// Storage that fails, or tables of another format.
     pub fn open(backend: impl redb::StorageBackend, cache_bytes: usize) -> Result<Namespace, TableError> {
         let database = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(backend)?;
-        let transaction = database.begin_write()?;
+        let mut transaction = database.begin_write()?;
+        transaction.set_quick_repair(true); // Else a kill before the first sync costs a walk of the file.
         let names = Arc::new(Names::default());
         let mut numbers = NameNumbers::default();
         let (state, holders) = {
