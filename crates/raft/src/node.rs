@@ -20,7 +20,7 @@ use crate::face::{FirstStart, Leadership, Machine, Position, ProposeError, RaftE
 use crate::log::format::PAYLOAD_MAX;
 use crate::log::{Log, LogOptions, stop};
 use crate::peers::{Network, Receiver};
-use crate::types::{Data, Runtime, Types};
+use crate::types::{Data, Id, Runtime, Types};
 
 /// Readers that may wait for a round among the voters to begin.
 const READERS_MAX: usize = 4096;
@@ -44,6 +44,7 @@ struct Inner<M: Machine> {
     log: Log<M>,
     receiver: Receiver,
     alone: bool,
+    keep_entries: u64,
     leadership: watch::Receiver<Leadership>,
     readers: mpsc::Sender<Reader>,
     stopped: watch::Sender<Option<String>>,
@@ -115,7 +116,9 @@ impl<M: Machine> Raft<M> {
         let (readers, queue) = mpsc::channel(READERS_MAX);
         tokio::spawn(serve_readers(open.clone(), queue));
         let receiver = Receiver::new(disk, folder);
-        let inner = Inner { open, core, log, receiver, alone, leadership, readers, stopped, syncing };
+        let keep_entries = options.keep_entries;
+        let inner =
+            Inner { open, core, log, receiver, alone, keep_entries, leadership, readers, stopped, syncing };
         Ok(Raft { inner: Arc::new(inner) })
     }
 
@@ -173,7 +176,7 @@ impl<M: Machine> Raft<M> {
         }
     }
 
-    /// Syncs the machine and cuts the log behind it, now.
+    /// Syncs the machine and cuts the log behind it, now. With several voters the cut may come later.
     ///
     /// # Errors
     /// `Stopped`.
@@ -186,7 +189,13 @@ impl<M: Machine> Raft<M> {
         loop {
             let done = {
                 let now = metrics.borrow_watched();
-                now.snapshot.as_ref().is_some_and(|snapshot| snapshot.index() >= target.index)
+                let reached = |id: &Option<Id>, index| id.as_ref().is_some_and(|id| id.index() >= index);
+                let cut = match target.index.checked_sub(self.inner.keep_entries) {
+                    // With others, what a silent one may still want is not cut.
+                    Some(index) if self.inner.alone => reached(&now.purged, index),
+                    _ => true,
+                };
+                cut && reached(&now.snapshot, target.index)
             };
             if done {
                 return Ok(());
