@@ -44,7 +44,10 @@ async fn mkdir_one(item: &Item, parents: bool) -> Outcome<()> {
 pub async fn rmdir(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     let flag = "-ignore-fail-on-non-empty";
     let forgive = Format::new(1, MANY, &["-ignore-fail-on-non-empty"]).parse(&mut args)?.has(flag);
-    for item in shell.expand_existing(&args).await? {
+    for item in shell.expand_all(&args).await? {
+        if !shell.is_there(&item) {
+            continue;
+        }
         let removed = rmdir_one(&item, forgive).await;
         shell.settle(removed)?;
     }

@@ -44,7 +44,7 @@ impl FileSystem {
     pub fn qualified(&self, path: &str) -> String {
         match self {
             FileSystem::Hdfs(hdfs) => format!("{}{path}", hdfs.uri()),
-            FileSystem::Local(_) => format!("file:{path}"),
+            FileSystem::Local(_) => format!("file://{path}"),
         }
     }
 

@@ -24,9 +24,12 @@ pub async fn find(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
         args.push(".".into());
     }
     let tests = parse(words)?;
-    let items = shell.expand_existing(&args).await?;
+    let items = shell.expand_all(&args).await?;
     let mut walk = Walk::over(items);
     while let Some((_, item)) = walk.next() {
+        if !shell.is_there(&item) {
+            continue;
+        }
         apply(shell, &tests, &item)?;
         if item.is_directory() {
             let children = shell.children_of(&item).await;

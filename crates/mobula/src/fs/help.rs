@@ -310,6 +310,9 @@ pub const DEPRECATED: &[(&str, &str, &str)] =
 
 const PREFIX: &str = "Usage: mobula fs [generic options]";
 
+/// What whoever mistook a verb is told.
+pub const WHERE_TO_LOOK: &str = "Usage: mobula fs -help lists the verbs";
+
 const GENERIC: &str = "\
 Generic options:
   -D <property=value>         sets a configuration key of Hadoop's

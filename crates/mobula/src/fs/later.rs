@@ -66,7 +66,10 @@ pub async fn truncate(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
         }
     };
     let mut waiting = Vec::new();
-    for item in shell.expand_existing(&args).await? {
+    for item in shell.expand_all(&args).await? {
+        if !shell.is_there(&item) {
+            continue;
+        }
         match truncate_one(&item, length).await {
             Ok(true) => shell.line(format!("Truncated {} to length: {length}", item.text))?,
             Ok(false) if wait => waiting.push(item),

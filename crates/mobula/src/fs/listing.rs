@@ -68,7 +68,10 @@ pub async fn ls(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
         style: Style::of(given.has("h")),
         widths: Widths { replication: 3, owner: 0, group: 0, length: 10, erasure: 0 },
     };
-    for item in shell.expand_existing(&args).await? {
+    for item in shell.expand_all(&args).await? {
+        if !shell.is_there(&item) {
+            continue;
+        }
         let listed = listing.list(shell, item).await;
         shell.settle(listed)?;
     }

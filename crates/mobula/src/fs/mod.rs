@@ -120,7 +120,7 @@ async fn run_verb(context: FsContext, name: &str, mut args: Vec<String>) -> i32 
         verb = new;
     }
     let Some(known) = help::by_name(verb) else {
-        eprintln!("-{name}: Unknown command");
+        eprintln!("-{name}: Unknown command\n{}", help::WHERE_TO_LOOK);
         return EXIT_USAGE;
     };
     let mut shell = Shell::new(context, name);

@@ -61,9 +61,12 @@ fn is_name(name: &str) -> bool {
 }
 
 async fn change_all(shell: &mut Shell, args: &[String], change: &Change, recursive: bool) -> Outcome<()> {
-    let items = shell.expand_existing(args).await?;
+    let items = shell.expand_all(args).await?;
     let mut walk = Walk::over(items);
     while let Some((_, item)) = walk.next() {
+        if !shell.is_there(&item) {
+            continue;
+        }
         let changed = change_one(&item, change).await;
         let failed = changed.is_err();
         shell.settle(changed)?;

@@ -24,10 +24,13 @@ pub async fn setrep(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
             return Err(Failure::usage(format!("For input string: \"{text}\"")));
         }
     };
-    let items = shell.expand_existing(&args).await?;
+    let items = shell.expand_all(&args).await?;
     let mut waiting = Vec::new();
     let mut walk = Walk::over(items);
     while let Some((_, item)) = walk.next() {
+        if !shell.is_there(&item) {
+            continue;
+        }
         if item.is_directory() {
             let children = shell.children_of(&item).await;
             walk.descend(children);

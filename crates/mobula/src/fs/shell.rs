@@ -251,8 +251,9 @@ impl Shell {
             wild |= match_pattern(&fs, &pattern, &mut found).await?;
         }
         if found.is_empty() && !wild {
-            let path = absolute_of(&address, &fs);
-            return Ok(vec![Item { fs, text: text.to_owned(), path, status: None }]);
+            // Whoever makes it wants the characters without their quotes.
+            let path = glob::unquote(&absolute_of(&address, &fs));
+            return Ok(vec![Item { fs, text: glob::unquote(text), path, status: None }]);
         }
         found.sort_by(|a, b| a.0.cmp(&b.0));
         let home = fs.home();
@@ -293,21 +294,12 @@ impl Shell {
         Ok(items)
     }
 
-    /// As [`Shell::expand_all`], and tells of those where nothing is.
-    ///
-    /// # Errors
-    /// Failures that end the verb.
-    pub async fn expand_existing(&mut self, args: &[String]) -> Outcome<Vec<Item>> {
-        let items = self.expand_all(args).await?;
-        let mut existing = Vec::with_capacity(items.len());
-        for item in items {
-            if item.exists() {
-                existing.push(item);
-            } else {
-                self.fail(&Failure::not_found(&item.text));
-            }
+    /// Whether there is something; tells if not.
+    pub fn is_there(&mut self, item: &Item) -> bool {
+        if !item.exists() {
+            self.fail(&Failure::not_found(&item.text));
         }
-        Ok(existing)
+        item.exists()
     }
 
     /// The children of a directory, to go on with; tells if they cannot be listed.

@@ -22,7 +22,10 @@ const DECODE_PIECE: usize = 4096;
 /// Prints files.
 pub async fn cat(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     Format::new(1, MANY, &["ignoreCrc"]).parse(&mut args)?;
-    for item in shell.expand_existing(&args).await? {
+    for item in shell.expand_all(&args).await? {
+        if !shell.is_there(&item) {
+            continue;
+        }
         let shown = cat_one(shell, &item).await;
         shell.settle(shown)?;
     }
@@ -47,7 +50,10 @@ async fn cat_one(shell: &mut Shell, item: &Item) -> Outcome<()> {
 /// Prints files, unpacked where they are packed.
 pub async fn text(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     Format::new(1, MANY, &["ignoreCrc"]).parse(&mut args)?;
-    for item in shell.expand_existing(&args).await? {
+    for item in shell.expand_all(&args).await? {
+        if !shell.is_there(&item) {
+            continue;
+        }
         let shown = text_one(shell, &item).await;
         shell.settle(shown)?;
     }
@@ -201,7 +207,10 @@ pub async fn checksum(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
             )));
         }
     };
-    for item in shell.expand_existing(&args).await? {
+    for item in shell.expand_all(&args).await? {
+        if !shell.is_there(&item) {
+            continue;
+        }
         let shown = checksum_one(shell, &item, kind, with_block_size).await;
         shell.settle(shown)?;
     }

@@ -20,9 +20,12 @@ pub async fn stat(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     }
     // A path must be left.
     options.parse(&mut args)?;
-    let items = shell.expand_existing(&args).await?;
+    let items = shell.expand_all(&args).await?;
     let mut walk = Walk::over(items);
     while let Some((_, item)) = walk.next() {
+        if !shell.is_there(&item) {
+            continue;
+        }
         let status = item.status()?;
         let line = match shell.json {
             true => listing::as_json(&item, status).to_string(),

@@ -50,13 +50,14 @@ pub async fn touch(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     let stamp = pop_timestamp(&mut args)?;
     let given = Format::new(1, MANY, &["a", "m", "t", "c"]).parse(&mut args)?;
     let (only_modified, only_accessed) = (given.has("m"), given.has("a"));
-    let at = match stamp {
-        None => None,
-        Some(text) => Some(
-            date::parse_touch(&text)
-                .ok_or_else(|| Failure::usage(format!("Unable to parse the specified timestamp {text}")))?,
-        ),
+    let parse = |text: String| {
+        date::parse_touch(&text).ok_or_else(|| {
+            Failure::usage(format!(
+                "Unable to parse the specified timestamp {text}. The expected format is yyyyMMdd:HHmmss"
+            ))
+        })
     };
+    let at = stamp.map(parse).transpose()?;
     let times = Times {
         modified: only_modified || !only_accessed,
         accessed: only_accessed || !only_modified,
@@ -83,9 +84,6 @@ fn pop_timestamp(args: &mut Vec<String>) -> Outcome<Option<String>> {
 }
 
 async fn touch_one(item: &Item, times: &Times, now_ms: u64) -> Outcome<()> {
-    if item.is_directory() {
-        return Err(Failure::is_directory(&item.text));
-    }
     if !item.exists() {
         // The parent is looked for even if nothing shall be made.
         if !item.parent_exists().await? {

@@ -80,6 +80,14 @@ impl Content {
         Ok(content)
     }
 
+    /// As `ContentSummary.toErasureCodingPolicy` writes it.
+    fn erasure_column(&self) -> String {
+        match self.erasure_policy.as_str() {
+            "Replicated" => "Replicated".into(),
+            policy => format!("EC:{policy}"),
+        }
+    }
+
     fn without_snapshots(mut self) -> Content {
         let [files, directories, length, consumed] = self.snapshots;
         self.files = self.files.saturating_sub(files);
@@ -101,7 +109,10 @@ pub async fn du(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     if given.has("v") {
         table = table.with_head(&["SIZE", "DISK_SPACE_CONSUMED_WITH_ALL_REPLICAS", "FULL_PATH_NAME"]);
     }
-    for item in shell.expand_existing(&args).await? {
+    for item in shell.expand_all(&args).await? {
+        if !shell.is_there(&item) {
+            continue;
+        }
         let items = match item.is_directory() && !given.has("s") {
             true => shell.children_of(&item).await,
             false => vec![item],
@@ -155,7 +166,10 @@ pub async fn df(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     }
     let style = Style::of(given.has("h"));
     let mut table = Table::new(&[1, 2, 3, 4]).with_head(&["Filesystem", "Size", "Used", "Available", "Use%"]);
-    for item in shell.expand_existing(&args).await? {
+    for item in shell.expand_all(&args).await? {
+        if !shell.is_there(&item) {
+            continue;
+        }
         match room(&item).await {
             Ok([size, used, free]) if shell.json => {
                 let value =
@@ -245,7 +259,10 @@ pub async fn count(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     if given.has("v") && !shell.json {
         shell.line(format!("{}PATHNAME", counting.head()))?;
     }
-    for item in shell.expand_existing(&args).await? {
+    for item in shell.expand_all(&args).await? {
+        if !shell.is_there(&item) {
+            continue;
+        }
         let counted = counting.print(shell, &item).await;
         shell.settle(counted)?;
     }
@@ -279,11 +296,11 @@ fn summary_columns(cells: [&str; 3]) -> String {
 
 fn snapshot_columns(cells: [&str; 4]) -> String {
     let [a, b, c, d] = cells;
-    format!("{a:>20} {b:>20} {c:>20} {d:>25} ")
+    format!("{a:>18} {b:>24} {c:>24} {d:>28} ")
 }
 
 fn medium_columns(a: &str, b: &str) -> String {
-    format!("{a:>13} {b:>17} ")
+    format!("{a:>14} {b:>18} ")
 }
 
 impl Counting {
@@ -349,7 +366,7 @@ impl Counting {
         let counts = [number(content.directories), number(content.files), number(content.length)];
         columns += &summary_columns([&counts[0], &counts[1], &counts[2]]);
         if self.erasure {
-            columns += &format!("{:>20} ", content.erasure_policy);
+            columns += &format!("{:>20} ", content.erasure_column());
         }
         if self.snapshots {
             let [files, directories, length, consumed] = content.snapshots.map(number);
