@@ -189,10 +189,21 @@ fn on_real_files() {
 }
 
 async fn start_real(disk: &DiskRef, folder: &Path) -> (Raft<Toy>, Seen) {
-    let (toy, seen) = Toy::open(disk, &folder.join("toy"));
-    let options = RaftOptions { segment_bytes: 1 << 16, ..RaftOptions::alone(1) };
-    let raft =
-        Raft::start(&mobula_net::Env::real(), disk.clone(), folder.join("raft"), options, toy).await.unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let (raft, seen) = loop {
+        let (toy, seen) = Toy::open(disk, &folder.join("toy"));
+        let options = RaftOptions { segment_bytes: 1 << 16, ..RaftOptions::alone(1) };
+        let env = mobula_net::Env::real();
+        match Raft::start(&env, disk.clone(), folder.join("raft"), options, toy).await {
+            Ok(raft) => break (raft, seen),
+            // The writer of the life before may be in the middle of a sync, and then keeps the folder.
+            Err(error) if error.to_string().contains("raft.lock") => {
+                assert!(std::time::Instant::now() < deadline, "{error}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
     ready(&raft).await;
     (raft, seen)
 }
