@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use crate::exceptions::Refusal;
 use crate::machine::NamespaceMachine;
 
-/// Commands of one entry at most.
-const BATCH_COMMANDS_MAX: usize = 4_096;
+/// Commands of one entry at most. With the longest paths they still fit into the log's largest entry.
+const BATCH_COMMANDS_MAX: usize = 2_048;
 /// Commands that wait at most; more are told to come again.
 const WAITING_MAX: usize = 65_536;
 

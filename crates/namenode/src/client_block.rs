@@ -12,7 +12,7 @@ use mobula_wire::remote::RemoteException;
 use tokio::time::Instant;
 
 use crate::asker::Asker;
-use crate::client_rpc::{change, decode, file_id, is_true, mode, new_path, parents, path};
+use crate::client_rpc::{change, decode, file_id, is_true, mode, name, new_path, parents, path};
 use crate::exceptions::Refusal;
 use crate::located::{Locator, block_of};
 use crate::service::Service;
@@ -157,7 +157,7 @@ fn create_command(request: hdfs::CreateRequestProto) -> Result<Create, Refusal> 
     Ok(Create {
         path: new_path("create", &request.src)?,
         mode: mode(&request.masked),
-        holder: request.client_name,
+        holder: name(request.client_name)?,
         flags: request.create_flag,
         parents: parents(request.create_parent),
         // A short in Java: what does not fit is above every maximum, and refused with its words.
@@ -201,7 +201,7 @@ fn add_block_request(asker: &Asker, request: hdfs::AddBlockRequestProto) -> Resu
     Ok(AddBlockRequest {
         path: path(&request.src)?,
         file: file_id(request.file_id),
-        holder: request.client_name,
+        holder: name(request.client_name)?,
         previous: request.previous.as_ref().map(block_of),
         placement,
     })
@@ -241,7 +241,7 @@ pub fn get_additional_datanode(
     let additional = AdditionalRequest {
         path: path(&request.src)?,
         file: file_id(request.file_id),
-        holder: request.client_name,
+        holder: name(request.client_name)?,
         placement,
     };
     let chosen = service.additional_targets(asker, &additional)?;
@@ -272,7 +272,7 @@ pub fn abandon_block(service: &Service, asker: &Asker, body: &[u8], reply: Respo
         Ok(Operation::AbandonBlock {
             path: path(&request.src)?,
             file: file_id(request.file_id),
-            holder: request.holder,
+            holder: name(request.holder)?,
             block: block_of(&request.b),
         })
     };
@@ -285,7 +285,7 @@ pub fn complete(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Respo
         Ok(CompleteRequest {
             path: path(&request.src)?,
             file: file_id(request.file_id),
-            holder: request.client_name,
+            holder: name(request.client_name)?,
             last: request.last.as_ref().map(block_of),
         })
     });
@@ -308,7 +308,7 @@ pub fn fsync(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
         Ok(Operation::Fsync {
             path: path(&request.src)?,
             file: file_id(request.file_id),
-            holder: request.client,
+            holder: name(request.client)?,
             last_length: request.last_block_length.and_then(|length| u64::try_from(length).ok()),
         })
     };
@@ -335,8 +335,9 @@ pub fn renew_lease(
 
 /// `recoverLease`.
 pub fn recover_lease(service: &Arc<Service>, asker: Asker, body: &[u8], reply: Responder) {
-    let request = decode(body)
-        .and_then(|request: hdfs::RecoverLeaseRequestProto| Ok((path(&request.src)?, request.client_name)));
+    let request = decode(body).and_then(|request: hdfs::RecoverLeaseRequestProto| {
+        Ok((path(&request.src)?, name(request.client_name)?))
+    });
     let (path, holder) = match request {
         Ok(request) => request,
         Err(refusal) => return reply.error(&refusal.into()),

@@ -119,12 +119,31 @@ pub fn is_true(outcome: &Outcome) -> bool {
     !matches!(outcome, Outcome::Bool(false))
 }
 
+/// No path that exists is longer: the characters of one, of four bytes each, and some squeezed slashes.
+const PATH_BYTES_MAX: usize = 40_000;
+/// Names of lease holders, users and groups are short; what is longer does not go into the log.
+const NAME_BYTES_MAX: usize = 4_096;
+
 /// A path that must only be absolute.
 ///
 /// # Errors
-/// NotAbsolute.
+/// NotAbsolute; Io for one that is longer than any.
 pub fn path(text: &str) -> Result<HdfsPath, Refusal> {
+    if text.len() > PATH_BYTES_MAX {
+        return Err(Refusal::Io(PathError::TooLong.to_string()));
+    }
     Ok(HdfsPath::parse(text)?)
+}
+
+/// A holder's, user's or group's name.
+///
+/// # Errors
+/// BadRequest if it is longer than any name is.
+pub fn name(text: String) -> Result<String, Refusal> {
+    if text.len() > NAME_BYTES_MAX {
+        return Err(Refusal::BadRequest(format!("a name of {} bytes", text.len())));
+    }
+    Ok(text)
 }
 
 /// A path that is about to be made: HDFS calls a relative one invalid, and names the RPC where one
@@ -304,12 +323,12 @@ fn set_permission(service: &Service, asker: &Asker, body: &[u8], reply: Responde
 }
 
 fn set_owner(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
-    let named = |name: Option<String>| name.filter(|name| !name.is_empty());
+    let named = |text: Option<String>| text.filter(|text| !text.is_empty()).map(name).transpose();
     let operation = |request: hdfs::SetOwnerRequestProto| {
         Ok(Operation::SetOwner {
             path: path(&request.src)?,
-            user: named(request.username),
-            group: named(request.groupname),
+            user: named(request.username)?,
+            group: named(request.groupname)?,
         })
     };
     change(service, asker, body, reply, operation, |_| hdfs::SetOwnerResponseProto {});

@@ -5,17 +5,6 @@ use mobula_namespace::{ErrorKind, NamespaceError};
 use mobula_types::{HdfsPath, PathError};
 use mobula_wire::remote::{RemoteException, class};
 
-const PATH_COMPONENT_TOO_LONG: &str =
-    "org.apache.hadoop.hdfs.protocol.FSLimitException$PathComponentTooLongException";
-const MAX_DIRECTORY_ITEMS: &str =
-    "org.apache.hadoop.hdfs.protocol.FSLimitException$MaxDirectoryItemsExceededException";
-const SNAPSHOT: &str = "org.apache.hadoop.hdfs.protocol.SnapshotException";
-const SNAPSHOT_ACCESS_CONTROL: &str = "org.apache.hadoop.hdfs.protocol.SnapshotAccessControlException";
-const XATTR_NOT_FOUND: &str = "org.apache.hadoop.hdfs.protocol.XAttrNotFoundException";
-const INVALID_REPORT_LEASE: &str = "org.apache.hadoop.hdfs.server.protocol.InvalidBlockReportLeaseException";
-const DISALLOWED_DATANODE: &str = "org.apache.hadoop.hdfs.server.protocol.DisallowedDatanodeException";
-const SERVICE_FAILED: &str = "org.apache.hadoop.ha.ServiceFailedException";
-
 /// Why the NameNode does not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -143,12 +132,12 @@ impl Refusal {
             Refusal::Standby => class::STANDBY,
             Refusal::Unsupported(_) => class::UNSUPPORTED_OPERATION,
             Refusal::IllegalArgument(_) => class::ILLEGAL_ARGUMENT,
-            Refusal::XAttrNotFound => XATTR_NOT_FOUND,
+            Refusal::XAttrNotFound => class::XATTR_NOT_FOUND,
             Refusal::Authorization(_) => class::AUTHORIZATION,
-            Refusal::DisallowedDatanode(_) => DISALLOWED_DATANODE,
-            Refusal::ReportLease { .. } => INVALID_REPORT_LEASE,
-            Refusal::NotSnapshottable(_) => SNAPSHOT,
-            Refusal::ServiceFailed(_) => SERVICE_FAILED,
+            Refusal::DisallowedDatanode(_) => class::DISALLOWED_DATANODE,
+            Refusal::ReportLease { .. } => class::INVALID_BLOCK_REPORT_LEASE,
+            Refusal::NotSnapshottable(_) => class::SNAPSHOT,
+            Refusal::ServiceFailed(_) => class::SERVICE_FAILED,
             Refusal::BadRequest(_) | Refusal::NoTargets { .. } | Refusal::Stopping(_) | Refusal::Io(_) => {
                 class::IO
             }
@@ -182,10 +171,10 @@ fn class_of(kind: ErrorKind) -> &'static str {
         ErrorKind::AlreadyBeingCreated => class::ALREADY_BEING_CREATED,
         ErrorKind::RecoveryInProgress => class::RECOVERY_IN_PROGRESS,
         ErrorKind::LeaseExpired => class::LEASE_EXPIRED,
-        ErrorKind::PathComponentTooLong => PATH_COMPONENT_TOO_LONG,
-        ErrorKind::MaxDirectoryItems => MAX_DIRECTORY_ITEMS,
-        ErrorKind::SnapshotAccessControl => SNAPSHOT_ACCESS_CONTROL,
-        ErrorKind::Snapshot => SNAPSHOT,
+        ErrorKind::PathComponentTooLong => class::PATH_COMPONENT_TOO_LONG,
+        ErrorKind::MaxDirectoryItems => class::MAX_DIRECTORY_ITEMS_EXCEEDED,
+        ErrorKind::SnapshotAccessControl => class::SNAPSHOT_ACCESS_CONTROL,
+        ErrorKind::Snapshot => class::SNAPSHOT,
         ErrorKind::Unsupported => class::UNSUPPORTED_OPERATION,
     }
 }

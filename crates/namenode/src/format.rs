@@ -13,6 +13,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mobula_disk::{
     Disk, DiskRef, FileRef, Kind, Lock, Open, create_folder_durably, read_file, write_file_durably,
@@ -30,6 +31,9 @@ const TABLES: &str = "tables.redb";
 const CONTENTS: &str = "kind=mobula-namenode\nlayout=1\n";
 /// A longer `VERSION` is not ours.
 const VERSION_BYTES_MAX: u64 = 4_096;
+/// How long a NameNode of the same process may take to end after it was dropped.
+const PREDECESSOR_LIMIT: Duration = Duration::from_secs(3);
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(5);
 /// Names that a folder may have before it is made: an interrupted first start, a fresh file system.
 const HARMLESS: [&str; 3] = [LOCK, VERSION_TMP, "lost+found"];
 
@@ -38,7 +42,7 @@ const HARMLESS: [&str; 3] = [LOCK, VERSION_TMP, "lost+found"];
 pub struct NameFolder {
     /// Where.
     pub path: PathBuf,
-    _lock: Lock,
+    lock: Arc<Lock>,
 }
 
 impl NameFolder {
@@ -62,8 +66,7 @@ impl NameFolder {
         if made {
             check_version(disk, &path.join(VERSION))?;
         }
-        let contents = format!("{}\n", std::process::id());
-        let lock = disk.lock(&path.join(LOCK), &contents).map_err(|error| match error.kind() {
+        let lock = disk.lock(&path.join(LOCK), &contents()).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 NamenodeError::InUse { folder: path.to_owned(), reason: error.to_string() }
             }
@@ -73,7 +76,13 @@ impl NameFolder {
             write_file_durably(disk, &path.join(VERSION), CONTENTS.as_bytes()).map_err(failed("writing"))?;
             tracing::info!(folder = %path.display(), "made a new NameNode's folder");
         }
-        Ok(NameFolder { path: path.to_owned(), _lock: lock })
+        Ok(NameFolder { path: path.to_owned(), lock: Arc::new(lock) })
+    }
+
+    /// A share of the lock, for whoever may touch the folder or the port: the folder is free when all
+    /// of them are gone.
+    pub fn share(&self) -> Arc<Lock> {
+        Arc::clone(&self.lock)
     }
 
     /// The log's folder.
@@ -179,19 +188,37 @@ impl redb::StorageBackend for TablesFile {
     }
 }
 
-/// Takes the folder and opens the tables' storage, on the disk's own threads.
+/// Takes the folder and opens the tables' storage, on the disk's own threads. A NameNode of this very
+/// process that was dropped just now may still be ending: it is waited for.
 ///
 /// # Errors
 /// As [`NameFolder::take`].
 pub async fn take(disk: &DiskRef, path: &Path) -> Result<(NameFolder, TablesFile), NamenodeError> {
-    let (disk_there, path) = (Arc::clone(disk), path.to_owned());
     let pool = disk.pool("namenode-format", 1);
-    pool.run(move || {
-        let folder = NameFolder::take(&*disk_there, &path)?;
-        let tables = folder.tables(&*disk_there)?;
-        Ok((folder, tables))
-    })
-    .await
+    let deadline = tokio::time::Instant::now() + PREDECESSOR_LIMIT;
+    loop {
+        let (disk, path) = (Arc::clone(disk), path.to_owned());
+        let taken = pool.run(move || take_now(&*disk, &path)).await;
+        match taken {
+            Err(NamenodeError::InUse { reason, .. })
+                if reason.contains(&contents()) && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(PREDECESSOR_PAUSE).await;
+            }
+            taken => return taken,
+        }
+    }
+}
+
+fn take_now(disk: &dyn Disk, path: &Path) -> Result<(NameFolder, TablesFile), NamenodeError> {
+    let folder = NameFolder::take(disk, path)?;
+    let tables = folder.tables(disk)?;
+    Ok((folder, tables))
+}
+
+/// What stands in the lock file.
+fn contents() -> String {
+    format!("namenode {}", std::process::id())
 }
 
 #[cfg(test)]

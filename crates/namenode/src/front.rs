@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mobula_disk::Lock;
 use mobula_namespace::Caller;
 use mobula_rpc::{Call, Responder, RpcService};
 
@@ -15,12 +16,14 @@ use crate::{admin_rpc, client_rpc, datanode_rpc};
 pub struct Front {
     service: Arc<Service>,
     connections: Arc<Connections>,
+    /// The port is in use while this lives, and with it the folder.
+    _lock: Arc<Lock>,
 }
 
 impl Front {
     /// A front end of `service`.
-    pub fn new(service: Arc<Service>) -> Front {
-        Front { service, connections: Arc::default() }
+    pub fn new(service: Arc<Service>, lock: Arc<Lock>) -> Front {
+        Front { service, connections: Arc::default(), _lock: lock }
     }
 }
 

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use mobula_disk::Lock;
 use mobula_namespace::{Applied, Batch, BlockEffect, Entry, LogPosition, Namespace, View};
 use mobula_raft::{Committed, Machine, MachineError, Payload, Position};
 
@@ -22,12 +23,19 @@ pub struct NamespaceMachine {
     namespace: Namespace,
     published: Arc<PublishedView>,
     effects: Effects,
+    /// The folder is in use while this lives.
+    _lock: Arc<Lock>,
 }
 
 impl NamespaceMachine {
     /// The machine over `namespace`, which publishes to `published`.
-    pub fn new(namespace: Namespace, published: Arc<PublishedView>, effects: Effects) -> NamespaceMachine {
-        NamespaceMachine { namespace, published, effects }
+    pub fn new(
+        namespace: Namespace,
+        published: Arc<PublishedView>,
+        effects: Effects,
+        lock: Arc<Lock>,
+    ) -> NamespaceMachine {
+        NamespaceMachine { namespace, published, effects, _lock: lock }
     }
 
     fn publish(&self) {

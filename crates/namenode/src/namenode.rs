@@ -1,8 +1,10 @@
 //! A running NameNode: starts its parts in order, and ends them in the reverse order.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mobula_disk::DiskRef;
@@ -32,6 +34,9 @@ use crate::service::{Service, own_caller};
 
 /// This voter's number, while there is one.
 const NODE: u64 = 1;
+/// How long a port may stay in use.
+const PORT_LIMIT: Duration = Duration::from_millis(500);
+const PORT_PAUSE: Duration = Duration::from_millis(10);
 /// Threads for group lookups: a directory server may be slow.
 const GROUP_THREADS: usize = 2;
 /// Namespace ids have 31 bits, and 0 means none.
@@ -76,7 +81,7 @@ impl NameNode {
     pub async fn start(env: Env, disk: DiskRef, config: NamenodeConfig) -> Result<NameNode, NamenodeError> {
         let (folder, tables) = format::take(&disk, &config.name_dir).await?;
         // Before the log: whoever cannot listen should not have replayed it.
-        let listener = env.net.listen(config.listen).await.map_err(NamenodeError::Listen)?;
+        let listener = listen(&env, config.listen).await?;
         let namespace = open_tables(&disk, tables, &folder, config.cache_bytes).await?;
         let view: Arc<PublishedView> = Arc::new(ArcSwap::from_pointee(namespace.view()));
         let roster = Arc::new(Roster::new(
@@ -121,6 +126,22 @@ impl NameNode {
     }
 }
 
+/// Listens. A port that is in use may be that of a NameNode of this process that ends just now, or of
+/// a killed one whose sockets the operating system is still closing.
+async fn listen(env: &Env, address: SocketAddr) -> Result<Listener, NamenodeError> {
+    let deadline = tokio::time::Instant::now() + PORT_LIMIT;
+    loop {
+        match env.net.listen(address).await {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(PORT_PAUSE).await;
+            }
+            listened => return listened.map_err(NamenodeError::Listen),
+        }
+    }
+}
+
 async fn open_tables(
     disk: &DiskRef,
     tables: format::TablesFile,
@@ -142,7 +163,7 @@ async fn start_log(
 ) -> Result<Raft<NamespaceMachine>, NamenodeError> {
     let hears = Arc::clone(roster);
     let effects = Box::new(move |effects| hears.on_effects(effects));
-    let machine = NamespaceMachine::new(namespace, Arc::clone(view), effects);
+    let machine = NamespaceMachine::new(namespace, Arc::clone(view), effects, folder.share());
     let options = RaftOptions {
         sync_every_bytes: config.sync_log_bytes,
         sync_every_commands: config.sync_commands,
@@ -271,7 +292,7 @@ fn serve(env: &Env, listener: Listener, service: Arc<Service>, folder: NameFolde
     tasks.spawn(healer::heal(Arc::clone(&service)));
     tasks.spawn(healer::expire_leases(Arc::clone(&service)));
     tasks.spawn(healer::reap(Arc::clone(&service)));
-    let front = Arc::new(Front::new(Arc::clone(&service)));
+    let front = Arc::new(Front::new(Arc::clone(&service), folder.share()));
     let server = RpcServer::start(env, listener, front, service.config.rpc.clone());
     let address = server.local_addr();
     let counts = service.view.load().counts();

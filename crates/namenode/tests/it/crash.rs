@@ -1,0 +1,132 @@
+//! Kills, failing disks, and folders of others.
+
+use std::io::ErrorKind;
+
+use mobula_disk::{Open, fake::CallKind};
+use mobula_namenode::{NameNode, NamenodeError};
+use mobula_net::Env;
+use mobula_proto::hdfs;
+use mobula_rpc::CallError;
+
+use crate::fixture::*;
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_kill_and_a_repetition_gets_the_first_answer() {
+    let mut fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    client.mkdirs("/a").await;
+    let (create_id, rename_id) = (client.0.next_call_id(), client.0.next_call_id());
+    let created: hdfs::CreateResponseProto =
+        client.again("create", &create("/f", "w1"), create_id).await.unwrap();
+    let renamed: hdfs::RenameResponseProto =
+        client.again("rename", &rename("/a", "/b"), rename_id).await.unwrap();
+    assert!(renamed.result);
+
+    let port = fixture.namenode().rpc_addr().port();
+    fixture.config.listen.set_port(port);
+    fixture.kill_and_restart().await;
+    let again: hdfs::CreateResponseProto =
+        client.again("create", &create("/f", "w1"), create_id).await.unwrap();
+    assert_eq!(again.fs.unwrap().file_id, created.fs.unwrap().file_id, "not AlreadyBeingCreated");
+    let again: hdfs::RenameResponseProto =
+        client.again("rename", &rename("/a", "/b"), rename_id).await.unwrap();
+    assert!(again.result, "not false for a source that is gone");
+    assert_eq!(client.names("/").await, ["b", "f"]);
+    assert!(client.complete("/f", None).await);
+}
+
+#[tokio::test]
+async fn an_orderly_end_and_many_restarts() {
+    let mut fixture = Fixture::start().await;
+    let format = fixture.namenode().service().format().clone();
+    for round in 0..3 {
+        fixture.client("hdfs").mkdirs(&format!("/d{round}")).await;
+        fixture.namenode.take().unwrap().shutdown().await;
+        fixture.restart().await.unwrap();
+    }
+    assert_eq!(fixture.client("hdfs").names("/").await, ["d0", "d1", "d2"]);
+    assert_eq!(*fixture.namenode().service().format(), format, "formatted once");
+}
+
+#[tokio::test]
+async fn changed_rules_are_in_force_after_a_restart() {
+    let mut fixture = Fixture::start().await;
+    fixture.namenode.take().unwrap().shutdown().await;
+    fixture.config.rules.name_bytes_max = 4;
+    fixture.restart().await.unwrap();
+    let (class, _) = fixture.client("hdfs").refused("mkdirs", &mkdirs("/12345")).await;
+    assert_eq!(class, "FSLimitException$PathComponentTooLongException");
+}
+
+#[tokio::test]
+async fn two_namenodes_on_one_folder_are_one_too_many() {
+    let fixture = Fixture::start().await;
+    let second = NameNode::start(Env::real(), fixture.disk.process(), fixture.config.clone()).await;
+    let error = second.unwrap_err();
+    assert!(matches!(error, NamenodeError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("/name"), "{error}");
+    assert!(fixture.client("hdfs").mkdirs("/still-serves").await);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_and_nothing_is_damaged() {
+    let fixture = Fixture::start().await;
+    let mut config = config();
+    config.listen = fixture.namenode().rpc_addr();
+    config.name_dir = "/other".into();
+    let error = NameNode::start(Env::real(), fixture.disk.process(), config.clone()).await.unwrap_err();
+    assert!(matches!(error, NamenodeError::Listen(_)), "{error}");
+    config.listen.set_port(0);
+    NameNode::start(Env::real(), fixture.disk.process(), config).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_of_something_else_is_left_alone() {
+    let fixture = Fixture::start().await;
+    let disk = fixture.disk.process();
+    disk.create_folder("/photos".as_ref()).unwrap();
+    disk.open("/photos/cat.jpg".as_ref(), Open::CreateNew).unwrap();
+    let mut other = config();
+    other.name_dir = "/photos".into();
+    let error = NameNode::start(Env::real(), fixture.disk.process(), other).await.unwrap_err();
+    assert!(error.to_string().contains("cat.jpg"), "{error}");
+    assert_eq!(disk.list("/photos".as_ref()).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_the_end() {
+    let mut fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    client.mkdirs("/before").await;
+    fixture.disk.set_fault(Some(Box::new(|call| (call.kind == CallKind::Sync).then_some(ErrorKind::Other))));
+    let result = client.0.call::<_, hdfs::MkdirsResponseProto>("mkdirs", &mkdirs("/lost")).await;
+    assert!(result.is_err(), "not acknowledged");
+    let reason = tokio::time::timeout(LIMIT, fixture.namenode().stopped()).await.unwrap();
+    assert!(matches!(reason, NamenodeError::Log(_)), "{reason}");
+    fixture.disk.set_fault(None);
+    for path in ["/later", "/later2"] {
+        let result = client.0.call::<_, hdfs::MkdirsResponseProto>("mkdirs", &mkdirs(path)).await;
+        assert!(matches!(result, Err(CallError::Remote(_) | CallError::Lost { .. })), "{result:?}");
+    }
+    fixture.namenode = None;
+    fixture.disk.lose_power(mobula_disk::fake::Loss::Lost);
+    fixture.restart().await.unwrap();
+    let names = fixture.client("hdfs").names("/").await;
+    assert_eq!(names, ["before"]);
+}
+
+#[tokio::test]
+async fn acknowledged_changes_survive_power_loss() {
+    let mut fixture = Fixture::start().await;
+    for round in 0..5 {
+        let client = fixture.client("hdfs");
+        for i in 0..20 {
+            client.mkdirs(&format!("/r{round}/{i:02}")).await;
+        }
+        fixture.namenode = None;
+        fixture.disk.crash(mobula_disk::fake::Crash::PowerLoss);
+        fixture.restart().await.unwrap();
+        let client = fixture.client("hdfs");
+        assert_eq!(client.names(&format!("/r{round}")).await.len(), 20);
+    }
+}

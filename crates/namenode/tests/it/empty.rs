@@ -1,0 +1,86 @@
+//! Features that are not there: reading calls find nothing, changing ones say so.
+
+use mobula_proto::hdfs;
+
+use crate::fixture::*;
+
+#[tokio::test]
+async fn reading_calls_answer_as_an_hdfs_without_the_feature() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    client.touch("/f").await;
+    let acl: hdfs::GetAclStatusResponseProto =
+        client.call("getAclStatus", &hdfs::GetAclStatusRequestProto { src: "/f".into() }).await;
+    assert_eq!((acl.result.owner.as_str(), acl.result.entries.len()), ("hdfs", 0));
+    let names: hdfs::ListXAttrsResponseProto =
+        client.call("listXAttrs", &hdfs::ListXAttrsRequestProto { src: "/f".into() }).await;
+    assert!(names.x_attrs.is_empty());
+    let all = hdfs::GetXAttrsRequestProto { src: "/f".into(), x_attrs: Vec::new() };
+    let found: hdfs::GetXAttrsResponseProto = client.call("getXAttrs", &all).await;
+    assert!(found.x_attrs.is_empty());
+    let named = hdfs::GetXAttrsRequestProto { src: "/f".into(), x_attrs: vec![hdfs::XAttrProto::default()] };
+    assert_eq!(client.refused("getXAttrs", &named).await.0, "XAttrNotFoundException");
+    let zone: hdfs::GetEzForPathResponseProto =
+        client.call("getEZForPath", &hdfs::GetEzForPathRequestProto { src: "/f".into() }).await;
+    assert!(zone.zone.is_none());
+    let request = hdfs::GetErasureCodingPolicyRequestProto { src: "/f".into() };
+    let policy: hdfs::GetErasureCodingPolicyResponseProto =
+        client.call("getErasureCodingPolicy", &request).await;
+    assert!(policy.ec_policy.is_none());
+    let request = hdfs::GetErasureCodingPolicyRequestProto { src: "/nothing".into() };
+    assert_eq!(client.refused("getErasureCodingPolicy", &request).await.0, "FileNotFoundException");
+    let key: hdfs::GetDataEncryptionKeyResponseProto =
+        client.call("getDataEncryptionKey", &hdfs::GetDataEncryptionKeyRequestProto {}).await;
+    assert!(key.data_encryption_key.is_none());
+    let request = hdfs::GetSnapshottableDirListingRequestProto {};
+    let listing: hdfs::GetSnapshottableDirListingResponseProto =
+        client.call("getSnapshottableDirListing", &request).await;
+    assert!(listing.snapshottable_dir_list.is_none());
+    let policies: hdfs::GetStoragePoliciesResponseProto =
+        client.call("getStoragePolicies", &hdfs::GetStoragePoliciesRequestProto {}).await;
+    assert_eq!(policies.policies.len(), 8);
+    let policy: hdfs::GetStoragePolicyResponseProto =
+        client.call("getStoragePolicy", &hdfs::GetStoragePolicyRequestProto { path: "/f".into() }).await;
+    assert_eq!(policy.storage_policy.policy_id, 7);
+}
+
+#[tokio::test]
+async fn changing_calls_say_that_it_is_not_there() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    client.touch("/d/f").await;
+    let any = hdfs::GetFileInfoRequestProto { src: "/d".into() };
+    for method in [
+        "append",
+        "truncate",
+        "concat",
+        "updateBlockForPipeline",
+        "updatePipeline",
+        "setAcl",
+        "setXAttr",
+        "allowSnapshot",
+        "setQuota",
+        "createSymlink",
+        "addCachePool",
+        "setErasureCodingPolicy",
+        "setStoragePolicy",
+        "setBalancerBandwidth",
+    ] {
+        let (class, message) = client.refused(method, &any).await;
+        assert_eq!(class, "UnsupportedOperationException", "{method}");
+        assert!(
+            message.contains("upported") || message.contains("cannot") || message.contains("no balancer")
+        );
+    }
+    assert_eq!(
+        client.refused("createSnapshot", &any).await,
+        ("SnapshotException".into(), "Directory is not a snapshottable directory: /d".into())
+    );
+    let zone = hdfs::CreateEncryptionZoneRequestProto { src: "/d".into(), key_name: None };
+    assert_eq!(
+        client.refused("createEncryptionZone", &zone).await.1,
+        "Can't create an encryption zone for /d since no key provider is available."
+    );
+    let request = hdfs::HaServiceStateRequestProto {};
+    assert_eq!(client.refused("getHAServiceState", &request).await.0, "ServiceFailedException");
+}

@@ -1,0 +1,10 @@
+//! The NameNode from outside: RPCs over loopback, DataNodes played by the tests, disks that crash.
+#![allow(clippy::unwrap_used)]
+
+mod admin;
+mod crash;
+mod empty;
+mod fixture;
+mod names;
+mod nodes;
+mod writing;

@@ -1,0 +1,240 @@
+//! Files: create, addBlock, complete, leases, with DataNodes that the test plays.
+
+use mobula_proto::hdfs;
+
+use crate::fixture::*;
+
+async fn three(fixture: &Fixture) -> Vec<FakeNode> {
+    let mut nodes = Vec::new();
+    for uuid in ["n1", "n2", "n3"] {
+        nodes.push(fixture.datanode(uuid).await);
+    }
+    nodes
+}
+
+fn locations(path: &str) -> hdfs::GetBlockLocationsRequestProto {
+    hdfs::GetBlockLocationsRequestProto { src: path.into(), offset: 0, length: i64::MAX as u64 }
+}
+
+#[tokio::test]
+async fn a_file_of_two_blocks_from_create_to_open() {
+    let fixture = Fixture::start().await;
+    let nodes = three(&fixture).await;
+    let client = fixture.client("hdfs");
+    let status = client.create("/f").await;
+    assert!(status.file_id.unwrap() > 16_385);
+
+    let first = client.add_block("/f", None).await;
+    assert_eq!((first.locs.len(), first.storage_i_ds.len(), first.storage_types.len()), (3, 3, 3));
+    assert_eq!(first.locs[0].location.as_deref(), Some("/default-rack"));
+    assert_eq!((first.b.generation_stamp, first.b.num_bytes, first.offset), (1_001, Some(0), 0));
+    let again = client.add_block("/f", None).await;
+    assert_eq!(again.b, first.b, "a retry gives the same block");
+    let uuids = |block: &hdfs::LocatedBlockProto| -> Vec<String> {
+        block.locs.iter().map(|node| node.id.datanode_uuid.clone()).collect()
+    };
+    assert_eq!(uuids(&again), uuids(&first), "with the same nodes");
+
+    let first = full(&first, 1 << 20);
+    for node in &nodes {
+        node.received(&first).await;
+    }
+    let second = client.add_block("/f", Some(first.clone())).await;
+    assert_eq!(second.offset, 1 << 20);
+    let second = full(&second, 7);
+    assert!(!client.complete("/f", Some(second.clone())).await, "nobody has the last block yet");
+    nodes[1].received(&second).await;
+    assert!(client.complete("/f", Some(second.clone())).await);
+    assert!(client.complete("/f", Some(second)).await, "a repetition is answered alike");
+
+    let open: hdfs::GetBlockLocationsResponseProto = client.call("getBlockLocations", &locations("/f")).await;
+    let open = open.locations.unwrap();
+    assert_eq!((open.file_length, open.blocks.len(), open.under_construction), ((1 << 20) + 7, 2, false));
+    assert_eq!((open.blocks[0].locs.len(), open.blocks[1].locs.len()), (3, 1));
+    assert!(open.is_last_block_complete);
+    let request = hdfs::GetLocatedFileInfoRequestProto { src: Some("/f".into()), need_block_token: None };
+    let located: hdfs::GetLocatedFileInfoResponseProto = client.call("getLocatedFileInfo", &request).await;
+    assert_eq!(located.fs.unwrap().locations.unwrap().blocks.len(), 2);
+    let closed: hdfs::IsFileClosedResponseProto =
+        client.call("isFileClosed", &hdfs::IsFileClosedRequestProto { src: "/f".into() }).await;
+    assert!(closed.result);
+}
+
+#[tokio::test]
+async fn complete_waits_a_moment_for_the_report() {
+    let fixture = Fixture::with(|config| config.complete_wait = LIMIT).await;
+    let nodes = three(&fixture).await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let block = full(&client.add_block("/f", None).await, 9);
+    let (closed, ()) = tokio::join!(client.complete("/f", Some(block.clone())), async {
+        tokio::task::yield_now().await;
+        nodes[0].received(&block).await;
+    });
+    assert!(closed, "without a false in between, for which clients would wait 400 ms");
+}
+
+#[tokio::test]
+async fn blocks_must_be_there_before_the_next_but_one() {
+    let fixture = Fixture::start().await;
+    let _nodes = three(&fixture).await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let first = full(&client.add_block("/f", None).await, 1 << 20);
+    let second = full(&client.add_block("/f", Some(first)).await, 1 << 20);
+    let (class, message) = client.refused("addBlock", &add_block("/f", Some(second))).await;
+    assert_eq!((class.as_str(), message.as_str()), ("NotReplicatedYetException", "Not replicated yet: /f"));
+}
+
+#[tokio::test]
+async fn no_nodes_at_all_or_none_that_would_do() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let (class, message) = client.refused("addBlock", &add_block("/f", None)).await;
+    assert_eq!(class, "IOException");
+    assert_eq!(
+        message,
+        "File /f could only be written to 0 of the 1 minReplication nodes. There are 0 datanode(s) running \
+         and no node(s) are excluded in this operation."
+    );
+    let nodes = three(&fixture).await;
+    let mut request = add_block("/f", None);
+    request.exclude_nodes = nodes
+        .iter()
+        .map(|node| hdfs::DatanodeInfoProto {
+            id: node.registration.datanode_id.clone(),
+            ..Default::default()
+        })
+        .collect();
+    let before = tokio::time::Instant::now();
+    let (_, message) = client.refused("addBlock", &request).await;
+    assert!(
+        message.ends_with("There are 3 datanode(s) running and 3 node(s) are excluded in this operation.")
+    );
+    assert!(before.elapsed() < fixture.config.placement_wait, "waiting would not help");
+}
+
+#[tokio::test]
+async fn add_block_waits_for_nodes_to_come_back() {
+    let fixture = Fixture::with(|config| config.placement_wait = LIMIT).await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let request = add_block("/f", None);
+    let (block, _nodes) =
+        tokio::join!(client.call::<_, hdfs::AddBlockResponseProto>("addBlock", &request), three(&fixture));
+    assert!(!block.block.locs.is_empty());
+}
+
+#[tokio::test]
+async fn one_writer_a_file() {
+    let fixture = Fixture::start().await;
+    let _nodes = three(&fixture).await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let (class, message) = client.refused("create", &create("/f", "w2")).await;
+    assert_eq!(class, "AlreadyBeingCreatedException");
+    assert!(message.starts_with("Failed to CREATE_FILE /f for w2 on 127.0.0.1 because"), "{message}");
+    let (class, _) = client.refused("create", &create("/f", "w1")).await;
+    assert_eq!(class, "AlreadyBeingCreatedException");
+    let mut foreign = add_block("/f", None);
+    foreign.client_name = "w2".into();
+    assert_eq!(client.refused("addBlock", &foreign).await.0, "LeaseExpiredException");
+
+    let mut overwrite = create("/f", "w2");
+    overwrite.create_flag = 3;
+    let _: hdfs::CreateResponseProto = client.call("create", &overwrite).await;
+    assert_eq!(client.refused("addBlock", &add_block("/f", None)).await.0, "LeaseExpiredException");
+    let closed =
+        hdfs::CompleteRequestProto { src: "/f".into(), client_name: "w2".into(), last: None, file_id: None };
+    let _: hdfs::CompleteResponseProto = client.call("complete", &closed).await;
+    let (class, message) = client.refused("create", &create("/f", "w1")).await;
+    assert_eq!(class, "FileAlreadyExistsException");
+    assert_eq!(message, "/f for client 127.0.0.1 already exists");
+}
+
+#[tokio::test]
+async fn abandoned_blocks_and_additional_nodes() {
+    let fixture = Fixture::start().await;
+    let _nodes = three(&fixture).await;
+    let client = fixture.client("hdfs");
+    let mut one = create("/f", "w1");
+    one.replication = 1;
+    let _: hdfs::CreateResponseProto = client.call("create", &one).await;
+    let block = client.add_block("/f", None).await;
+    assert_eq!(block.locs.len(), 1);
+    let request = hdfs::GetAdditionalDatanodeRequestProto {
+        src: "/f".into(),
+        blk: block.b.clone(),
+        existings: block.locs.clone(),
+        excludes: Vec::new(),
+        num_additional_nodes: 1,
+        client_name: "w1".into(),
+        existing_storage_uuids: block.storage_i_ds.clone(),
+        file_id: None,
+    };
+    let more: hdfs::GetAdditionalDatanodeResponseProto = client.call("getAdditionalDatanode", &request).await;
+    assert_eq!(more.block.locs.len(), 2);
+    assert_eq!(more.block.locs[0].id, block.locs[0].id);
+    assert_ne!(more.block.locs[1].id, block.locs[0].id);
+
+    let abandon = hdfs::AbandonBlockRequestProto {
+        b: block.b.clone(),
+        src: "/f".into(),
+        holder: "w1".into(),
+        file_id: None,
+    };
+    let _: hdfs::AbandonBlockResponseProto = client.call("abandonBlock", &abandon).await;
+    let next = client.add_block("/f", None).await;
+    assert_ne!(next.b.block_id, block.b.block_id);
+    let fsync = hdfs::FsyncRequestProto {
+        src: "/f".into(),
+        client: "w1".into(),
+        last_block_length: Some(123),
+        file_id: None,
+    };
+    let _: hdfs::FsyncResponseProto = client.call("fsync", &fsync).await;
+    let open: hdfs::GetBlockLocationsResponseProto = client.call("getBlockLocations", &locations("/f")).await;
+    let open = open.locations.unwrap();
+    assert!(open.under_construction && !open.is_last_block_complete);
+    let last = open.last_block.unwrap();
+    assert_eq!((last.b.num_bytes, last.locs.len()), (Some(123), 1));
+}
+
+#[tokio::test]
+async fn leases_are_taken_over() {
+    let fixture = Fixture::start().await;
+    let nodes = three(&fixture).await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let block = full(&client.add_block("/f", None).await, 1 << 20);
+    nodes[0].received(&block).await;
+    let request = hdfs::RecoverLeaseRequestProto { src: "/f".into(), client_name: "w2".into() };
+    let closed: hdfs::RecoverLeaseResponseProto = client.call("recoverLease", &request).await;
+    let gone = client.refused("addBlock", &add_block("/f", Some(block))).await;
+    assert_eq!(gone.0, "LeaseExpiredException", "closed: {}", closed.result);
+
+    client.create("/empty").await;
+    let request = hdfs::RecoverLeaseRequestProto { src: "/empty".into(), client_name: "w2".into() };
+    let closed: hdfs::RecoverLeaseResponseProto = client.call("recoverLease", &request).await;
+    assert!(closed.result, "nothing to recover");
+    let renew = |namespaces| hdfs::RenewLeaseRequestProto { client_name: "anybody".into(), namespaces };
+    let _: hdfs::RenewLeaseResponseProto = client.call("renewLease", &renew(Vec::new())).await;
+    assert_eq!(client.refused("renewLease", &renew(vec!["ns".into()])).await.0, "IOException");
+}
+
+#[tokio::test]
+async fn a_silent_writers_file_is_closed() {
+    let fixture = Fixture::with(|config| {
+        config.rules.lease_ms_soft = mobula_types::Millis(100);
+        config.rules.lease_ms_hard = mobula_types::Millis(200);
+    })
+    .await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let request = hdfs::IsFileClosedRequestProto { src: "/f".into() };
+    until("the file to be closed", || async {
+        client.call::<_, hdfs::IsFileClosedResponseProto>("isFileClosed", &request).await.result
+    })
+    .await;
+}
