@@ -6,11 +6,18 @@ use std::time::Duration;
 use bytes::BytesMut;
 use mobula_rpc::RpcServerOptions;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 use crate::fixture::{Fixture, LIMIT, Text, call_bytes, limits, ready_bytes, text, wait_for};
 
 /// Idle connections in the test, unless the limit of files is lower.
 const IDLE: usize = 2_000;
+
+/// This process's memory, for a look with `--nocapture`.
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or("unknown").to_string()
+}
 
 #[tokio::test]
 async fn thousands_of_idle_connections() {
@@ -25,7 +32,7 @@ async fn thousands_of_idle_connections() {
         }
         idle.push(stream);
     }
-    println!("{} idle connections", idle.len());
+    println!("{} idle connections, {}", idle.len(), resident());
     // Room for one more, should the limit of files have been reached.
     idle.pop();
     idle.pop();
@@ -68,7 +75,7 @@ async fn a_client_that_stops_reading_is_not_served_further() {
     let mut input = BytesMut::new();
     let mut answers = 0;
     while answers < 2_000 {
-        let more = tokio::time::timeout(LIMIT, read.read_buf(&mut input)).await.expect("in time").unwrap();
+        let more = timeout(LIMIT, read.read_buf(&mut input)).await.expect("in time").unwrap();
         assert_ne!(more, 0, "closed after {answers} answers");
         while let Some(response) = decoder.next(&mut input).unwrap() {
             assert!(response.outcome.unwrap().len() > 100_000);
@@ -183,10 +190,10 @@ async fn who_never_reads_and_who_never_finishes_is_closed() {
     tokio::time::sleep(Duration::from_secs(400)).await;
 
     let mut rest = Vec::new();
-    let closed = deaf.0.read_to_end(&mut rest).await;
+    let closed = timeout(LIMIT, deaf.0.read_to_end(&mut rest)).await.expect("closed");
     assert!(rest.len() < 300 * 100_000, "{closed:?}: {} bytes", rest.len());
     let mut rest = Vec::new();
-    let closed = slow.0.read_to_end(&mut rest).await;
+    let closed = timeout(LIMIT, slow.0.read_to_end(&mut rest)).await.expect("closed");
     assert!(closed.is_err() || rest.is_empty());
     // One that waits for its answer may wait.
     fixture.service.release();

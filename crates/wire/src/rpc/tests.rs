@@ -350,6 +350,21 @@ fn several_answers_in_one_buffer() {
 }
 
 #[test]
+fn an_answer_waits_at_every_split() {
+    let mut out = BytesMut::new();
+    let to = AnswerTo { call_id: 1, client_id: CLIENT, retry_count: 0 };
+    encode_success(&to, &GetFileInfoRequestProto { src: "/a".into() }, &mut out);
+    for cut in 0..out.len() {
+        let mut input = BytesMut::from(&out[..cut]);
+        let mut decoder = ClientDecoder::new(CLIENT);
+        assert_eq!(decoder.next(&mut input), Ok(None), "{cut}");
+        input.extend_from_slice(&out[cut..]);
+        assert!(decoder.next(&mut input).unwrap().is_some());
+        assert!(input.is_empty());
+    }
+}
+
+#[test]
 fn a_client_refuses_what_is_no_answer() {
     let mut decoder = ClientDecoder::new(CLIENT);
     let mut next = |bytes: &[u8]| decoder.next(&mut BytesMut::from(bytes));
