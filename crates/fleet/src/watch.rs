@@ -15,7 +15,7 @@ use crate::table::BlockTable;
 use crate::view::NodeState;
 
 /// Longer than this between two ticks means that this process stood still, not the nodes (CASES
-/// 39): their silence in that time does not count.
+/// 39): their silence in that time does not count. (Or one and a half beats, if they are longer.)
 const TICK_GAP_MS_MAX: u64 = 1_500;
 /// Pages of the map that one tick looks through: 4,096 x 3 KiB, some 3 ms.
 const SWEEP_PAGES: usize = 4_096;
@@ -253,16 +253,15 @@ impl Fleet {
         let gap = now.since(self.ticked).0;
         self.ticked = now;
         for index in self.roster.indices() {
-            if gap > TICK_GAP_MS_MAX {
+            if gap > TICK_GAP_MS_MAX.max(self.config.heartbeat_ms.0 * 3 / 2) {
                 let node = self.roster.node_mut(index);
                 node.last_beat = Millis((node.last_beat.0 + gap).min(now.0));
             }
             self.judge_node(now, index);
             self.end_hopes(now, index);
             let node = self.roster.node(index);
-            if node.state == NodeState::Dead
-                && (PURGE_MS..PURGE_MS + 2 * TICK_GAP_MS_MAX).contains(&now.since(node.last_beat).0)
-            {
+            let holds = || node.slots.iter().any(|slot| self.roster.slot(*slot).replicas > 0);
+            if node.state == NodeState::Dead && now.since(node.last_beat).0 >= PURGE_MS && holds() {
                 let slots = node.slots.clone();
                 self.sweep.queue(&slots);
             }

@@ -158,8 +158,13 @@ fn run(seed: u64, events: &[Event]) -> Result<u64, TestCaseError> {
     Ok(world.trace)
 }
 
+/// `ORACLE_CASES=20000 cargo test` runs it for long.
+fn cases() -> u32 {
+    std::env::var("ORACLE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(192)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_and_all_heals(seed in any::<u32>(), events in prop::collection::vec(event(), 1..60)) {

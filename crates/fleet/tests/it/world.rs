@@ -79,6 +79,7 @@ pub struct World {
     pub now: u64,
     pub table: Table,
     pub nodes: Vec<Dn>,
+    pub step_ms: u64,
     pub copy_ms: u64,
     pub told_corrupt: BTreeSet<(BlockId, usize)>,
     pub copies: u64,
@@ -105,6 +106,7 @@ impl World {
             now: 0,
             table: Table { next: BlockId::FIRST.0, ..Table::default() },
             nodes: Vec::new(),
+            step_ms: STEP_MS,
             copy_ms: 300,
             told_corrupt: BTreeSet::new(),
             copies: 0,
@@ -156,7 +158,7 @@ impl World {
     pub fn advance(&mut self, ms: u64) {
         let end = self.now + ms;
         while self.now < end {
-            self.now += STEP_MS;
+            self.now += self.step_ms;
             self.step();
         }
     }
@@ -176,7 +178,11 @@ impl World {
             }
         }
         let now = Millis(self.now);
-        while self.fleet.tick(now, &self.table) {}
+        let mut calls = 0;
+        while self.fleet.tick(now, &self.table) {
+            calls += 1;
+            assert!(calls < 1_000, "it never has enough: {:?}", self.fleet.health());
+        }
     }
 
     fn beat(&mut self, index: usize) {
