@@ -226,18 +226,22 @@ impl Copier {
         if !source.is_directory() {
             return self.copy_file(shell, source, Place::Known(top)).await;
         }
-        let mut frames: Vec<(IntoIter<Item>, Item)> = vec![self.enter(source, top).await?];
-        while let Some((items, parent)) = frames.last_mut() {
-            let Some(item) = items.next() else {
+        let mut frames = vec![self.enter(source, top).await?];
+        while let Some(frame) = frames.last_mut() {
+            let Some(item) = frame.sources.next() else {
                 frames.pop();
                 continue;
             };
             if !item.is_directory() {
-                let place = Place::In(parent.clone());
+                let place = match frame.fresh {
+                    // Nothing can be in a directory that was just made.
+                    true => Place::Known(frame.target.child_with(item.name(), None)),
+                    false => Place::In(frame.target.clone()),
+                };
                 self.copy_file(shell, item, place).await?;
                 continue;
             }
-            let entered = match parent.child(item.name()).await {
+            let entered = match frame.target.child(item.name()).await {
                 Ok(target) => self.enter(item, target).await,
                 Err(failure) => Err(failure),
             };
@@ -250,8 +254,9 @@ impl Copier {
     }
 
     /// Makes the directory, and gives what goes into it.
-    async fn enter(&mut self, source: Item, mut target: Item) -> Outcome<(IntoIter<Item>, Item)> {
-        if target.exists() {
+    async fn enter(&mut self, source: Item, mut target: Item) -> Outcome<Frame> {
+        let fresh = !target.exists();
+        if !fresh {
             if !target.is_directory() {
                 return Err(Failure::not_directory(&target.text));
             }
@@ -267,7 +272,7 @@ impl Copier {
         }
         let children = source.children().await?;
         self.directories.push((source, target.clone()));
-        Ok((children.into_iter(), target))
+        Ok(Frame { sources: children.into_iter(), target, fresh })
     }
 
     async fn copy_file(&mut self, shell: &mut Shell, source: Item, place: Place) -> Outcome<()> {
@@ -293,6 +298,16 @@ impl Copier {
         }
         Ok(())
     }
+}
+
+/// A directory that is being copied.
+struct Frame {
+    /// What is still to copy of it.
+    sources: IntoIter<Item>,
+    /// Where that goes.
+    target: Item,
+    /// Whether the target was made for it.
+    fresh: bool,
 }
 
 /// Where a file goes.

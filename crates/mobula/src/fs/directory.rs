@@ -27,12 +27,11 @@ async fn mkdir_one(item: &Item, parents: bool) -> Outcome<()> {
             false => Err(Failure::not_directory(&item.text)),
         };
     }
-    if !parents {
-        if let Some(parent) = address::parent(&item.path) {
-            if !item.fs.exists(parent).await? {
-                return Err(Failure::not_found(&item.fs.qualified(parent)));
-            }
-        }
+    if !parents
+        && let Some(parent) = address::parent(&item.path)
+        && !item.fs.exists(parent).await?
+    {
+        return Err(Failure::not_found(&item.fs.qualified(parent)));
     }
     match item.fs.mkdirs(&item.path, DIRECTORY_MODE).await? {
         true => Ok(()),

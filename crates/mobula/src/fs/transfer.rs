@@ -2,6 +2,7 @@
 //! early, no half-written target stays.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -15,6 +16,8 @@ use super::status::Status;
 
 /// What a target is called until it is whole.
 const SUFFIX: &str = "._COPYING_";
+/// Time for a call to arrive that was sent before the shell was stopped.
+const CLEAR_PAUSE: Duration = Duration::from_millis(200);
 
 /// What of a source's status goes to its target.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,10 +108,18 @@ impl Desk {
 
     /// Deletes what was begun: the shell ends early.
     pub async fn clear(unfinished: &Unfinished) {
-        loop {
-            let Some((_, (fs, path))) = unfinished.lock().pop_first() else { return };
-            // Nobody is left to tell.
-            let _ = fs.delete(&path, false).await;
+        for round in 0..2 {
+            let begun: Vec<_> = unfinished.lock().iter().map(|(key, at)| (key.clone(), at.clone())).collect();
+            if round > 0 && !begun.is_empty() {
+                // The call that makes a file may have been under way: it comes after our delete then.
+                tokio::time::sleep(CLEAR_PAUSE).await;
+            }
+            for (key, (fs, path)) in begun {
+                // Nobody is left to tell of a failure.
+                if let Ok(true) = fs.delete(&path, false).await {
+                    unfinished.lock().remove(&key);
+                }
+            }
         }
     }
 

@@ -48,10 +48,10 @@ pub async fn take(shell: &mut Shell, item: &Item) -> Outcome<bool> {
 
 /// The server's word on its trash goes before ours, unless it has none.
 async fn is_used(shell: &Shell, fs: &FileSystem) -> Outcome<bool> {
-    if let FileSystem::Hdfs(hdfs) = fs {
-        if hdfs.defaults().await?.trash_interval() > 0 {
-            return Ok(true);
-        }
+    if let FileSystem::Hdfs(hdfs) = fs
+        && hdfs.defaults().await?.trash_interval() > 0
+    {
+        return Ok(true);
     }
     Ok(interval_ms(shell) > 0)
 }
