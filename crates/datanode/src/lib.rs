@@ -8,9 +8,28 @@
 //!
 //! It knows blocks, never files: paths and owners are the NameNode's.
 
+mod batch;
+mod checksum_op;
 mod config;
 mod datanode;
 mod error;
+mod framed;
+mod incoming;
+mod ipc;
+mod load;
+mod namenode_link;
+mod node;
+mod receive;
+mod replica;
+mod reports;
+mod send;
+mod source;
+mod store;
+mod syncer;
+mod transfer;
+mod version;
+mod volume;
+mod xceiver;
 
 pub use config::{DatanodeConfig, VolumeConfig};
 pub use datanode::DataNode;

@@ -1,0 +1,281 @@
+//! Packets that go to the disk together, and the rules by which a packet joins what was received
+//! (HDFS: `BlockReceiver.receivePacket`): overlap with what is there, partial chunks, checksums.
+//!
+//! Pure: bytes in, a plan of what to write out. Knows no socket and no file.
+
+use mobula_wire::checksum::{Checksum, ChecksumKind, Mismatch, SUM_LENGTH};
+use mobula_wire::packet::PacketHeader;
+
+use crate::replica::{Piece, Write};
+
+/// Why a packet is refused; the sender is to blame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PacketError {
+    #[error("packet {seqno} begins at {offset}, only {received} bytes were received before: out-of-sequence")]
+    Gap { seqno: i64, offset: u64, received: u64 },
+    #[error("packet {seqno} at {offset}: {source}")]
+    Checksum { seqno: i64, offset: u64, source: Mismatch },
+    #[error("packet {seqno} at {offset} crosses the border of a chunk that it begins within")]
+    Crosses { seqno: i64, offset: u64 },
+    #[error("packet {seqno}: the last one of a block has no data, this one has {length} bytes")]
+    LastWithData { seqno: i64, length: u32 },
+    #[error("packet {seqno} ends the block at {offset}, but {received} bytes were received")]
+    WrongEnd { seqno: i64, offset: u64, received: u64 },
+}
+
+/// A packet that is to be acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arrived {
+    pub seqno: i64,
+    /// Where its data ends in the block.
+    pub end: u64,
+    pub last: bool,
+    pub sync: bool,
+}
+
+/// Where the next byte of a replica goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// Bytes received.
+    pub length: u64,
+    /// The checksum of the last chunk, if it is not full.
+    pub last_sum: u32,
+}
+
+/// Some packets in a row, with their bytes in one buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Data, as it arrived.
+    pub data: Vec<u8>,
+    /// How much of it is used.
+    pub filled: usize,
+    sums: Vec<u8>,
+    data_pieces: Vec<Piece>,
+    sum_pieces: Vec<Piece>,
+    /// The packets.
+    pub packets: Vec<Arrived>,
+    /// The tail behind the last of them.
+    pub tail: Tail,
+}
+
+impl Batch {
+    /// Empties it for the next packets; the buffers stay.
+    pub(crate) fn clear(&mut self) {
+        self.filled = 0;
+        self.sums.clear();
+        self.data_pieces.clear();
+        self.sum_pieces.clear();
+        self.packets.clear();
+    }
+
+    /// What is to be written, if anything.
+    pub(crate) fn write(&self, checksum: Checksum) -> Option<Write<'_>> {
+        let partial = !self.tail.length.is_multiple_of(u64::from(checksum.bytes_per_chunk()));
+        (!self.data_pieces.is_empty()).then_some(Write {
+            data: &self.data,
+            data_pieces: &self.data_pieces,
+            sums: &self.sums,
+            sum_pieces: &self.sum_pieces,
+            end: self.tail.length,
+            last_sum: (partial && checksum.kind() != ChecksumKind::Null).then_some(self.tail.last_sum),
+        })
+    }
+
+    /// Adds the packet whose data lies at `self.filled` in the buffer, once it is verified.
+    /// `tail` is where the replica ends now, and moves.
+    ///
+    /// # Errors
+    /// [`PacketError`]; then nothing was added.
+    pub(crate) fn add(
+        &mut self,
+        header: &PacketHeader,
+        sums: &[u8],
+        checksum: Checksum,
+        tail: &mut Tail,
+    ) -> Result<(), PacketError> {
+        let length = header.data_length as usize;
+        if length > 0 {
+            self.add_data(header, sums, checksum, tail)?;
+            self.filled += length;
+        } else if header.last && header.offset_in_block != tail.length {
+            let (seqno, offset) = (header.seqno, header.offset_in_block);
+            return Err(PacketError::WrongEnd { seqno, offset, received: tail.length });
+        }
+        self.tail = *tail;
+        let PacketHeader { seqno, last, sync, .. } = *header;
+        // A sign of life and an empty packet acknowledge nothing.
+        let end = if length > 0 || last { header.end() } else { 0 };
+        self.packets.push(Arrived { seqno, end, last, sync });
+        Ok(())
+    }
+
+    fn add_data(
+        &mut self,
+        header: &PacketHeader,
+        sums: &[u8],
+        checksum: Checksum,
+        tail: &mut Tail,
+    ) -> Result<(), PacketError> {
+        let (seqno, offset, length) = (header.seqno, header.offset_in_block, header.data_length as usize);
+        if header.last {
+            return Err(PacketError::LastWithData { seqno, length: header.data_length });
+        }
+        if offset > tail.length {
+            return Err(PacketError::Gap { seqno, offset, received: tail.length });
+        }
+        let chunk = u64::from(checksum.bytes_per_chunk());
+        let within = offset % chunk;
+        // A packet that begins within a chunk has one checksum, of its own bytes only.
+        if within != 0 && within + length as u64 > chunk {
+            return Err(PacketError::Crosses { seqno, offset });
+        }
+        let data = &self.data[self.filled..self.filled + length];
+        let mut computed = Vec::new();
+        let sums = if sums.is_empty() && checksum.kind() != ChecksumKind::Null {
+            checksum.compute(data, &mut computed);
+            &computed[..]
+        } else {
+            let fault = |source| PacketError::Checksum { seqno, offset, source };
+            checksum.verify(data, sums).map_err(fault)?;
+            sums
+        };
+        let end = header.end();
+        if end <= tail.length {
+            return Ok(());
+        }
+        if within != 0 && offset == tail.length {
+            self.extend_chunk(header, sums, checksum, tail);
+        } else if within != 0 {
+            // Begins within a chunk, and before the end of what is there: nobody sends that.
+            return Err(PacketError::Crosses { seqno, offset });
+        } else {
+            self.append(header, sums, checksum, tail);
+        }
+        Ok(())
+    }
+
+    /// Data from a chunk's border on. What is there of that chunk is written once more, the same
+    /// bytes, so that data and checksum always fit.
+    fn append(&mut self, header: &PacketHeader, sums: &[u8], checksum: Checksum, tail: &mut Tail) {
+        let start = checksum.chunk_start(tail.length).max(header.offset_in_block);
+        let skip = (start - header.offset_in_block) as usize;
+        let length = header.data_length as usize - skip;
+        self.data_pieces.push(Piece { at: start, from: self.filled + skip, length });
+        if checksum.kind() != ChecksumKind::Null {
+            let first = skip / checksum.bytes_per_chunk() as usize * SUM_LENGTH;
+            self.push_sums(start, &sums[first..], checksum);
+            let last = sums.last_chunk().copied().unwrap_or_default();
+            tail.last_sum = u32::from_be_bytes(last);
+        }
+        tail.length = header.end();
+    }
+
+    /// New bytes within the last chunk, with a checksum of their own.
+    fn extend_chunk(&mut self, header: &PacketHeader, sums: &[u8], checksum: Checksum, tail: &mut Tail) {
+        let length = header.data_length;
+        self.data_pieces.push(Piece { at: tail.length, from: self.filled, length: length as usize });
+        if checksum.kind() != ChecksumKind::Null {
+            let new = u32::from_be_bytes(sums.first_chunk().copied().unwrap_or_default());
+            tail.last_sum = checksum.kind().combine(tail.last_sum, new, length.into());
+            let sum = tail.last_sum.to_be_bytes();
+            self.push_sums(checksum.chunk_start(tail.length), &sum, checksum);
+        }
+        tail.length = header.end();
+    }
+
+    fn push_sums(&mut self, start: u64, sums: &[u8], checksum: Checksum) {
+        let at = start / u64::from(checksum.bytes_per_chunk()) * SUM_LENGTH as u64;
+        self.sum_pieces.push(Piece { at, from: self.sums.len(), length: sums.len() });
+        self.sums.extend_from_slice(sums);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    struct Disk {
+        data: Vec<u8>,
+        sums: Vec<u8>,
+        tail: Tail,
+    }
+
+    fn put(file: &mut Vec<u8>, buffer: &[u8], pieces: &[Piece]) {
+        for piece in pieces {
+            let at = piece.at as usize;
+            file.resize(file.len().max(at + piece.length), 0);
+            file[at..at + piece.length].copy_from_slice(&buffer[piece.from..piece.from + piece.length]);
+        }
+    }
+
+    fn send(disk: &mut Disk, whole: &[u8], from: usize, to: usize) -> Result<(), PacketError> {
+        let checksum = Checksum::default_crc32c();
+        let mut batch = Batch::default();
+        batch.data.extend_from_slice(&whole[from..to]);
+        let mut sums = Vec::new();
+        checksum.compute(&whole[from..to], &mut sums);
+        let header = PacketHeader {
+            offset_in_block: from as u64,
+            seqno: 1,
+            last: false,
+            data_length: (to - from) as u32,
+            sync: false,
+        };
+        batch.add(&header, &sums, checksum, &mut disk.tail)?;
+        if let Some(write) = batch.write(checksum) {
+            put(&mut disk.data, write.data, write.data_pieces);
+            put(&mut disk.sums, write.sums, write.sum_pieces);
+        }
+        Ok(())
+    }
+
+    fn agrees(disk: &Disk, whole: &[u8]) {
+        let checksum = Checksum::default_crc32c();
+        assert_eq!(disk.data, &whole[..disk.tail.length as usize]);
+        checksum.verify(&disk.data, &disk.sums).unwrap();
+    }
+
+    #[test]
+    fn overlap_partial_chunks_and_gaps() {
+        let whole: Vec<u8> = (0..5000u32).map(|i| (i * 7 % 251) as u8).collect();
+        let mut disk = Disk { data: vec![], sums: vec![], tail: Tail::default() };
+        for (from, to) in [
+            (0, 100),     // hflush after 100 bytes
+            (0, 700),     // resent from the chunk's border
+            (512, 700),   // again, nothing new
+            (512, 1000),  // longer
+            (1000, 1010), // appended with a checksum of its own
+            (1010, 1024), // up to the border
+            (1024, 3000),
+            (2048, 2900), // wholly old
+            (1024, 4999), // much overlap
+        ] {
+            send(&mut disk, &whole, from, to).unwrap();
+            agrees(&disk, &whole);
+        }
+        assert_eq!(disk.tail.length, 4999);
+        assert!(matches!(send(&mut disk, &whole, 4999, 5000), Ok(())));
+        let mut disk = Disk { data: vec![], sums: vec![], tail: Tail::default() };
+        send(&mut disk, &whole, 0, 100).unwrap();
+        assert!(matches!(send(&mut disk, &whole, 101, 200), Err(PacketError::Gap { .. })));
+        assert!(matches!(send(&mut disk, &whole, 100, 600), Err(PacketError::Crosses { .. })));
+        agrees(&disk, &whole);
+    }
+
+    #[test]
+    fn a_wrong_checksum_and_a_wrong_end() {
+        let checksum = Checksum::default_crc32c();
+        let mut batch = Batch { data: vec![1; 600], ..Batch::default() };
+        let mut tail = Tail::default();
+        let header =
+            PacketHeader { offset_in_block: 0, seqno: 0, last: false, data_length: 600, sync: false };
+        let refused = batch.add(&header, &[0; 8], checksum, &mut tail);
+        assert!(matches!(refused, Err(PacketError::Checksum { .. })));
+        let refused = batch.add(&header, &[0; 4], checksum, &mut tail);
+        assert!(matches!(refused, Err(PacketError::Checksum { .. })));
+        let end = PacketHeader { offset_in_block: 5, seqno: 0, last: true, data_length: 0, sync: false };
+        assert!(matches!(batch.add(&end, &[], checksum, &mut tail), Err(PacketError::WrongEnd { .. })));
+        assert_eq!((tail, batch.packets.len()), (Tail::default(), 0));
+    }
+}

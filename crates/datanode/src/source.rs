@@ -1,0 +1,237 @@
+//! A replica as it is read from disk, chunk by chunk, verified.
+//!
+//! Invariant: bytes leave here only with a checksum that they fit, unless the replica has none at all.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use mobula_disk::FileRef;
+use mobula_types::{Block, BlockId, GenStamp, ReplicaState};
+use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
+use mobula_wire::meta::{self, META_HEADER_LENGTH};
+use tokio::time::timeout;
+
+use crate::node::Node;
+use crate::replica::Progress;
+use crate::store::Replica;
+use crate::volume::VolumeRef;
+
+/// Longest wait for bytes that a writer has sent, but that are not on the disk yet (HDFS: 3 s).
+const GROWTH_LIMIT: Duration = Duration::from_secs(3);
+/// Chunk of a replica without checksums (HDFS: `BlockSender.CHUNK_SIZE`).
+const PLAIN_CHUNK: u32 = 512;
+
+/// Why a replica cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    #[error("no replica of {0} is here")]
+    Missing(BlockId),
+    #[error("replica of {block} has generation stamp {have}, older than {wanted}")]
+    Stale { block: BlockId, have: GenStamp, wanted: GenStamp },
+    #[error("replica of {block} is in state {state:?}")]
+    State { block: BlockId, state: ReplicaState },
+    #[error("bytes {offset} to {end} of {block} were asked for, it has {length}")]
+    Range { block: BlockId, offset: u64, end: u64, length: u64 },
+    #[error("replica of {0} has no checksums")]
+    NoChecksums(Block),
+    #[error("replica of {block} is corrupt at {offset}: {reason}")]
+    Corrupt { block: Block, offset: u64, reason: String },
+    #[error(transparent)]
+    Disk(#[from] io::Error),
+}
+
+/// An open replica, as much of it as there was when it was opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub block: Block,
+    pub state: ReplicaState,
+    pub volume: VolumeRef,
+    pub checksum: Checksum,
+    /// Bytes that can be read.
+    pub length: u64,
+    /// Of those, bytes that the whole pipeline acknowledged.
+    pub visible: u64,
+    data: FileRef,
+    meta: Option<FileRef>,
+    last_sum: Option<u32>,
+}
+
+/// Buffers for one read, used again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    pub data: Vec<u8>,
+    /// How much of `data` was read.
+    pub length: usize,
+    /// The checksums; what was in it before stays in front.
+    pub front: BytesMut,
+}
+
+impl Source {
+    /// Opens the replica of `block` in a state that may be read; an open one, once it has `end` bytes
+    /// or has not grown to that within the limit.
+    pub(crate) async fn open(node: &Node, block: &Block, end: u64) -> Result<Source, SourceError> {
+        wait_for_growth(node, block.id, end).await;
+        let found = node.store.open_to_read(block.id).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SourceError::Missing(block.id),
+            _ => SourceError::Disk(error),
+        })?;
+        if found.block.stamp < block.stamp {
+            let (have, wanted) = (found.block.stamp, block.stamp);
+            return Err(SourceError::Stale { block: block.id, have, wanted });
+        }
+        if matches!(found.state, ReplicaState::Rwr | ReplicaState::Temporary | ReplicaState::Rur) {
+            return Err(SourceError::State { block: block.id, state: found.state });
+        }
+        let (data, header_of) = (found.data.clone(), found.meta.clone());
+        let header = found.volume.pool.run(move || {
+            let mut header = [0; META_HEADER_LENGTH];
+            let sums =
+                header_of.map(|meta| meta.read_exact_at(&mut header, 0).map(|()| header)).transpose()?;
+            Ok::<_, io::Error>((sums, data.length()?))
+        });
+        let corrupt = |reason: String| {
+            node.store.mark_bad(&found.block, &found.volume);
+            SourceError::Corrupt { block: found.block, offset: 0, reason }
+        };
+        let (header, on_disk) = header.await.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => corrupt("the header of its checksums is cut short".into()),
+            _ => SourceError::Disk(error),
+        })?;
+        let checksum = match header {
+            Some(header) => meta::decode(&header).map_err(|error| corrupt(error.to_string()))?,
+            None => Checksum::new(ChecksumKind::Null, PLAIN_CHUNK).expect("a chunk of 512 bytes is in range"),
+        };
+        let Progress { on_disk: grown, last_sum, acked } = found.progress.unwrap_or(Progress {
+            on_disk: found.block.length,
+            last_sum: None,
+            acked: found.block.length,
+        });
+        if on_disk < grown {
+            return Err(corrupt(format!("{on_disk} of {grown} bytes are there")));
+        }
+        Ok(Source {
+            block: found.block,
+            state: found.state,
+            volume: found.volume,
+            checksum,
+            length: grown,
+            visible: acked,
+            data: found.data,
+            meta: found.meta,
+            last_sum,
+        })
+    }
+
+    /// Whether it has checksums.
+    pub(crate) fn has_sums(&self) -> bool {
+        self.meta.is_some() && self.checksum.kind() != ChecksumKind::Null
+    }
+
+    /// The replica's meta file, if it has one.
+    pub(crate) fn meta(&self) -> Option<&FileRef> {
+        self.meta.as_ref()
+    }
+
+    /// Where a read of these bytes begins and ends on chunks' borders, or at the end.
+    pub(crate) fn span(&self, offset: u64, length: u64) -> Result<(u64, u64), SourceError> {
+        let end = offset.saturating_add(length);
+        if end > self.length {
+            return Err(SourceError::Range { block: self.block.id, offset, end, length: self.length });
+        }
+        let chunk = u64::from(self.checksum.bytes_per_chunk());
+        let up = end.div_ceil(chunk).saturating_mul(chunk);
+        Ok((self.checksum.chunk_start(offset), up.min(self.length)))
+    }
+
+    /// Reads `length` bytes at `at`, which is a chunk's border, and their checksums; both end at a
+    /// border or at the end. Verified if `verify`.
+    pub(crate) async fn load(
+        &self,
+        node: &Node,
+        at: u64,
+        length: usize,
+        mut load: Load,
+        verify: Verify,
+    ) -> Result<Load, SourceError> {
+        let of = self.clone();
+        let result = self.volume.pool.run(move || of.load_now(at, length, &mut load, verify).map(|()| load));
+        match result.await {
+            Ok(load) => Ok(load),
+            Err(SourceError::Disk(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                node.store.mark_bad(&self.block, &self.volume);
+                let reason = "its files are too short".to_owned();
+                Err(SourceError::Corrupt { block: self.block, offset: at, reason })
+            }
+            Err(error) => {
+                match &error {
+                    SourceError::Disk(error) => {
+                        // A sector that cannot be read is this replica's end, not always the disk's.
+                        node.store.mark_bad(&self.block, &self.volume);
+                        node.store.examine(&self.volume, error).await;
+                    }
+                    _ => node.store.mark_bad(&self.block, &self.volume),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn load_now(&self, at: u64, length: usize, load: &mut Load, verify: Verify) -> Result<(), SourceError> {
+        if load.data.len() < length {
+            load.data.resize(length, 0);
+        }
+        load.length = length;
+        let data = &mut load.data[..length];
+        self.data.read_exact_at(data, at)?;
+        let Some(meta) = self.meta.as_ref().filter(|_| self.has_sums()) else { return Ok(()) };
+        let sums_length = self.checksum.sums_length(length as u64) as usize;
+        let from = load.front.len();
+        load.front.put_bytes(0, sums_length);
+        let sums = &mut load.front[from..];
+        let index = at / u64::from(self.checksum.bytes_per_chunk());
+        let sums_at = META_HEADER_LENGTH as u64 + index * SUM_LENGTH as u64;
+        let ends = at + length as u64 == self.length;
+        match (self.last_sum.filter(|_| ends), sums_length) {
+            (Some(last), 1..) => {
+                // The last chunk may have grown since: its checksum is the one that was taken with the length.
+                let (whole, part) = sums.split_at_mut(sums_length - SUM_LENGTH);
+                meta.read_exact_at(whole, sums_at)?;
+                part.copy_from_slice(&last.to_be_bytes());
+            }
+            _ => meta.read_exact_at(sums, sums_at)?,
+        }
+        if verify == Verify::Yes {
+            self.checksum.verify(data, sums).map_err(|mismatch| SourceError::Corrupt {
+                block: self.block,
+                offset: at + mismatch.chunk as u64 * u64::from(self.checksum.bytes_per_chunk()),
+                reason: mismatch.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether bytes are compared with their checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verify {
+    Yes,
+    No,
+}
+
+async fn wait_for_growth(node: &Node, id: BlockId, end: u64) {
+    let Some(Replica::Open(growing)) = node.store.get(id) else { return };
+    let grown = async {
+        loop {
+            let moved = growing.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if growing.progress().on_disk >= end || growing.is_cancelled() {
+                return;
+            }
+            moved.await;
+        }
+    };
+    // Too late is found by the check of the range.
+    let _ = timeout(GROWTH_LIMIT, grown).await;
+}

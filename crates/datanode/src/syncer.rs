@@ -1,0 +1,117 @@
+//! Finishing replicas in groups (DESIGN D17): sync the files of all that wait, rename them, sync
+//! each folder once, then say so. While one group is under way the next one gathers.
+//!
+//! Invariant: `Ok` means data, checksums and their final names are durable.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mobula_types::Block;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::replica::Growing;
+use crate::volume::{VolumeRef, data_name, meta_name};
+
+/// Replicas that wait for one volume; those who come later wait to queue.
+const QUEUE_MAX: usize = 1024;
+/// Replicas in one group.
+const GROUP_MAX: usize = 256;
+
+/// A replica to be finished.
+#[derive(Debug)]
+pub(crate) struct Finalise {
+    pub growing: Arc<Growing>,
+    pub block: Block,
+    pub folder: PathBuf,
+}
+
+type Waiting = (Finalise, oneshot::Sender<io::Result<()>>);
+
+/// The way to each volume's syncer.
+#[derive(Debug)]
+pub(crate) struct Syncers {
+    queues: Vec<mpsc::Sender<Waiting>>,
+}
+
+impl Syncers {
+    /// One task for each volume; their handles are the caller's to abort.
+    pub(crate) fn start(volumes: &[VolumeRef]) -> (Syncers, Vec<tokio::task::JoinHandle<()>>) {
+        let mut queues = Vec::new();
+        let mut tasks = Vec::new();
+        for volume in volumes {
+            let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+            queues.push(queue);
+            tasks.push(tokio::spawn(run(volume.clone(), waiting)));
+        }
+        (Syncers { queues }, tasks)
+    }
+
+    /// Waits until the replica is finished.
+    pub(crate) async fn finalise(&self, volume: usize, step: Finalise) -> io::Result<()> {
+        let (done, result) = oneshot::channel();
+        let gone = |_| io::Error::other("the DataNode is stopping");
+        self.queues[volume]
+            .send((step, done))
+            .await
+            .map_err(|_| io::Error::other("the DataNode is stopping"))?;
+        result.await.map_err(gone)?
+    }
+}
+
+async fn run(volume: VolumeRef, mut queue: mpsc::Receiver<Waiting>) {
+    let mut group = Vec::new();
+    while queue.recv_many(&mut group, GROUP_MAX).await > 0 {
+        let (steps, waiters): (Vec<Finalise>, Vec<_>) = group.drain(..).unzip();
+        let results = finish(&volume, steps).await;
+        for (waiter, result) in waiters.into_iter().zip(results) {
+            // Nobody waiting any more is no error: the replica is final all the same.
+            let _ = waiter.send(result);
+        }
+    }
+}
+
+/// Finishes a group; one result for each of it.
+async fn finish(volume: &VolumeRef, steps: Vec<Finalise>) -> Vec<io::Result<()>> {
+    // All at once: the journal takes them together.
+    let mut syncs = Vec::with_capacity(steps.len() * 2);
+    for step in &steps {
+        for file in [step.growing.data.clone(), step.growing.meta.clone()] {
+            let pool = volume.sync_pool.clone();
+            syncs.push(tokio::spawn(async move { pool.run(move || file.sync_data()).await }));
+        }
+    }
+    let mut failed = None;
+    for sync in syncs {
+        match sync.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failed = Some(error),
+            Err(panic) => failed = Some(io::Error::other(panic.to_string())),
+        }
+    }
+    let count = steps.len();
+    let result = match failed {
+        Some(error) => Err(error),
+        None => {
+            let of = volume.clone();
+            volume.sync_pool.run(move || rename(&of, &steps)).await
+        }
+    };
+    // One failure is everybody's: after it nothing on this disk is certain.
+    let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+    (0..count).map(|_| result.as_ref().map(|()| ()).map_err(copy)).collect()
+}
+
+fn rename(volume: &VolumeRef, steps: &[Finalise]) -> io::Result<()> {
+    let mut folders = BTreeSet::new();
+    for step in steps {
+        volume.ensure_folder(&step.folder)?;
+        folders.insert(&step.folder);
+        // Checksums first: final data is never without them.
+        for name in [meta_name(&step.block), data_name(step.block.id)] {
+            volume.disk.rename(&step.growing.folder.join(&name), &step.folder.join(&name))?;
+        }
+    }
+    folders.into_iter().try_for_each(|folder| volume.disk.sync_folder(folder))
+}
