@@ -286,6 +286,7 @@ fn block_received_and_deleted(
         service
             .roster
             .tell(|fleet, now, table| fleet.on_received_deleted(now, &node, &storage, &news, table));
+        service.roster.reported(news.iter().map(|news| news.block.id));
     }
     Ok(dn::BlockReceivedAndDeletedResponseProto {})
 }
@@ -380,7 +381,9 @@ async fn take_volume(
         roster.tell(|fleet, now, table| fleet.report_slice(now, &mut cursor, slice, table))?;
         tokio::task::yield_now().await;
     }
-    roster.tell(|fleet, now, table| fleet.report_finish(now, cursor, last, table))
+    roster.tell(|fleet, now, table| fleet.report_finish(now, cursor, last, table))?;
+    roster.reported_all();
+    Ok(())
 }
 
 fn error_report(

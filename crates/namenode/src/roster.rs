@@ -2,13 +2,14 @@
 //!
 //! Invariant: the lock is held for one event, never across an await; reports come in slices.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mobula_fleet::{BlockChange, BlockTable, Fleet, FleetConfig, TableBlock};
 use mobula_namespace::{BlockEffect, BlockRecord, BlockState, View};
 use mobula_net::Clock;
 use mobula_types::{BlockId, Millis};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::machine::PublishedView;
@@ -20,13 +21,15 @@ pub struct Roster {
     view: Arc<PublishedView>,
     clock: Clock,
     changed: Notify,
+    /// Blocks that somebody waits for a replica of: so that a report wakes only those it concerns.
+    awaited: Mutex<BTreeMap<BlockId, Arc<Notify>>>,
 }
 
 impl Roster {
     /// An empty fleet over the blocks of `view`.
     pub fn new(config: FleetConfig, seed: u64, clock: Clock, view: Arc<PublishedView>) -> Roster {
         let fleet = Fleet::new(config, seed, Millis(clock.monotonic_ms()));
-        Roster { fleet: RwLock::new(fleet), view, clock, changed: Notify::new() }
+        Roster { fleet: RwLock::new(fleet), view, clock, changed: Notify::new(), awaited: Mutex::default() }
     }
 
     /// Monotonic time, as the fleet counts it.
@@ -91,6 +94,56 @@ impl Roster {
                 return found();
             }
         }
+    }
+}
+
+impl Roster {
+    /// Wakes those who wait for replicas of these blocks.
+    pub fn reported(&self, blocks: impl Iterator<Item = BlockId>) {
+        let awaited = self.awaited.lock();
+        if awaited.is_empty() {
+            return;
+        }
+        for bell in blocks.filter_map(|block| awaited.get(&block)) {
+            bell.notify_waiters();
+        }
+    }
+
+    /// Wakes all who wait for replicas: a full report may have brought any.
+    pub fn reported_all(&self) {
+        self.awaited.lock().values().for_each(|bell| bell.notify_waiters());
+    }
+
+    /// Waits until `lacking` names no block any more, looking again when a replica of the one it named
+    /// is reported; false if that takes longer than until `deadline`.
+    pub async fn wait_for_replicas<E>(
+        &self,
+        deadline: tokio::time::Instant,
+        mut lacking: impl FnMut() -> Result<Option<BlockId>, E>,
+    ) -> Result<bool, E> {
+        while let Some(block) = lacking()? {
+            let bell = Arc::clone(self.awaited.lock().entry(block).or_default());
+            let rung = {
+                let rung = bell.notified();
+                tokio::pin!(rung);
+                rung.as_mut().enable();
+                // It may have come between the look and the bell.
+                match lacking()? {
+                    Some(still) if still == block => tokio::time::timeout_at(deadline, rung).await.is_ok(),
+                    _ => true,
+                }
+            };
+            let mut awaited = self.awaited.lock();
+            // The map's and ours: nobody else waits for it.
+            if Arc::strong_count(&bell) == 2 {
+                awaited.remove(&block);
+            }
+            drop(awaited);
+            if !rung {
+                return Ok(lacking()?.is_none());
+            }
+        }
+        Ok(true)
     }
 }
 

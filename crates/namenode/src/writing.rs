@@ -10,7 +10,7 @@ use mobula_fleet::{NodeFilter, NodeState, Placement, PlacementRequest};
 use mobula_namespace::{
     AddBlock, Allocated, BlockPlan, BlockState, Closable, Create, FileBlock, Operation, Outcome,
 };
-use mobula_types::{Block, HdfsPath, InodeId, Millis, Target};
+use mobula_types::{Block, BlockId, HdfsPath, InodeId, Millis, Target};
 use tokio::time::Instant;
 
 use crate::asker::Asker;
@@ -236,10 +236,10 @@ impl Service {
     /// `complete`: closes the file once its last blocks have their replicas; false if they do not
     /// come within a short while, as in HDFS, whose clients then ask again.
     pub(crate) fn complete(self: &Arc<Self>, asker: &Asker, request: CompleteRequest, done: Done) {
-        match self.may_complete(asker, &request) {
-            Ok(true) => self.change(asker, request.operation(), done),
+        match self.lacking(asker, &request) {
+            Ok(None) => self.change(asker, request.operation(), done),
             Err(refusal) => done(Err(refusal)),
-            Ok(false) => {
+            Ok(Some(_)) => {
                 let (service, asker) = (Arc::clone(self), asker.clone());
                 tokio::spawn(async move { service.complete_later(&asker, request, done).await });
             }
@@ -248,39 +248,36 @@ impl Service {
 
     async fn complete_later(self: Arc<Self>, asker: &Asker, request: CompleteRequest, done: Done) {
         let deadline = Instant::now() + self.config.complete_wait;
-        let ready = self
-            .roster
-            .wait_for(deadline, || match self.may_complete(asker, &request) {
-                Ok(false) => None,
-                Ok(true) => Some(Ok(())),
-                Err(refusal) => Some(Err(refusal)),
-            })
-            .await;
-        match ready {
-            Some(Ok(())) => self.change(asker, request.operation(), done),
-            Some(Err(refusal)) => done(Err(refusal)),
-            None => done(Ok(Outcome::Bool(false))),
+        let there = self.roster.wait_for_replicas(deadline, || self.lacking(asker, &request)).await;
+        match there {
+            Ok(true) => self.change(asker, request.operation(), done),
+            Ok(false) => done(Ok(Outcome::Bool(false))),
+            Err(refusal) => done(Err(refusal)),
         }
     }
 
-    /// Whether the command can be logged: the replicas are there, or it will be refused or answered
-    /// as a repetition anyway.
-    fn may_complete(&self, asker: &Asker, request: &CompleteRequest) -> Result<bool, Refusal> {
+    /// The block whose replicas `complete` must wait for; none if the command can be logged: all are
+    /// there, or it will be refused or answered as a repetition anyway.
+    fn lacking(&self, asker: &Asker, request: &CompleteRequest) -> Result<Option<BlockId>, Refusal> {
         self.check_leads()?;
         let view = self.view.load();
         let Ok(open) = view.open_file(&asker.caller, &request.path, request.file, &request.holder) else {
-            return Ok(true);
+            return Ok(None);
         };
         let blocks = view.blocks_of(open.inode).map_err(|error| Refusal::Io(error.to_string()))?;
-        let Some((last, before)) = blocks.split_last() else { return Ok(true) };
-        let penultimate_is_there = before.last().is_none_or(|block| self.has_replicas(block.block));
+        let Some((last, before)) = blocks.split_last() else { return Ok(None) };
+        if let Some(penultimate) = before.last()
+            && !self.has_replicas(penultimate.block)
+        {
+            return Ok(Some(penultimate.block.id));
+        }
         let last_is_there = match request.last {
             // Another block than the last one is refused in `apply`, with HDFS's words.
-            Some(claimed) if claimed.id != last.block.id => true,
+            Some(claimed) if (claimed.id, claimed.stamp) != (last.block.id, last.block.stamp) => true,
             Some(claimed) => self.has_replicas(claimed),
             None => last.state == BlockState::Committed && self.has_replicas(last.block),
         };
-        Ok(penultimate_is_there && last_is_there)
+        Ok((!last_is_there).then_some(last.block.id))
     }
 
     /// `recoverLease`: takes the lease from its holder at once; true if the file is closed.
