@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use mobula_namespace::{Batch, Command, Outcome};
+use mobula_namespace::{Batch, Command, Operation, Outcome};
 use mobula_net::Clock;
 use mobula_raft::{ProposeError, Raft};
-use mobula_types::Millis;
+use mobula_types::{HdfsPath, Millis};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -20,6 +20,9 @@ use crate::machine::NamespaceMachine;
 const BATCH_COMMANDS_MAX: usize = 2_048;
 /// Commands that wait at most; more are told to come again.
 const WAITING_MAX: usize = 65_536;
+
+/// Bytes of text in commands that wait at most: long paths must not become much memory.
+const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// Takes the answer of one command. Called on the batcher's task: it must not block.
 pub type Done = Box<dyn FnOnce(Result<Outcome, Refusal>) + Send>;
@@ -37,6 +40,8 @@ struct Shared {
 struct Waiting {
     commands: Vec<Command>,
     answers: Vec<Done>,
+    /// Of text in `commands`.
+    bytes: usize,
     /// Set once, for good: nothing is taken any more.
     closed: Option<Refusal>,
 }
@@ -60,9 +65,10 @@ impl Batcher {
             let mut waiting = self.0.waiting.lock();
             if let Some(refusal) = &waiting.closed {
                 refusal.clone()
-            } else if waiting.commands.len() >= WAITING_MAX {
+            } else if waiting.commands.len() >= WAITING_MAX || waiting.bytes >= WAITING_BYTES_MAX {
                 Refusal::Overloaded { waiting: waiting.commands.len() }
             } else {
+                waiting.bytes += weight(&command.operation);
                 waiting.commands.push(command);
                 waiting.answers.push(done);
                 let first = waiting.commands.len() == 1;
@@ -97,6 +103,7 @@ impl Batcher {
             let mut waiting = self.0.waiting.lock();
             waiting.closed.get_or_insert_with(|| refusal.clone());
             waiting.commands.clear();
+            waiting.bytes = 0;
             std::mem::take(&mut waiting.answers)
         };
         for done in answers {
@@ -139,11 +146,40 @@ impl Batcher {
     fn take(&self) -> (Vec<Command>, Vec<Done>) {
         let mut waiting = self.0.waiting.lock();
         if waiting.commands.len() <= BATCH_COMMANDS_MAX {
+            waiting.bytes = 0;
             return (std::mem::take(&mut waiting.commands), std::mem::take(&mut waiting.answers));
         }
-        let commands = waiting.commands.split_off(BATCH_COMMANDS_MAX);
-        let answers = waiting.answers.split_off(BATCH_COMMANDS_MAX);
-        (std::mem::replace(&mut waiting.commands, commands), std::mem::replace(&mut waiting.answers, answers))
+        let left = waiting.commands.split_off(BATCH_COMMANDS_MAX);
+        let unanswered = waiting.answers.split_off(BATCH_COMMANDS_MAX);
+        waiting.bytes = left.iter().map(|command| weight(&command.operation)).sum();
+        (std::mem::replace(&mut waiting.commands, left), std::mem::replace(&mut waiting.answers, unanswered))
+    }
+}
+
+/// About how much text a command holds, in bytes.
+fn weight(operation: &Operation) -> usize {
+    let path = |path: &HdfsPath| path.as_str().len();
+    match operation {
+        Operation::Rename { source, target } | Operation::Rename2 { source, target, .. } => {
+            path(source) + path(target)
+        }
+        Operation::Create(create) => path(&create.path) + create.holder.len(),
+        Operation::AddBlock(add) => path(&add.path) + add.holder.len(),
+        Operation::Mkdirs { path: at, .. }
+        | Operation::AbandonBlock { path: at, .. }
+        | Operation::Complete { path: at, .. }
+        | Operation::Fsync { path: at, .. }
+        | Operation::RecoverLease { path: at, .. }
+        | Operation::Delete { path: at, .. }
+        | Operation::SetReplication { path: at, .. }
+        | Operation::SetPermission { path: at, .. }
+        | Operation::SetOwner { path: at, .. }
+        | Operation::SetTimes { path: at, .. } => path(at),
+        Operation::Format(_)
+        | Operation::Configure(_)
+        | Operation::ExpireLease { .. }
+        | Operation::Touch { .. }
+        | Operation::Reap { .. } => 0,
     }
 }
 

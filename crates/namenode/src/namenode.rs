@@ -78,7 +78,12 @@ impl NameNode {
     ///
     /// # Errors
     /// [`NamenodeError`]; nothing is damaged.
-    pub async fn start(env: Env, disk: DiskRef, config: NamenodeConfig) -> Result<NameNode, NamenodeError> {
+    pub async fn start(
+        env: Env,
+        disk: DiskRef,
+        mut config: NamenodeConfig,
+    ) -> Result<NameNode, NamenodeError> {
+        config.fleet.replication_min = config.rules.replication_min;
         let (folder, tables) = format::take(&disk, &config.name_dir).await?;
         // Before the log: whoever cannot listen should not have replayed it.
         let listener = listen(&env, config.listen).await?;
