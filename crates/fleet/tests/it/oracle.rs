@@ -123,7 +123,8 @@ fn run(seed: u64, events: &[Event]) -> Result<u64, TestCaseError> {
     // Everything is mended; then all must be whole again in bounded time.
     for index in 0..NODES {
         let node = &mut world.nodes[index];
-        (node.cut, node.mute, node.report_delay) = (false, false, 0);
+        // A word that was lost for good comes with the periodic full report.
+        (node.cut, node.mute, node.report_delay, node.reported) = (false, false, 0, false);
         node.volumes.iter_mut().for_each(|volume| volume.failed = false);
         world.start(index);
     }

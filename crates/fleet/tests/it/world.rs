@@ -47,6 +47,8 @@ pub struct Replica {
 #[derive(Debug, Default)]
 pub struct Volume {
     pub failed: bool,
+    /// A heartbeat has said so: before that nobody can know.
+    pub told_failed: bool,
     pub replicas: BTreeMap<BlockId, Replica>,
 }
 
@@ -82,6 +84,7 @@ pub struct World {
     pub step_ms: u64,
     pub copy_ms: u64,
     pub told_corrupt: BTreeSet<(BlockId, usize)>,
+    pub retell: BTreeSet<(BlockId, usize)>,
     pub copies: u64,
     pub deletes: u64,
     pub seed: u64,
@@ -109,6 +112,7 @@ impl World {
             step_ms: STEP_MS,
             copy_ms: 300,
             told_corrupt: BTreeSet::new(),
+            retell: BTreeSet::new(),
             copies: 0,
             deletes: 0,
             seed,
@@ -195,6 +199,9 @@ impl World {
             self.nodes[index].registered = true;
             self.nodes[index].reported = false;
             self.nodes[index].report = None;
+        }
+        for volume in &mut self.nodes[index].volumes {
+            volume.told_failed = volume.failed;
         }
         let node = &self.nodes[index];
         let storages = node
@@ -316,7 +323,7 @@ impl World {
             self.nodes[*index]
                 .volumes
                 .iter()
-                .any(|volume| !volume.failed && volume.replicas.get(&row.block.id).is_some_and(good))
+                .any(|volume| !volume.told_failed && volume.replicas.get(&row.block.id).is_some_and(good))
         })
     }
 
@@ -372,6 +379,7 @@ impl World {
     pub fn call_bad(&mut self, index: usize, block: Block) {
         // A NameNode that has just started knows no such node: nobody listens.
         if self.fleet.node(&uuid(index)).is_none() {
+            self.retell.insert((block.id, index));
             return;
         }
         self.told_corrupt.insert((block.id, index));
@@ -411,6 +419,13 @@ impl World {
                 self.fleet.on_full_report(now, &node, &storage, &replicas, lease, last, &self.table).is_ok();
         }
         self.nodes[index].reported = taken;
+        let again: Vec<_> = self.retell.iter().copied().filter(|(_, node)| taken && *node == index).collect();
+        for key in again {
+            self.retell.remove(&key);
+            if let Some(replica) = self.find(index, key.0).filter(|replica| replica.rotten) {
+                self.call_bad(index, replica.block);
+            }
+        }
     }
 
     /// Writes a block through a pipeline: chosen by the fleet, or given.
@@ -502,7 +517,8 @@ impl World {
     pub fn restart_namenode(&mut self) {
         self.seed += 1;
         self.fleet = Fleet::new(self.config.clone(), self.seed, Millis(self.now));
-        self.told_corrupt.clear();
+        // Which replicas are bad is soft state: the nodes that hold them tell again when they report.
+        self.retell.append(&mut self.told_corrupt);
     }
 
     /// Every committed block has min(target, nodes) replicas that nobody called corrupt, on live nodes.
