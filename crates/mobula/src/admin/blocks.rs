@@ -61,9 +61,11 @@ pub async fn list(client: &Client, search: &Search) -> Result<i32> {
     }
     print(search, &found);
     if !search.json {
-        println!(
+        say!(
             "{} under replicated, {} with corrupt replicas, {} missing, as the NameNode counts",
-            stats.under_replicated, stats.corrupt_blocks, stats.missing_blocks
+            stats.under_replicated,
+            stats.corrupt_blocks,
+            stats.missing_blocks
         );
     }
     Ok(i32::from(stats.missing_blocks > 0))
@@ -179,12 +181,12 @@ fn print(search: &Search, found: &[Wanting]) {
             let value = json!({
                 "block": format!("blk_{block}"), "path": path, "replicas": replicas, "target": target, "why": why,
             });
-            println!("{value}");
+            say!("{value}");
         }
         return;
     }
     if found.is_empty() {
-        println!("every block has all its replicas");
+        say!("every block has all its replicas");
         return;
     }
     let mut table = Table::new();
@@ -199,12 +201,12 @@ fn print(search: &Search, found: &[Wanting]) {
             wanting.path.clone(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     for (why, blocks) in by_reason {
-        println!("{blocks}: {why}");
+        say!("{blocks}: {why}");
     }
     if found.len() >= search.limit {
-        println!("(the first {}; --limit lists more)", search.limit);
+        say!("(the first {}; --limit lists more)", search.limit);
     }
 }
 

@@ -1,6 +1,14 @@
 //! `mobula admin`: what whoever looks after a cluster asks and orders, over HDFS's own protocol, so
 //! that it works against Apache's NameNode as well.
 
+/// Prints a line. A reader that went away (`| head`) is no reason to panic, as `println!` would.
+macro_rules! say {
+    ($($word:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($word)*);
+    }};
+}
+
 mod blocks;
 mod nodes;
 
@@ -107,11 +115,11 @@ pub async fn run(mut context: FsContext, args: AdminArgs) -> Result<i32> {
         AdminCommand::Safemode { action } => safe_mode(namenode, action).await?,
         AdminCommand::SaveNamespace => {
             let saved = namenode.save_namespace(hdfs::SaveNamespaceRequestProto::default()).await?;
-            println!("{}", if saved.saved() { "Save namespace successful" } else { "No save was needed" });
+            say!("{}", if saved.saved() { "Save namespace successful" } else { "No save was needed" });
         }
         AdminCommand::RefreshNodes => {
             namenode.refresh_nodes(hdfs::RefreshNodesRequestProto {}).await?;
-            println!("Refresh nodes successful");
+            say!("Refresh nodes successful");
         }
     }
     Ok(0)
@@ -132,7 +140,7 @@ async fn safe_mode(namenode: &NameNodeProxy, action: SafeMode) -> Result<()> {
         tokio::time::sleep(WAIT_PAUSE).await;
         on = ask(Action::SafemodeGet).await?;
     }
-    println!("Safe mode is {}", if on { "ON" } else { "OFF" });
+    say!("Safe mode is {}", if on { "ON" } else { "OFF" });
     Ok(())
 }
 
@@ -162,27 +170,27 @@ async fn report(namenode: &NameNodeProxy, context: &FsContext, as_json: bool) ->
             "dead_nodes": nodes.len() - live,
             "nodes": nodes.iter().map(Node::as_json).collect::<Vec<_>>(),
         });
-        println!("{value:#}");
+        say!("{value:#}");
         return Ok(());
     }
     if safe_mode {
-        println!("Safe mode is ON");
+        say!("Safe mode is ON");
     }
     let share = |part: u64, whole: u64| match whole {
         0 => "-".to_string(),
         whole => format!("{:.2}%", part as f64 * 100.0 / whole as f64),
     };
     let size = |bytes: u64| format!("{bytes} ({})", human(bytes as i64));
-    println!("Configured Capacity: {}", size(stats.capacity));
-    println!("DFS Used: {}", size(stats.used));
-    println!("DFS Used%: {}", share(stats.used, stats.capacity));
-    println!("DFS Remaining: {}", size(stats.remaining));
-    println!("Under replicated blocks: {}", stats.under_replicated);
-    println!("Blocks with corrupt replicas: {}", stats.corrupt_blocks);
-    println!("Missing blocks: {}", stats.missing_blocks);
-    println!("Missing blocks (with replication factor 1): {}", stats.missing_repl_one_blocks());
-    println!("Pending deletion blocks: {}", stats.pending_deletion_blocks());
-    println!("Live datanodes ({live}), dead datanodes ({}):", nodes.len() - live);
+    say!("Configured Capacity: {}", size(stats.capacity));
+    say!("DFS Used: {}", size(stats.used));
+    say!("DFS Used%: {}", share(stats.used, stats.capacity));
+    say!("DFS Remaining: {}", size(stats.remaining));
+    say!("Under replicated blocks: {}", stats.under_replicated);
+    say!("Blocks with corrupt replicas: {}", stats.corrupt_blocks);
+    say!("Missing blocks: {}", stats.missing_blocks);
+    say!("Missing blocks (with replication factor 1): {}", stats.missing_repl_one_blocks());
+    say!("Pending deletion blocks: {}", stats.pending_deletion_blocks());
+    say!("Live datanodes ({live}), dead datanodes ({}):", nodes.len() - live);
     print_nodes(&nodes, false);
     Ok(())
 }
@@ -190,9 +198,9 @@ async fn report(namenode: &NameNodeProxy, context: &FsContext, as_json: bool) ->
 fn print_nodes(nodes: &[Node], as_json: bool) {
     if as_json {
         for node in nodes {
-            println!("{}", node.as_json());
+            say!("{}", node.as_json());
         }
     } else {
-        println!("{}", nodes::table(nodes));
+        say!("{}", nodes::table(nodes));
     }
 }
