@@ -100,7 +100,7 @@ async fn finish(volume: &VolumeRef, steps: Vec<Finalise>) -> Vec<io::Result<()>>
     };
     // One failure is everybody's: after it nothing on this disk is certain.
     let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
-    (0..count).map(|_| result.as_ref().map(|()| ()).map_err(copy)).collect()
+    (0..count).map(|_| result.as_ref().copied().map_err(copy)).collect()
 }
 
 fn rename(volume: &VolumeRef, steps: &[Finalise]) -> io::Result<()> {

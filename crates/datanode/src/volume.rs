@@ -74,7 +74,7 @@ impl Volume {
     ) -> Result<Volume, DatanodeError> {
         let folder = config.path.clone();
         let failed = |source| DatanodeError::Disk { folder: folder.clone(), source };
-        disk.create_folder(&folder).map_err(failed)?;
+        mobula_disk::create_folder_durably(&**disk, &folder).map_err(failed)?;
         let lock = disk.lock(&folder.join("in_use.lock"), owner).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => DatanodeError::Locked { folder: folder.clone(), source },
             _ => failed(source),
@@ -149,6 +149,10 @@ impl Volume {
                     ),
                 ));
             }
+        }
+        // Folders may have been made just before a kill: sync their names once per start.
+        for folder in [&*self.config.path, &*current, &*pool, &*pool.join("current")] {
+            disk.sync_folder(folder)?;
         }
         // Last: a volume with this file counts as formatted.
         if version.as_ref() != Some(&wanted) {

@@ -1,0 +1,100 @@
+//! What is left after kills and power losses.
+
+use mobula_disk::{Crash, CrashDisk};
+use mobula_net::{Entropy, Env};
+use mobula_types::ReplicaState;
+
+use crate::namenode::FakeNamenode;
+use crate::speaker::{Flags, Speaker, read_block, write_block};
+use crate::{bytes, on};
+
+#[tokio::test]
+async fn a_closed_block_survives_power_loss_and_an_open_one_a_kill() {
+    for seed in 0..20 {
+        println!("seed {seed}");
+        let namenode = FakeNamenode::start(&Env::real()).await;
+        let disk = CrashDisk::new(seed);
+        let data = bytes(5000);
+        let node = on(&disk, &namenode).await;
+        let addr = node.xfer_addr().to_string();
+        let uuid = node.uuid();
+        write_block(&addr, 1, &[], &data, 1024).await;
+        let mut speaker = Speaker::open(&addr, 2, &[]).await;
+        for (seqno, (from, to)) in [(0, 100), (0, 700), (512, 1300)].into_iter().enumerate() {
+            speaker.packet(seqno as i64, from, &data[from..to], Flags::None).await;
+            speaker.acked(seqno as i64, 1).await;
+        }
+        disk.crash(if seed % 2 == 0 { Crash::PowerLoss } else { Crash::Kill });
+        drop((node, speaker));
+        namenode.notes.lock().full.clear();
+        let node = on(&disk, &namenode).await;
+        assert_eq!(node.uuid(), uuid);
+        let addr = node.xfer_addr().to_string();
+        assert_eq!(read_block(&addr, 1, 0, 5000).await.unwrap(), data);
+        let report = namenode.notes.lock().full.last().unwrap().1.clone();
+        let find = |id| report.iter().find(|replica| replica.block.id.0 == id).copied();
+        assert_eq!(find(1).unwrap().state, ReplicaState::Finalized);
+        if seed % 2 == 1 {
+            let open = find(2).expect("an open block survives a kill");
+            assert_eq!((open.state, open.block.length), (ReplicaState::Rwr, 1300));
+        }
+        assert!(read_block(&addr, 2, 0, 100).await.is_err(), "a replica that waits is not served");
+    }
+}
+
+#[tokio::test]
+async fn kills_and_power_losses_at_random_points() {
+    let seed = 4711;
+    println!("seed {seed}");
+    let entropy = Entropy::seeded(seed);
+    let mut total = 0;
+    for round in 0..40 {
+        let namenode = FakeNamenode::start(&Env::real()).await;
+        let disk = CrashDisk::new(entropy.u64());
+        let node = on(&disk, &namenode).await;
+        let addr = node.xfer_addr().to_string();
+        let mut writers = tokio::task::JoinSet::new();
+        for id in 0..6 {
+            let addr = addr.clone();
+            writers.spawn(async move { try_write(&addr, id).await.then_some(id) });
+        }
+        let calls = disk.calls() + entropy.below(120);
+        let mut before: Vec<u64> = Vec::new();
+        while disk.calls() < calls && !writers.is_empty() {
+            tokio::task::yield_now().await;
+            before.extend(writers.try_join_next().and_then(|done| done.unwrap()));
+        }
+        let crash = if round % 2 == 0 { Crash::PowerLoss } else { Crash::Kill };
+        disk.crash(crash);
+        drop(node);
+        let node = on(&disk, &namenode).await;
+        total += before.len();
+        for id in before {
+            let read = read_block(&node.xfer_addr().to_string(), id, 0, 3000).await;
+            assert_eq!(read.unwrap(), bytes(3000), "round {round}, block {id}, {crash:?}");
+        }
+    }
+    assert!(total > 20, "only {total} blocks were acknowledged before the crashes");
+}
+
+/// Whether the last packet was acknowledged.
+async fn try_write(addr: &str, id: u64) -> bool {
+    let data = bytes(3000);
+    let mut speaker = Speaker::connect(addr).await;
+    let op = crate::speaker::write_op(id, "client", &[]);
+    speaker.op(mobula_wire::datatransfer::Op::WriteBlock, &op).await;
+    if speaker.response().await.is_none() {
+        return false;
+    }
+    for (seqno, part) in data.chunks(1024).enumerate() {
+        speaker.packet(seqno as i64, seqno * 1024, part, Flags::None).await;
+    }
+    speaker.packet(3, 3000, &[], Flags::Last).await;
+    for seqno in 0..=3 {
+        match speaker.ack().await {
+            Some(ack) if ack.seqno == seqno && ack.is_success() => {}
+            _ => return false,
+        }
+    }
+    true
+}

@@ -1,0 +1,187 @@
+//! What the NameNode orders, what it is told, and volumes that fail.
+
+use std::io::ErrorKind;
+
+use mobula_datanode::{DataNode, DatanodeConfig, DatanodeError, Stopped, VolumeConfig};
+use mobula_disk::{CrashDisk, RealDisk, fake::CallKind};
+use mobula_net::Env;
+use mobula_proto::hdfs as pb;
+use mobula_proto::hdfs::datanode as dn;
+use mobula_wire::datatransfer::Op;
+
+use crate::namenode::{FakeNamenode, POOL};
+use crate::speaker::{Flags, Speaker, read_block, target, write_block, write_op};
+use crate::{Bench, bytes, until, within};
+
+fn order(action: i32, id: u64, stamp: u64, length: u64) -> dn::BlockCommandProto {
+    dn::BlockCommandProto {
+        action,
+        block_pool_id: POOL.into(),
+        blocks: vec![pb::BlockProto { block_id: id, gen_stamp: stamp, num_bytes: Some(length) }],
+        ..Default::default()
+    }
+}
+
+fn copy_to(addr: &str, id: u64, length: u64) -> dn::BlockCommandProto {
+    dn::BlockCommandProto {
+        targets: vec![pb::DatanodeInfosProto { datanodes: vec![target(addr)] }],
+        target_storage_uuids: vec![pb::StorageUuidsProto { storage_uuids: vec!["DS-x".into()] }],
+        target_storage_types: vec![pb::StorageTypesProto { storage_types: vec![1] }],
+        ..order(1, id, 1001, length)
+    }
+}
+
+#[tokio::test]
+async fn copies_and_deletions() {
+    let bench = Bench::real(2).await;
+    let data = bytes(1_300_000);
+    write_block(&bench.addr(0), 1, &[], &data, 64_512).await;
+    let uuid = bench.nodes[0].uuid();
+    bench.namenode.order(uuid.as_str(), copy_to(&bench.addr(1), 1, 1_300_000));
+    until(|| bench.namenode.received(1) == 2).await;
+    assert_eq!(read_block(&bench.addr(1), 1, 0, 1_300_000).await.unwrap(), data);
+    // Another version is not touched; the right one goes.
+    bench.namenode.order(uuid.as_str(), order(2, 1, 1000, 0));
+    bench.namenode.order(uuid.as_str(), order(2, 1, 1001, 0));
+    until(|| bench.namenode.deleted(1)).await;
+    assert!(read_block(&bench.addr(0), 1, 0, 1).await.is_err());
+    assert_eq!(bench.nodes[0].replicas(), 0);
+}
+
+#[tokio::test]
+async fn a_corrupt_replica_is_neither_served_nor_copied_but_reported() {
+    let bench = Bench::real(2).await;
+    let data = bytes(100_000);
+    write_block(&bench.addr(0), 1, &[], &data, 64_512).await;
+    let folder = bench.folder.path().join(format!("dn0/current/{POOL}/current/finalized/subdir0/subdir0"));
+    let path = folder.join("blk_1");
+    let mut stored = std::fs::read(&path).unwrap();
+    stored[50_000] ^= 1;
+    std::fs::write(&path, &stored).unwrap();
+    assert!(read_block(&bench.addr(0), 1, 0, 100_000).await.unwrap_err().contains("corrupt"));
+    until(|| bench.namenode.notes.lock().bad.iter().any(|bad| bad.b.block_id == 1)).await;
+    bench.namenode.notes.lock().bad.clear();
+    bench.namenode.order(bench.nodes[0].uuid().as_str(), copy_to(&bench.addr(1), 1, 100_000));
+    until(|| !bench.namenode.notes.lock().bad.is_empty()).await;
+    assert_eq!(bench.nodes[1].replicas(), 0);
+    // Its file is gone: reported, too.
+    std::fs::remove_file(&path).unwrap();
+    bench.namenode.notes.lock().bad.clear();
+    assert!(read_block(&bench.addr(0), 1, 0, 1).await.is_err());
+    until(|| !bench.namenode.notes.lock().bad.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_deletion_stops_the_writer() {
+    let bench = Bench::real(1).await;
+    let mut speaker = Speaker::open(&bench.addr(0), 1, &[]).await;
+    speaker.packet(0, 0, b"abc", Flags::None).await;
+    speaker.acked(0, 1).await;
+    bench.namenode.order(bench.nodes[0].uuid().as_str(), order(2, 1, 1001, 0));
+    assert!(speaker.closed().await);
+    until(|| bench.namenode.deleted(1)).await;
+    assert_eq!(bench.nodes[0].replicas(), 0);
+}
+
+#[tokio::test]
+async fn reports_that_failed_are_sent_again() {
+    let bench = Bench::real(1).await;
+    bench.namenode.notes.lock().fail_changes = 3;
+    write_block(&bench.addr(0), 1, &[], b"abc", 512).await;
+    until(|| bench.namenode.received(1) == 1).await;
+}
+
+#[tokio::test]
+async fn a_failed_sync_takes_the_volume_out_and_the_other_serves() {
+    let env = Env::real();
+    let namenode = FakeNamenode::start(&env).await;
+    let disk = CrashDisk::new(1);
+    let config = DatanodeConfig {
+        volumes: vec![VolumeConfig::new("/a"), VolumeConfig::new("/b")],
+        namenodes: vec![namenode.address()],
+        heartbeat_ms: 50,
+        volume_spare_bytes: 0,
+        ..DatanodeConfig::default()
+    };
+    let node = DataNode::start(env, disk.process(), config).await.unwrap();
+    within(node.wait_registered()).await.unwrap();
+    let addr = node.xfer_addr().to_string();
+    for id in 1..=4 {
+        write_block(&addr, id, &[], b"abc", 512).await;
+    }
+    // Every second block lies on each.
+    disk.set_fault(Some(Box::new(|call| {
+        (call.kind == CallKind::Sync && call.path.starts_with("/a")).then_some(ErrorKind::Other)
+    })));
+    for id in 10..=11 {
+        let mut speaker = Speaker::open(&addr, id, &[]).await;
+        speaker.packet(0, 0, b"abc", Flags::None).await;
+        speaker.acked(0, 1).await;
+        speaker.packet(1, 3, &[], Flags::Last).await;
+        let _ = speaker.ack().await;
+    }
+    until(|| {
+        let notes = namenode.notes.lock();
+        let beat = notes.beats.last().unwrap();
+        beat.failed_volumes == Some(1)
+            && beat.reports.iter().filter(|report| report.failed == Some(true)).count() == 1
+    })
+    .await;
+    disk.set_fault(None);
+    // Two old ones on the other volume, and one new.
+    assert_eq!(node.replicas(), 3);
+    for id in 20..=23 {
+        write_block(&addr, id, &[], b"abc", 512).await;
+        assert_eq!(read_block(&addr, id, 0, 3).await.unwrap(), b"abc");
+    }
+    assert_eq!(node.stopped(), None);
+}
+
+#[tokio::test]
+async fn a_full_volume_is_passed_over_and_the_last_one_refuses() {
+    let bench = Bench::with(1, |config| {
+        config.volume_spare_bytes = 0;
+        let folder = config.volumes[0].path.clone();
+        config.volumes = ["small", "large"].map(|name| VolumeConfig::new(folder.join(name))).into();
+        config.volumes[0].capacity_limit = Some(100);
+        config.volumes[1].capacity_limit = Some(3 << 20);
+    })
+    .await;
+    let addr = bench.addr(0);
+    write_block(&addr, 1, &[], &bytes(1000), 512).await;
+    write_block(&addr, 2, &[], &bytes(1000), 512).await;
+    let open = Speaker::open(&addr, 3, &[]).await;
+    let also = Speaker::open(&addr, 4, &[]).await;
+    // Each open block has its full size set aside.
+    let mut refused = Speaker::connect(&addr).await;
+    refused.op(Op::WriteBlock, &write_op(5, "client", &[])).await;
+    assert!(refused.closed().await);
+    drop((open, also));
+}
+
+#[tokio::test]
+async fn folders_of_others() {
+    let bench = Bench::real(1).await;
+    let config = bench.config(0);
+    let locked = DataNode::start(Env::real(), RealDisk::new(), config.clone()).await;
+    assert!(matches!(locked.unwrap_err(), DatanodeError::Locked { .. }));
+    let Bench { mut nodes, namenode, folder, .. } = bench;
+    within(nodes.remove(0).shutdown()).await;
+    assert!(namenode.notes.lock().errors.contains(&(0, "stopping".into())));
+    namenode.notes.lock().cluster = "CID-2".into();
+    let node = DataNode::start(Env::real(), RealDisk::new(), config).await.unwrap();
+    let Err(Stopped::Refused { reason, .. }) = within(node.wait_registered()).await else {
+        panic!("refused")
+    };
+    assert!(reason.contains("CID-1") && reason.contains("CID-2") && reason.contains("dn0"), "{reason}");
+    // Something else lies there.
+    std::fs::create_dir(folder.path().join("other")).unwrap();
+    std::fs::write(folder.path().join("other/diary.txt"), "mine").unwrap();
+    let config = DatanodeConfig {
+        volumes: vec![VolumeConfig::new(folder.path().join("other"))],
+        namenodes: vec![namenode.address()],
+        ..DatanodeConfig::default()
+    };
+    let foreign = DataNode::start(Env::real(), RealDisk::new(), config).await.unwrap_err();
+    assert!(foreign.to_string().contains("diary.txt"), "{foreign}");
+}

@@ -1,0 +1,132 @@
+//! One node: blocks go in and come out again, at every border.
+
+use mobula_proto::hdfs as pb;
+use mobula_rpc::{RpcClient, RpcClientOptions};
+use mobula_wire::datatransfer::Op;
+use std::time::Duration;
+
+use crate::speaker::{Flags, Speaker, base, block_proto, read_block, read_on, write_block};
+use crate::{Bench, bytes, until};
+
+#[tokio::test]
+async fn borders_of_packets_chunks_and_batches() {
+    let bench = Bench::with(1, |config| config.read_packet_bytes = 4096).await;
+    let addr = bench.addr(0);
+    let lengths = [0, 1, 511, 512, 513, 4096, 64_511, 64_512, 64_513, 1 << 20, (1 << 20) + 1, 3_000_000];
+    for (at, length) in lengths.into_iter().enumerate() {
+        let (id, data) = (1000 + at as u64, bytes(length));
+        write_block(&addr, id, &[], &data, 64_512).await;
+        assert_eq!(read_block(&addr, id, 0, length as u64).await.unwrap(), data);
+        for (from, to) in [(0, 1), (511, 513), (512, 4608), (length.saturating_sub(1), length)] {
+            if from < to && to <= length {
+                let part = read_block(&addr, id, from as u64, (to - from) as u64).await.unwrap();
+                assert_eq!(part, &data[from..to], "{from} to {to} of {length}");
+            }
+        }
+        assert!(read_block(&addr, id, 0, length as u64 + 1).await.is_err(), "beyond the end");
+        until(|| bench.namenode.received(id) == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn packets_larger_than_a_batch_and_a_reader_that_stays() {
+    let bench = Bench::real(1).await;
+    let data = bytes(9_000_000);
+    write_block(&bench.addr(0), 1, &[], &data, 4_194_304).await;
+    let mut speaker = Speaker::connect(&bench.addr(0)).await;
+    for (offset, length) in [(0, 9_000_000), (5, 10), (8_999_999, 1)] {
+        let read = read_on(&mut speaker, 1, offset, length).await.unwrap();
+        assert_eq!(read, &data[offset as usize..(offset + length) as usize]);
+    }
+}
+
+#[tokio::test]
+async fn hflush_overlap_and_readers_of_an_open_block() {
+    let bench = Bench::real(1).await;
+    let (addr, data) = (bench.addr(0), bytes(3000));
+    let ipc = RpcClient::new(
+        &bench.env,
+        RpcClientOptions {
+            address: bench.nodes[0].ipc_addr().to_string(),
+            user: "anybody".into(),
+            protocol: "org.apache.hadoop.hdfs.protocol.ClientDatanodeProtocol",
+            connect_limit: Duration::from_secs(5),
+            call_limit: Duration::from_secs(5),
+        },
+    );
+    let visible = async || {
+        let request = pb::GetReplicaVisibleLengthRequestProto { block: block_proto(5, 1001, 0) };
+        let answer: pb::GetReplicaVisibleLengthResponseProto =
+            ipc.call("getReplicaVisibleLength", &request).await.unwrap();
+        answer.length
+    };
+    let mut speaker = Speaker::open(&addr, 5, &[]).await;
+    for (seqno, (from, to, flags)) in [
+        (0, 100, Flags::None),
+        (0, 700, Flags::Sync),
+        (512, 1300, Flags::None),
+        (1300, 1400, Flags::None), // as an append within a chunk
+        (1024, 2900, Flags::None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        speaker.packet(seqno as i64, from, &data[from..to], flags).await;
+        speaker.acked(seqno as i64, 1).await;
+        assert_eq!(visible().await, to as u64);
+        assert_eq!(read_block(&addr, 5, 0, to as u64).await.unwrap(), &data[..to]);
+    }
+    speaker.packet(-1, 0, &[], Flags::None).await;
+    speaker.acked(-1, 1).await;
+    speaker.packet(5, 2900, &[], Flags::Sync).await;
+    speaker.acked(5, 1).await;
+    speaker.packet(6, 2900, &[], Flags::Last).await;
+    speaker.acked(6, 1).await;
+    assert_eq!(visible().await, 2900);
+    assert_eq!(read_block(&addr, 5, 0, 2900).await.unwrap(), &data[..2900]);
+    let request = pb::GetReplicaVisibleLengthRequestProto { block: block_proto(6, 1001, 0) };
+    let missing: Result<pb::GetReplicaVisibleLengthResponseProto, _> =
+        ipc.call("getReplicaVisibleLength", &request).await;
+    assert!(missing.unwrap_err().to_string().contains("ReplicaNotFoundException"));
+    let refused: Result<pb::ShutdownDatanodeResponseProto, _> =
+        ipc.call("shutdownDatanode", &pb::ShutdownDatanodeRequestProto { for_upgrade: false }).await;
+    assert!(refused.unwrap_err().to_string().contains("AccessControlException"));
+}
+
+#[tokio::test]
+async fn the_same_block_twice_is_refused() {
+    let bench = Bench::real(1).await;
+    write_block(&bench.addr(0), 1, &[], b"one", 512).await;
+    let mut speaker = Speaker::connect(&bench.addr(0)).await;
+    speaker.op(Op::WriteBlock, &crate::speaker::write_op(1, "client", &[])).await;
+    assert!(speaker.closed().await);
+    assert_eq!(read_block(&bench.addr(0), 1, 0, 3).await.unwrap(), b"one");
+}
+
+#[tokio::test]
+async fn checksums_of_blocks() {
+    use md5::{Digest, Md5};
+    use mobula_wire::checksum::{Checksum, ChecksumKind};
+    let bench = Bench::real(1).await;
+    let data = bytes(100_000);
+    write_block(&bench.addr(0), 1, &[], &data, 64_512).await;
+    for length in [100_000usize, 99_999, 512, 1, 65_536] {
+        let mut sums = Vec::new();
+        Checksum::default_crc32c().compute(&data[..length], &mut sums);
+        let crc = ChecksumKind::Crc32c.crc(&data[..length]);
+        for (kind, expected) in [(1, Md5::digest(&sums).to_vec()), (2, crc.to_be_bytes().to_vec())] {
+            let request = pb::OpBlockChecksumProto {
+                header: base(block_proto(1, 1001, length as u64)),
+                block_checksum_options: Some(pb::BlockChecksumOptionsProto {
+                    block_checksum_type: Some(kind),
+                    stripe_length: None,
+                }),
+            };
+            let mut speaker = Speaker::connect(&bench.addr(0)).await;
+            speaker.op(Op::BlockChecksum, &request).await;
+            let answer = speaker.response().await.unwrap().checksum_response.unwrap();
+            assert_eq!(answer.block_checksum, expected, "{kind} of {length}");
+            assert_eq!((answer.bytes_per_crc, answer.crc_per_block), (512, 196));
+        }
+    }
+}
