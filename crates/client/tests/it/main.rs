@@ -1,4 +1,4 @@
-//! The client against a cluster of fakes that fail on demand; and, if `MOBULA_TEST_NAMENODE` names the
+//! The client against a cluster of fakes that fail on demand, against the servers of this workspace, and, if `MOBULA_TEST_NAMENODE` names the
 //! `host:port` of a real NameNode (Apache's or ours, three DataNodes, min-block-size at most 1,024),
 //! the same round trips against that.
 
@@ -7,6 +7,7 @@
 mod fake;
 mod faults;
 mod namenodes;
+mod real;
 mod round_trip;
 
 use bytes::Bytes;

@@ -170,6 +170,17 @@ async fn checksums(client: &Client, folder: &str) {
     assert_eq!(composites, [("COMPOSITE-CRC32C".to_string(), crc.to_be_bytes().to_vec())]);
 }
 
+/// All of the above, for a cluster that keeps what it gets.
+pub async fn everything(client: &Client, folder: &str) {
+    sizes(client, folder).await;
+    pieces(client, folder).await;
+    ranges(client, folder).await;
+    overwrite(client, folder).await;
+    many_at_once(client, folder).await;
+    flushes(client, folder).await;
+    checksums(client, folder).await;
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -248,13 +259,7 @@ async fn a_real_cluster_gives_back_what_it_took() {
     };
     let client = Client::new(Env::real(), options);
     let folder = format!("/client-test-{}", Env::real().entropy.u64());
-    sizes(&client, &folder).await;
-    pieces(&client, &folder).await;
-    ranges(&client, &folder).await;
-    overwrite(&client, &folder).await;
-    many_at_once(&client, &folder).await;
-    flushes(&client, &folder).await;
-    checksums(&client, &folder).await;
+    everything(&client, &folder).await;
     let request = mobula_proto::hdfs::DeleteRequestProto { src: folder, recursive: true };
     assert!(client.namenode().delete(request).await.unwrap().result);
 }

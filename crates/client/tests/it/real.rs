@@ -1,0 +1,145 @@
+//! The same round trips, and the faults that need real disks, against the NameNode and the DataNodes
+//! of this workspace.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mobula_client::{Client, ClientOptions, CreateOptions};
+use mobula_datanode::{DataNode, DatanodeConfig, VolumeConfig};
+use mobula_disk::RealDisk;
+use mobula_namenode::{NameNode, NamenodeConfig};
+use mobula_net::Env;
+use tokio::time::{Instant, timeout};
+
+use crate::{assert_same, pattern, round_trip};
+
+/// Longest wait for anything of a cluster.
+const LIMIT: Duration = Duration::from_secs(60);
+const BLOCK: u64 = 256 << 10;
+
+struct Cluster {
+    folder: tempfile::TempDir,
+    client: Client,
+    datanodes: Vec<Option<DataNode>>,
+    _namenode: NameNode,
+}
+
+impl Cluster {
+    async fn start(datanodes: usize) -> Cluster {
+        let (env, disk, folder) = (Env::real(), RealDisk::new(), tempfile::tempdir().unwrap());
+        let mut config = NamenodeConfig {
+            name_dir: folder.path().join("name"),
+            user: "alice".into(),
+            ..NamenodeConfig::default()
+        };
+        config.rules.block_size_min = 0;
+        let namenode = NameNode::start(env.clone(), disk.clone(), config).await.unwrap();
+        let address = namenode.rpc_addr().to_string();
+        let mut nodes = Vec::new();
+        for index in 0..datanodes {
+            let config = DatanodeConfig {
+                volumes: vec![VolumeConfig::new(folder.path().join(format!("data{index}")))],
+                namenodes: vec![address.clone()],
+                user: "alice".into(),
+                ..DatanodeConfig::default()
+            };
+            let node = DataNode::start(env.clone(), disk.clone(), config).await.unwrap();
+            timeout(LIMIT, node.wait_registered()).await.unwrap().unwrap();
+            nodes.push(Some(node));
+        }
+        let options = ClientOptions {
+            namenodes: vec![address],
+            user: "alice".into(),
+            replication: Some(3),
+            block_size: Some(BLOCK),
+            umask: 0o022,
+            call_limit: LIMIT,
+        };
+        let client = Client::new(env, options);
+        Cluster { folder, client, datanodes: nodes, _namenode: namenode }
+    }
+
+    /// Which of the DataNodes that live has that identity.
+    fn index_of(&self, uuid: &str) -> Option<usize> {
+        let is = |node: &Option<DataNode>| node.as_ref().is_some_and(|node| node.uuid().as_str() == uuid);
+        self.datanodes.iter().position(is)
+    }
+}
+
+fn find(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find(&path, name, found);
+        } else if path.file_name().is_some_and(|found| found == name) {
+            found.push(path);
+        }
+    }
+}
+
+async fn blocks_of(client: &Client, path: &str) -> Vec<mobula_proto::hdfs::LocatedBlockProto> {
+    let request =
+        mobula_proto::hdfs::GetBlockLocationsRequestProto { src: path.into(), offset: 0, length: 1 << 40 };
+    client.namenode().get_block_locations(request).await.unwrap().locations.unwrap().blocks
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_cluster_gives_back_what_it_took() {
+    let cluster = Cluster::start(3).await;
+    round_trip::everything(&cluster.client, "/t").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_corrupt_replica_on_disk_is_skipped_and_the_namenode_hears_of_it() {
+    let cluster = Cluster::start(3).await;
+    let data = pattern(300_000);
+    cluster.client.put("/f", data.clone(), CreateOptions::default()).await.unwrap();
+    // The replica that readers are sent to first.
+    let block = blocks_of(&cluster.client, "/f").await[0].clone();
+    let index = cluster.index_of(&block.locs[0].id.datanode_uuid).unwrap();
+    let mut found = Vec::new();
+    let name = format!("blk_{}", block.b.block_id);
+    find(&cluster.folder.path().join(format!("data{index}")), &name, &mut found);
+    let mut bytes = std::fs::read(&found[0]).unwrap();
+    bytes[100_000] ^= 1;
+    std::fs::write(&found[0], bytes).unwrap();
+    // Either the DataNode finds out while it reads, or the client: one of them tells the NameNode,
+    // which then has it replaced.
+    let bad = |locs: &[mobula_proto::hdfs::DatanodeInfoProto]| {
+        locs.iter().any(|node| node.id.datanode_uuid == block.locs[0].id.datanode_uuid)
+    };
+    let started = Instant::now();
+    loop {
+        assert_same(&cluster.client.get("/f").await.unwrap(), &data);
+        if !bad(&blocks_of(&cluster.client, "/f").await[0].locs) {
+            break;
+        }
+        assert!(started.elapsed() < LIMIT, "the NameNode still names the corrupt replica");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datanodes_killed_while_writing_and_reading_cost_nothing() {
+    let mut cluster = Cluster::start(4).await;
+    let data = pattern(3 << 20);
+    let mut writer = cluster.client.create("/f", CreateOptions::default()).await.unwrap();
+    writer.write(data.slice(..1_000_000)).await.unwrap();
+    writer.hflush().await.unwrap();
+    let victim = blocks_of(&cluster.client, "/f").await.last().unwrap().locs[1].id.datanode_uuid.clone();
+    let at = cluster.index_of(&victim);
+    cluster.datanodes[at.unwrap()] = None;
+    writer.write(data.slice(1_000_000..)).await.unwrap();
+    writer.close().await.unwrap();
+    let mut reader = cluster.client.open("/f").await.unwrap();
+    let mut got = reader.next().await.unwrap().unwrap().to_vec();
+    let victim = blocks_of(&cluster.client, "/f").await[0].locs[0].id.datanode_uuid.clone();
+    let at = cluster.index_of(&victim);
+    if let Some(at) = at {
+        cluster.datanodes[at] = None;
+    }
+    while let Some(piece) = reader.next().await.unwrap() {
+        got.extend_from_slice(&piece);
+    }
+    assert_same(&got, &data);
+}
