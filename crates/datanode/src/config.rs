@@ -57,7 +57,8 @@ pub struct DatanodeConfig {
     pub volume_threads: usize,
     /// Room beyond the block itself that a volume must have free to be chosen (HDFS 3.4.1+: 1 GiB).
     pub volume_spare_bytes: u64,
-    /// Blocks expected to be at least this long are written past the page cache; none: all through it.
+    /// Blocks expected to be at least this long are to be written past the page cache. Not used yet: all
+    /// go through it.
     pub direct_write_min_bytes: Option<u64>,
     /// Bytes of data in one packet of a read.
     pub read_packet_bytes: usize,

@@ -27,7 +27,7 @@ use crate::volume::{Volume, VolumeRef};
 use crate::xceiver;
 
 /// How long a folder's lock may still be held by one who is just ending.
-const LOCK_LIMIT: Duration = Duration::from_secs(3);
+const LOCK_LIMIT: Duration = Duration::from_millis(1_500);
 /// Between attempts to take a lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Connections to the RPC server at once.
@@ -87,7 +87,6 @@ impl DataNode {
             pool_known: watch::Sender::new(false),
             ending: AtomicBool::new(false),
             ended: Notify::new(),
-            hurry: Notify::new(),
             active: Active::default(),
             xceivers: AtomicUsize::new(0),
             transfers: AtomicUsize::new(0),

@@ -536,12 +536,7 @@ impl Link {
     }
 
     async fn call<Q: Message, R: Message + Default>(&self, method: &str, request: &Q) -> Result<R, Ended> {
-        let answer = tokio::select! {
-            biased;
-            answer = self.client.call(method, request) => answer,
-            () = self.node.hurry.notified() => return Err(Ended::Stopping),
-        };
-        answer.map_err(|error| {
+        self.client.call(method, request).await.map_err(|error| {
             tracing::warn!(namenode = %self.address, method, %error, "a call failed");
             Ended::from(error)
         })

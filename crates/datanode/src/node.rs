@@ -49,8 +49,6 @@ pub(crate) struct Node {
     pub ending: AtomicBool,
     /// Told when it ends in order.
     pub ended: Notify,
-    /// Told when calls under way are not waited for any more.
-    pub hurry: Notify,
     /// Which NameNode is active.
     pub active: Active,
     /// Data transfer connections.

@@ -504,7 +504,16 @@ impl Respond<'_> {
                     return Ok(());
                 }
             };
-            let downstream = self.downstream(&packet).await;
+            let downstream = tokio::select! {
+                biased;
+                downstream = self.downstream(&packet) => downstream,
+                // Not there yet: what is known already is not held back for it.
+                () = std::future::ready(()), if !out.is_empty() => {
+                    write_all(upstream, &out, WRITE_LIMIT).await.map_err(ReceiveError::Sender)?;
+                    out.clear();
+                    self.downstream(&packet).await
+                }
+            };
             if packet.last {
                 self.finish(&packet, open).await?;
             }

@@ -293,6 +293,15 @@ impl Store {
         self.map.lock().get(&id).cloned()
     }
 
+    /// Whether the map still has that very version, at rest.
+    fn holds(&self, block: &Block) -> bool {
+        match self.get(block.id) {
+            Some(Replica::Final(it)) => it.block == *block,
+            Some(Replica::Waiting(it)) => it.block == *block,
+            _ => false,
+        }
+    }
+
     /// How many replicas there are.
     pub(crate) fn count(&self) -> usize {
         self.map.lock().len()
@@ -340,7 +349,10 @@ impl Store {
             Ok((data, meta)) => Ok(Readable { block, state, volume, data, meta, progress: None }),
             Err(error) => {
                 if error.kind() == io::ErrorKind::NotFound {
-                    self.mark_bad(&block, &volume);
+                    // Unless it was removed, or finished, while it was opened.
+                    if self.holds(&block) {
+                        self.mark_bad(&block, &volume);
+                    }
                 } else {
                     self.examine(&volume, &error).await;
                 }
