@@ -142,7 +142,7 @@ async fn verify(client: &Client, known: &BTreeMap<String, Option<Bytes>>) {
                 assert!(status.is_some(), "{path} is gone");
                 let read = client.get(path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
                 assert!(
-                    &read == data,
+                    read == *data,
                     "{path} has {} bytes, or others than the {} stored",
                     read.len(),
                     data.len()
