@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A server that is not ready after this long is reported with the end of its log.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -30,29 +31,49 @@ pub enum Ending {
     ParentGone,
 }
 
-/// Resolves when the process is asked to end. With `follow_stdin` also when standard input closes:
-/// whoever started us holds its other end, so we cannot outlive them, even if they are killed.
-///
-/// # Errors
-/// Signals that cannot be caught.
-pub async fn asked_to_end(follow_stdin: bool) -> Result<Ending> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
-    let parent = async {
-        if !follow_stdin {
-            return std::future::pending().await;
+/// Hears when the process is asked to end. Made before a server starts, so that one that is asked
+/// while it starts still cleans up.
+#[derive(Debug)]
+pub struct Asked {
+    interrupt: Signal,
+    terminate: Signal,
+    parent: Option<pipe::Receiver>,
+}
+
+impl Asked {
+    /// Listens for Ctrl-C and SIGTERM. With `follow_stdin` also for the end of standard input: whoever
+    /// started us holds its other end, so we cannot outlive them, even if they are killed.
+    ///
+    /// # Errors
+    /// Signals that cannot be caught; a standard input that is no pipe.
+    pub fn listen(follow_stdin: bool) -> Result<Asked> {
+        let parent = match follow_stdin {
+            true => {
+                let receiver = pipe::Receiver::from_file(stdin_file()?);
+                Some(receiver.context("--until-stdin-closes needs a pipe as standard input")?)
+            }
+            false => None,
+        };
+        Ok(Asked {
+            interrupt: signal(SignalKind::interrupt()).context("cannot catch SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("cannot catch SIGTERM")?,
+            parent,
+        })
+    }
+
+    /// Resolves when the process is asked to end.
+    pub async fn wait(&mut self) -> Ending {
+        let parent = async {
+            let Some(parent) = &mut self.parent else { return std::future::pending().await };
+            let mut sink = [0; 256];
+            while parent.read(&mut sink).await.is_ok_and(|count| count > 0) {}
+        };
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => Ending::Signal,
+            _ = self.terminate.recv() => Ending::Signal,
+            () = parent => Ending::ParentGone,
         }
-        let mut input = tokio::net::unix::pipe::Receiver::from_file(stdin_file()?)
-            .context("--until-stdin-closes needs a pipe as standard input")?;
-        let mut sink = [0; 256];
-        while input.read(&mut sink).await.is_ok_and(|count| count > 0) {}
-        Ok::<(), anyhow::Error>(())
-    };
-    tokio::select! {
-        biased;
-        _ = interrupt.recv() => Ok(Ending::Signal),
-        _ = terminate.recv() => Ok(Ending::Signal),
-        result = parent => result.map(|()| Ending::ParentGone),
     }
 }
 

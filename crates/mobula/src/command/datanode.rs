@@ -7,7 +7,7 @@ use mobula_net::Env;
 
 use super::namenode::warn_if_open;
 use crate::config::{DatanodeFlags, Settings, datanode_config};
-use crate::process::{READY, asked_to_end};
+use crate::process::{Asked, READY};
 
 /// `mobula datanode`
 #[derive(Clone, Debug, clap::Args)]
@@ -27,11 +27,16 @@ pub async fn run(mut settings: Settings, args: DatanodeArgs) -> Result<()> {
     args.flags.apply(&mut settings);
     let config = datanode_config(&settings, &args.flags)?;
     warn_if_open(config.listen);
-    let datanode = DataNode::start(Env::real(), RealDisk::new(), config).await?;
+    let mut asked = Asked::listen(args.until_stdin_closes)?;
+    let datanode = tokio::select! {
+        biased;
+        _ = asked.wait() => return Ok(()),
+        started = DataNode::start(Env::real(), RealDisk::new(), config) => started?,
+    };
     let ended = tokio::select! {
         biased;
         stopped = datanode.wait_stopped() => Err(anyhow!(stopped)),
-        asked = asked_to_end(args.until_stdin_closes) => asked.map(drop),
+        _ = asked.wait() => Ok(()),
         ended = serve(&datanode) => ended,
     };
     datanode.shutdown().await;

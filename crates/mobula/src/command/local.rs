@@ -9,7 +9,7 @@ use super::namenode::serve_status;
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::config::units::parse_size;
 use crate::config::{NamenodeFlags, Settings, namenode_config};
-use crate::process::{READY, asked_to_end};
+use crate::process::{Asked, READY};
 
 /// `mobula local`
 #[derive(Clone, Debug, clap::Args)]
@@ -51,7 +51,13 @@ const DATANODES_MAX: usize = 256;
 /// # Errors
 /// It cannot start, or had to stop.
 pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
-    let cluster = Cluster::start(options(settings, &args)?).await?;
+    let options = options(settings, &args)?;
+    let mut asked = Asked::listen(args.until_stdin_closes)?;
+    let cluster = tokio::select! {
+        biased;
+        _ = asked.wait() => return Ok(()),
+        started = Cluster::start(options) => started?,
+    };
     let namenode = cluster.namenode().context("a cluster that has just started has a NameNode")?;
     let http = serve_status(&Env::real(), namenode, args.http_port).await?;
     if let Some(folder) = &args.write_config {
@@ -64,7 +70,7 @@ pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
     let ended = tokio::select! {
         biased;
         reason = namenode.stopped() => Err(anyhow!(reason)),
-        asked = asked_to_end(args.until_stdin_closes) => asked.map(drop),
+        _ = asked.wait() => Ok(()),
     };
     cluster.shutdown().await;
     ended

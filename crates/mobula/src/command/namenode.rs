@@ -10,7 +10,7 @@ use mobula_net::Env;
 
 use crate::config::{NamenodeFlags, Settings, namenode_config};
 use crate::http;
-use crate::process::{READY, asked_to_end};
+use crate::process::{Asked, READY};
 
 /// `mobula namenode`
 #[derive(Clone, Debug, clap::Args)]
@@ -34,13 +34,18 @@ pub async fn run(mut settings: Settings, args: NamenodeArgs) -> Result<()> {
     let config = namenode_config(&settings)?;
     warn_if_open(config.listen);
     let env = Env::real();
-    let namenode = NameNode::start(env.clone(), RealDisk::new(), config).await?;
+    let mut asked = Asked::listen(args.until_stdin_closes)?;
+    let namenode = tokio::select! {
+        biased;
+        _ = asked.wait() => return Ok(()),
+        started = NameNode::start(env.clone(), RealDisk::new(), config) => started?,
+    };
     let http = serve_status(&env, &namenode, args.http_port).await?;
     println!("{READY} hdfs://{}{}", namenode.rpc_addr(), suffix(http));
     let ended = tokio::select! {
         biased;
         reason = namenode.stopped() => Err(anyhow!(reason)),
-        asked = asked_to_end(args.until_stdin_closes) => asked.map(drop),
+        _ = asked.wait() => Ok(()),
     };
     namenode.shutdown().await;
     ended

@@ -273,6 +273,7 @@ impl Show {
         loop {
             for notice in self.notices(&mut seen).await? {
                 if let Some(text) = copies.take(&notice) {
+                    let text = self.by_name(text);
                     bar.suspend(|| self.screen.at(begin, &text));
                 }
             }
@@ -393,6 +394,11 @@ impl Show {
         let running = (0..self.cast.datanodes.len()).filter(|at| self.cast.datanodes[*at].runs());
         let held = |at: &usize| rows.iter().filter(|row| row.replicas[*at]).count();
         running.max_by_key(held).ok_or_else(|| anyhow!("no DataNode is left"))
+    }
+
+    /// A notice with the DataNodes' names in place of their addresses.
+    fn by_name(&self, text: String) -> String {
+        self.cast.datanodes.iter().fold(text, |text, node| text.replace(&node.address, &node.name))
     }
 
     async fn healthy(&self) -> Result<bool> {
