@@ -506,17 +506,15 @@ impl Respond<'_> {
             };
             let downstream = tokio::select! {
                 biased;
-                downstream = self.downstream(&packet) => downstream,
+                downstream = self.downstream(&packet), if !packet.last => downstream,
                 // Not there yet: what is known already is not held back for it.
                 () = std::future::ready(()), if !out.is_empty() => {
                     write_all(upstream, &out, WRITE_LIMIT).await.map_err(ReceiveError::Sender)?;
                     out.clear();
-                    self.downstream(&packet).await
+                    self.downstream_and_finish(&packet, open).await?
                 }
+                else => self.downstream_and_finish(&packet, open).await?,
             };
-            if packet.last {
-                self.finish(&packet, open).await?;
-            }
             if self.setup.sender == Sender::Client {
                 self.acknowledge(&packet, downstream, &mut out, upstream).await?;
                 if acks.is_empty() || packet.last || out.len() > 4096 {
@@ -529,6 +527,21 @@ impl Respond<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Waits for what the next node says of a packet. Behind the last one it makes the replica final
+    /// meanwhile: every node of the pipeline syncs at the same time, not one after the other.
+    async fn downstream_and_finish(
+        &mut self,
+        packet: &Arrived,
+        open: &mut Option<OpenReplica>,
+    ) -> Result<Downstream, ReceiveError> {
+        if !packet.last {
+            return Ok(self.downstream(packet).await);
+        }
+        let finish = finish(self.node, self.setup, self.growing, packet, open);
+        let (finished, downstream) = tokio::join!(biased; finish, self.downstream(packet));
+        finished.map(|()| downstream)
     }
 
     /// Waits for what the next node says of a packet.
@@ -602,18 +615,6 @@ impl Respond<'_> {
         Err(ReceiveError::Mirror("is gone".into()))
     }
 
-    /// Makes the replica final.
-    async fn finish(&self, packet: &Arrived, open: &mut Option<OpenReplica>) -> Result<(), ReceiveError> {
-        let expected = self.setup.block.block.length;
-        if self.setup.sender != Sender::Client && expected != 0 && packet.end != expected {
-            let what = format!("{} bytes of {expected} came", packet.end);
-            return Err(ReceiveError::Request(what));
-        }
-        let open = open.take().expect("a block ends once");
-        self.growing.acknowledge(packet.end);
-        self.node.store.finalise(open, packet.end).await.map(|_| ()).map_err(ReceiveError::Disk)
-    }
-
     async fn end(&self, upstream: &mut WriteHalf) -> Result<(), ReceiveError> {
         if self.setup.sender == Sender::Transfer {
             let mut out = BytesMut::new();
@@ -624,4 +625,22 @@ impl Respond<'_> {
         let _ = upstream.shutdown().await;
         Ok(())
     }
+}
+
+/// Makes the replica final.
+async fn finish(
+    node: &Node,
+    setup: &Setup,
+    growing: &Growing,
+    packet: &Arrived,
+    open: &mut Option<OpenReplica>,
+) -> Result<(), ReceiveError> {
+    let expected = setup.block.block.length;
+    if setup.sender != Sender::Client && expected != 0 && packet.end != expected {
+        let what = format!("{} bytes of {expected} came", packet.end);
+        return Err(ReceiveError::Request(what));
+    }
+    let open = open.take().expect("a block ends once");
+    growing.acknowledge(packet.end);
+    node.store.finalise(open, packet.end).await.map(|_| ()).map_err(ReceiveError::Disk)
 }

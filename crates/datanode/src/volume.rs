@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use mobula_disk::{Disk, DiskRef, Entry, Kind, Lock, Open, Pool};
+use mobula_disk::{Disk, DiskRef, Entry, FolderRef, Kind, Lock, Open, Pool};
 use mobula_types::{Block, BlockId, DatanodeUuid, PoolId, StorageReport, StorageState, StorageUuid};
 use parking_lot::Mutex;
 
@@ -59,6 +59,8 @@ pub(crate) struct Volume {
     available: AtomicU64,
     /// Folders below `finalized` that are known to be there, and durably named.
     folders: Mutex<BTreeSet<PathBuf>>,
+    /// Its folder, open since before the first write: syncs of all files tell of what failed since then.
+    pub around: FolderRef,
     _lock: Lock,
 }
 
@@ -101,6 +103,7 @@ impl Volume {
             capacity: AtomicU64::new(0),
             available: AtomicU64::new(0),
             folders: Mutex::default(),
+            around: disk.open_folder(&folder).map_err(failed)?,
             _lock: lock,
         };
         volume.measure().map_err(failed)?;

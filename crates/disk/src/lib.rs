@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub type DiskRef = Arc<dyn Disk>;
 /// An open file, shared.
 pub type FileRef = Arc<dyn DiskFile>;
+/// A folder kept open, shared.
+pub type FolderRef = Arc<dyn DiskFolder>;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +119,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Final: what was not synced may be gone, and a second try may not notice (CASES, 9).
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 
+    /// Keeps a folder open, to sync what lies around it at once.
+    ///
+    /// # Errors
+    /// `NotFound`, and whatever the disk says.
+    fn open_folder(&self, path: &Path) -> io::Result<FolderRef>;
+
     /// Room under `path`.
     ///
     /// # Errors
@@ -211,6 +219,17 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn system_file(&self) -> Option<&std::fs::File> {
         None
     }
+}
+
+/// A folder kept open.
+pub trait DiskFolder: Send + Sync + fmt::Debug {
+    /// Makes contents and lengths of all files durable that lie on the folder's file system, whoever
+    /// wrote them; of their names it promises nothing. One flush of the disk in place of one a file.
+    ///
+    /// # Errors
+    /// Final, as [`Disk::sync_folder`]. Covers what failed since the folder was opened (Linux 5.8 and
+    /// later): open it before the writes that are to be covered.
+    fn sync_all_files(&self) -> io::Result<()>;
 }
 
 /// A lock file held; see [`Disk::lock`].

@@ -16,7 +16,7 @@ use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 use nix::libc;
 use parking_lot::Mutex;
 
-use crate::{Disk, DiskFile, DiskRef, Entry, FileRef, Kind, Lock, Open, Pool, Space};
+use crate::{Disk, DiskFile, DiskFolder, DiskRef, Entry, FileRef, FolderRef, Kind, Lock, Open, Pool, Space};
 
 /// Slices one `pwritev` takes (IOV_MAX on Linux).
 const SLICES_MAX: usize = 1024;
@@ -110,6 +110,11 @@ impl Disk for RealDisk {
         File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))
     }
 
+    fn open_folder(&self, path: &Path) -> io::Result<FolderRef> {
+        let folder = File::open(path).map_err(at(path))?;
+        Ok(Arc::new(RealFolder { folder, path: path.into() }))
+    }
+
     fn space(&self, path: &Path) -> io::Result<Space> {
         let found = nix::sys::statvfs::statvfs(path).map_err(system(path))?;
         let unit = found.fragment_size();
@@ -125,6 +130,18 @@ impl Disk for RealDisk {
 
     fn pool(&self, name: &str, threads: usize) -> Pool {
         Pool::threads(name, threads)
+    }
+}
+
+#[derive(Debug)]
+struct RealFolder {
+    folder: File,
+    path: Box<Path>,
+}
+
+impl DiskFolder for RealFolder {
+    fn sync_all_files(&self) -> io::Result<()> {
+        nix::unistd::syncfs(&self.folder).map_err(system(&self.path))
     }
 }
 

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 pub use loss::Loss;
 pub use record::{Image, Recording};
 
-use crate::{Disk, DiskFile, DiskRef, Entry, FileRef, Kind, Lock, Open, Pool, Space};
+use crate::{Disk, DiskFile, DiskFolder, DiskRef, Entry, FileRef, FolderRef, Kind, Lock, Open, Pool, Space};
 use state::{Act, Inode, Medium};
 
 /// How the processes on a disk end.
@@ -316,6 +316,19 @@ impl Disk for View {
         inner.act(path, Act::SyncFolder(path.into())).map(|_| ())
     }
 
+    fn open_folder(&self, path: &Path) -> io::Result<FolderRef> {
+        let mut inner = self.disk.0.lock();
+        inner.call(self.generation, CallKind::Look, path, 0)?;
+        match inner.medium.look(path) {
+            Some((Kind::Folder, _)) => Ok(Arc::new(Folder {
+                disk: self.disk.clone(),
+                generation: self.generation,
+                path: path.into(),
+            })),
+            _ => Err(named(path, ErrorKind::NotFound, "no such folder")),
+        }
+    }
+
     fn space(&self, path: &Path) -> io::Result<Space> {
         let mut inner = self.disk.0.lock();
         inner.call(self.generation, CallKind::Look, path, 0)?;
@@ -357,6 +370,29 @@ impl Drop for HeldLock {
         if inner.generation == self.generation {
             inner.medium.locks.remove(&self.inode);
         }
+    }
+}
+
+#[derive(Debug)]
+struct Folder {
+    disk: CrashDisk,
+    generation: u64,
+    path: Box<Path>,
+}
+
+impl DiskFolder for Folder {
+    fn sync_all_files(&self) -> io::Result<()> {
+        let mut inner = self.disk.0.lock();
+        let called = inner.call(self.generation, CallKind::Sync, &self.path, 0);
+        if inner.generation != self.generation {
+            return called;
+        }
+        // Files of the whole disk, as a file system is: those of other processes, too.
+        for inode in inner.medium.unsynced() {
+            let act = if called.is_ok() { Act::Sync(inode) } else { Act::FailSync(inode) };
+            inner.act(&self.path, act)?;
+        }
+        called
     }
 }
 

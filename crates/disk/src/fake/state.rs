@@ -121,6 +121,12 @@ impl Medium {
         }
     }
 
+    /// Files with changes that are not durable.
+    pub(super) fn unsynced(&self) -> Vec<Inode> {
+        let dirty = self.files.iter().filter(|(_, file)| !file.pending.is_empty());
+        dirty.map(|(inode, _)| *inode).collect()
+    }
+
     pub(super) fn contents(&self, inode: Inode) -> &[u8] {
         self.files.get(&inode).map_or(&[], |file| &file.live)
     }

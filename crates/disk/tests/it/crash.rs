@@ -35,6 +35,37 @@ fn only_what_was_synced_is_certain() {
 }
 
 #[test]
+fn one_sync_of_all_files_keeps_their_bytes_and_says_nothing_of_names() {
+    let disk = CrashDisk::new(1);
+    let process = disk.process();
+    let around = process.open_folder(path("/")).unwrap();
+    let make = |name: &str| {
+        let file = process.open(path(name), Open::CreateNew).unwrap();
+        file.write_all_at(name.as_bytes(), 0).unwrap();
+        file
+    };
+    let (_named, _nameless) = (make("/named"), make("/nameless"));
+    process.sync_folder(path("/")).unwrap();
+    let late = make("/late");
+    around.sync_all_files().unwrap();
+    late.write_all_at(b"after", 0).unwrap();
+    disk.lose_power(Loss::Lost);
+    let after = disk.process();
+    assert_eq!(read(&*after, "/named").unwrap(), b"/named");
+    assert_eq!(read(&*after, "/nameless").unwrap(), b"/nameless");
+    assert_eq!(after.look(path("/late")).unwrap(), None, "its name was not synced");
+    // One that failed has lost what it should have kept.
+    let file = after.open(path("/named"), Open::ReadWrite).unwrap();
+    let around = after.open_folder(path("/")).unwrap();
+    file.write_all_at(b"newer", 0).unwrap();
+    disk.fail_sync(0);
+    around.sync_all_files().unwrap_err();
+    around.sync_all_files().unwrap();
+    disk.lose_power(Loss::Lost);
+    assert_eq!(read(&*disk.process(), "/named").unwrap(), b"/named");
+}
+
+#[test]
 fn a_kill_loses_nothing_and_ends_the_process() {
     let disk = CrashDisk::new(1);
     let old = disk.process();

@@ -45,6 +45,8 @@ fn files_and_folders_alike() {
         file.set_length(4).unwrap();
         file.sync_data().unwrap();
         file.sync_all().unwrap();
+        disk.open_folder(base).unwrap().sync_all_files().unwrap();
+        assert_eq!(disk.open_folder(&base.join("none")).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(read_file(disk, &path, 4).unwrap(), b"\0\0a\0");
         assert_eq!(read_file(disk, &path, 3).unwrap_err().kind(), ErrorKind::InvalidData);
 
