@@ -521,6 +521,7 @@ impl Link {
                 return Ok(());
             }
         }
+        self.outbox().put_back_bad(self.node.store.known_bad());
         beat.report_due = Instant::now() + Duration::from_millis(beat.full_report_ms);
         if !std::mem::replace(&mut self.counted, true) {
             self.node.registered.send_modify(|count| *count += 1);

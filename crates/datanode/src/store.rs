@@ -20,6 +20,7 @@ use mobula_wire::meta;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::direct::Direct;
 use crate::replica::{FinalReplica, Growing, OpenKind, OpenReplica, Progress, WaitingReplica};
 use crate::reports::{BadBlock, Change, Reports};
 use crate::syncer::{Finalise, Syncers};
@@ -69,16 +70,20 @@ pub(crate) struct Store {
     opening: tokio::sync::Mutex<()>,
     next_volume: AtomicUsize,
     spare_bytes: u64,
+    direct_min: Option<u64>,
     pub reports: Arc<Reports>,
     syncers: Syncers,
     /// Told when a volume fails.
     pub volume_failed: Notify,
+    /// Replicas found bad that are still here: a NameNode that starts anew must hear of them again,
+    /// or it takes them for good ones and drops others as surplus.
+    known_bad: Mutex<BTreeMap<BlockId, BadBlock>>,
 }
 
 impl Store {
     pub(crate) fn new(
         volumes: Vec<VolumeRef>,
-        spare_bytes: u64,
+        (spare_bytes, direct_min): (u64, Option<u64>),
         reports: Arc<Reports>,
         syncers: Syncers,
     ) -> Store {
@@ -89,9 +94,11 @@ impl Store {
             opening: tokio::sync::Mutex::default(),
             next_volume: AtomicUsize::new(0),
             spare_bytes,
+            direct_min,
             reports,
             syncers,
             volume_failed: Notify::new(),
+            known_bad: Mutex::default(),
         }
     }
 
@@ -193,7 +200,9 @@ impl Store {
             let volume = self.choose(storage_type, expected, &tried)?;
             let of = volume.clone();
             let pool = pool.clone();
-            let made = volume.pool.run(move || make_files(&of, &pool, block, kind, expected, checksum)).await;
+            let direct = Direct::new(self.direct_min, expected);
+            let make = move || make_files(&of, &pool, block, kind, (expected, direct), checksum);
+            let made = volume.pool.run(make).await;
             match made {
                 Ok(growing) => {
                     let growing = Arc::new(growing);
@@ -427,8 +436,21 @@ impl Store {
     /// The bytes of a replica are bad: all NameNodes are told. It stays until they order otherwise.
     pub(crate) fn mark_bad(&self, block: &Block, volume: &Volume) {
         tracing::warn!(%block, volume = %volume.config.path.display(), "a bad replica");
-        let storage = Some(volume.storage.clone());
-        self.reports.bad(&BadBlock { block: *block, storage, source: None });
+        let bad = BadBlock { block: *block, storage: Some(volume.storage.clone()), source: None };
+        self.reports.bad(&bad);
+        self.known_bad.lock().insert(block.id, bad);
+    }
+
+    /// The replicas that were found bad and are still here, for a NameNode that has just had a full
+    /// report: a report does not say it.
+    pub(crate) fn known_bad(&self) -> Vec<BadBlock> {
+        let map = self.map.lock();
+        let mut known = self.known_bad.lock();
+        known.retain(|id, bad| match map.get(id) {
+            Some(Replica::Final(it)) => it.block.stamp == bad.block.stamp,
+            _ => false,
+        });
+        known.values().cloned().collect()
     }
 
     /// After an error of a volume: is it the disk? Then it is taken out of use.
@@ -555,7 +577,7 @@ fn make_files(
     pool: &PoolId,
     block: Block,
     kind: OpenKind,
-    expected: u64,
+    (expected, direct): (u64, Direct),
     checksum: Checksum,
 ) -> io::Result<Growing> {
     let folder: PathBuf = match kind {
@@ -570,7 +592,9 @@ fn make_files(
         Ok(file)
     });
     match made {
-        Ok(file) => Ok(Growing::new(block, kind, volume.clone(), folder, checksum, data, file, expected)),
+        Ok(file) => {
+            Ok(Growing::new(block, kind, volume.clone(), folder, checksum, data, file, expected, direct))
+        }
         Err(error) => {
             // The first error is the one that counts.
             let _ = disk.remove_file(&data_path);

@@ -60,6 +60,16 @@ async fn a_corrupt_replica_is_neither_served_nor_copied_but_reported() {
     std::fs::write(&path, &stored).unwrap();
     assert!(read_block(&bench.addr(0), 1, 0, 100_000).await.unwrap_err().contains("corrupt"));
     until(|| bench.namenode.notes.lock().bad.iter().any(|bad| bad.b.block_id == 1)).await;
+    // A NameNode that has started anew knows nothing of it: it is told again, or it would take the
+    // replica for a good one and might drop a really good one as surplus.
+    bench.namenode.notes.lock().bad.clear();
+    let register = dn::DatanodeCommandProto {
+        cmd_type: dn::datanode_command_proto::Type::RegisterCommand.into(),
+        register_cmd: Some(dn::RegisterCommandProto {}),
+        ..Default::default()
+    };
+    bench.namenode.notes.lock().orders.push((bench.nodes[0].uuid().to_string(), register));
+    until(|| bench.namenode.notes.lock().bad.iter().any(|bad| bad.b.block_id == 1)).await;
     bench.namenode.notes.lock().bad.clear();
     bench.namenode.order(bench.nodes[0].uuid().as_str(), copy_to(&bench.addr(1), 1, 100_000));
     until(|| !bench.namenode.notes.lock().bad.is_empty()).await;
