@@ -38,8 +38,12 @@ pub struct NamenodeFlags {
 /// What `mobula datanode` takes as flags; each goes before the files.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct DatanodeFlags {
-    /// Folder of one disk; give it once per disk. [SSD]DIR names its medium
-    #[arg(long = "dir", value_name = "DIR")]
+    /// Folder of one disk, with its medium in brackets before it where that is not DISK.
+    #[arg(
+        long = "dir",
+        value_name = "DIR",
+        help = "Folder of one disk; give it once per disk. [SSD]DIR names its medium"
+    )]
     pub dirs: Vec<String>,
     /// The NameNode, HOST:PORT; give it once per NameNode
     #[arg(long = "namenode", value_name = "HOST:PORT")]
