@@ -3,10 +3,21 @@
 //!
 //! Pure: bytes in, a plan of what to write out. Knows no socket and no file.
 
+use mobula_disk::DIRECT_ALIGN;
 use mobula_wire::checksum::{Checksum, ChecksumKind, Mismatch, SUM_LENGTH};
 use mobula_wire::packet::PacketHeader;
 
 use crate::replica::{Piece, Write};
+
+/// Data that is gathered for one write to the disk, in bytes.
+const BATCH_BYTES: usize = 1 << 20;
+/// How much more is taken to end at a page's border. Packets of one length that is a multiple of 512
+/// bytes come to one after eight at most: 64,512 bytes after four.
+const BATCH_BYTES_MORE: usize = 512 << 10;
+/// Packets that are gathered for one write: small ones must not pile up.
+const BATCH_PACKETS_MAX: usize = 256;
+/// A buffer that was filled so far is made large and stays in place, so that its pages can be aligned.
+const STEADY_MIN: usize = 256 << 10;
 
 /// Why a packet is refused; the sender is to blame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +58,9 @@ pub(crate) struct Tail {
 pub(crate) struct Batch {
     /// Data, as it arrived.
     pub data: Vec<u8>,
-    /// How much of it is used.
+    /// Where the first byte lies in it: as far behind a page's border as in the file.
+    base: usize,
+    /// Up to where it is used.
     pub filled: usize,
     sums: Vec<u8>,
     data_pieces: Vec<Piece>,
@@ -59,13 +72,29 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Empties it for the next packets; the buffers stay.
-    pub(crate) fn clear(&mut self) {
-        self.filled = 0;
+    /// Empties it for the packets that follow byte `next` of the block; the buffers stay.
+    pub(crate) fn begin(&mut self, next: u64) {
+        self.base = 0;
+        if self.data.len() >= STEADY_MIN {
+            let steady = BATCH_BYTES + 2 * BATCH_BYTES_MORE;
+            self.data.reserve_exact(steady.saturating_sub(self.data.len()));
+            let past = self.data.as_ptr().addr() % DIRECT_ALIGN;
+            self.base = (DIRECT_ALIGN - past) % DIRECT_ALIGN + next as usize % DIRECT_ALIGN;
+        }
+        self.filled = self.base;
         self.sums.clear();
         self.data_pieces.clear();
         self.sum_pieces.clear();
         self.packets.clear();
+    }
+
+    /// Whether there is enough for a write.
+    pub(crate) fn is_full(&self) -> bool {
+        let length = self.filled - self.base;
+        let at_border = self.tail.length.is_multiple_of(DIRECT_ALIGN as u64);
+        self.packets.len() >= BATCH_PACKETS_MAX
+            || (length >= BATCH_BYTES && at_border)
+            || length >= BATCH_BYTES + BATCH_BYTES_MORE
     }
 
     /// What is to be written, if anything.

@@ -57,8 +57,8 @@ pub struct DatanodeConfig {
     pub volume_threads: usize,
     /// Room beyond the block itself that a volume must have free to be chosen (HDFS 3.4.1+: 1 GiB).
     pub volume_spare_bytes: u64,
-    /// Blocks expected to be at least this long are to be written past the page cache. Not used yet: all
-    /// go through it.
+    /// Blocks are written past the page cache from this length on (all of it, if the sender says that it
+    /// is to be as long); none: never.
     pub direct_write_min_bytes: Option<u64>,
     /// Bytes of data in one packet of a read.
     pub read_packet_bytes: usize,
@@ -86,7 +86,7 @@ impl Default for DatanodeConfig {
             failed_volumes_tolerated: None,
             volume_threads: 4,
             volume_spare_bytes: 1 << 20,
-            direct_write_min_bytes: None,
+            direct_write_min_bytes: Some(4 << 20),
             read_packet_bytes: 512 << 10,
             verify_reads: true,
             balancer_bandwidth: 100 << 20,

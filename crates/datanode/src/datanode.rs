@@ -76,7 +76,8 @@ impl DataNode {
         let ipc_addr = ipc_listener.local_addr().map_err(DatanodeError::Listen)?;
         let reports = Arc::new(Reports::new(config.namenodes.len()));
         let (syncers, sync_tasks) = Syncers::start(&volumes);
-        let store = Store::new(volumes, config.volume_spare_bytes, reports, syncers);
+        let store =
+            Store::new(volumes, (config.volume_spare_bytes, config.direct_write_min_bytes), reports, syncers);
         let node = Arc::new(Node {
             uuid,
             xfer_addr,

@@ -71,6 +71,15 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         }
     }
 
+    /// Waits until something of the next packet is here, or an error, which whoever reads next finds
+    /// again. Nothing is lost if the wait is given up.
+    pub(crate) async fn more(&mut self) {
+        if self.front.is_empty() {
+            let wanted = self.likely;
+            let _ = self.fill(wanted).await;
+        }
+    }
+
     async fn fill(&mut self, wanted: usize) -> io::Result<()> {
         use bytes::BufMut;
         let room = (wanted - self.front.len()).min(FRONT_STEP);

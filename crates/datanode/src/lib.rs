@@ -12,6 +12,7 @@ mod batch;
 mod checksum_op;
 mod config;
 mod datanode;
+mod direct;
 mod error;
 mod framed;
 mod incoming;

@@ -35,10 +35,6 @@ use crate::node::{CONNECT_LIMIT, Node, READ_LIMIT, READ_LIMIT_PER_NODE, WRITE_LI
 use crate::replica::{Growing, OpenKind, OpenReplica};
 use crate::reports::BadBlock;
 
-/// Data that is gathered for one write to the disk, in bytes.
-const BATCH_BYTES: usize = 1 << 20;
-/// Packets that are gathered for one write: small ones must not pile up.
-const BATCH_PACKETS_MAX: usize = 256;
 /// Batches of one connection: one is filled while the other is written.
 const BATCHES: usize = 2;
 /// Acknowledgements that wait for the nodes further down. The sender's window bounds it, too.
@@ -379,10 +375,15 @@ impl Ingest<'_> {
         full: mpsc::Sender<Batch>,
     ) -> Result<(), ReceiveError> {
         let mut tail = Tail::default();
+        let mut spare = None;
         loop {
-            let Some(mut batch) = spares.recv().await else { return Ok(()) };
-            batch.clear();
-            let filled = self.fill(incoming, &mut batch, &mut tail).await;
+            let taken = match spare.take() {
+                Some(batch) => Some(batch),
+                None => spares.recv().await,
+            };
+            let Some(mut batch) = taken else { return Ok(()) };
+            batch.begin(tail.length);
+            let filled = self.fill(incoming, &mut batch, &mut tail, &mut spares, &mut spare).await;
             let last = batch.packets.last().is_some_and(|packet| packet.last);
             if !batch.packets.is_empty() && full.send(batch).await.is_err() {
                 // The disk failed; that is told elsewhere.
@@ -395,12 +396,15 @@ impl Ingest<'_> {
         }
     }
 
-    /// Takes packets until there is enough for a write, or nothing more is here.
+    /// Takes packets until there is enough for a write, or nothing more is here and the disk is idle,
+    /// which shows by a batch that came back: `spare`.
     async fn fill(
         &mut self,
         incoming: &mut Incoming<ReadHalf>,
         batch: &mut Batch,
         tail: &mut Tail,
+        spares: &mut mpsc::Receiver<Batch>,
+        spare: &mut Option<Batch>,
     ) -> Result<(), ReceiveError> {
         loop {
             let prefix = incoming.prefix().await.map_err(ReceiveError::Sender)?;
@@ -409,9 +413,19 @@ impl Ingest<'_> {
             incoming.data(&mut batch.data, at, length).await.map_err(ReceiveError::Sender)?;
             batch.add(&prefix.header, &front[prefix.length..], self.setup.checksum, tail)?;
             self.forward(&front, &batch.data[at..at + length]).await;
-            let full = batch.filled >= BATCH_BYTES || batch.packets.len() >= BATCH_PACKETS_MAX;
-            if prefix.header.last || full || !incoming.is_ready().await {
+            if prefix.header.last || batch.is_full() {
                 return Ok(());
+            }
+            if !incoming.is_ready().await {
+                tokio::select! {
+                    biased;
+                    // None: the disk failed; that is told elsewhere.
+                    back = spares.recv() => {
+                        *spare = back;
+                        return Ok(());
+                    }
+                    () = incoming.more() => {}
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ use mobula_wire::meta::META_HEADER_LENGTH;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::direct::Direct;
 use crate::volume::VolumeRef;
 
 /// Why a replica is open.
@@ -54,6 +55,7 @@ pub(crate) struct Growing {
     pub checksum: Checksum,
     pub data: FileRef,
     pub meta: FileRef,
+    direct: Direct,
     progress: Mutex<Progress>,
     /// Told when `progress` moves.
     pub moved: Notify,
@@ -74,6 +76,7 @@ impl Growing {
         data: FileRef,
         meta: FileRef,
         reserved: u64,
+        direct: Direct,
     ) -> Growing {
         volume.reserve(reserved);
         Growing {
@@ -84,6 +87,7 @@ impl Growing {
             checksum,
             data,
             meta,
+            direct,
             progress: Mutex::default(),
             moved: Notify::new(),
             stopped: AtomicBool::new(false),
@@ -167,8 +171,10 @@ impl OpenReplica {
     /// Hands bytes and checksums to the operating system, in this order: whoever finds the files
     /// after a crash finds a checksum only for bytes that are there.
     pub(crate) fn write(growing: &Growing, write: &Write<'_>) -> io::Result<()> {
-        write_pieces(&growing.data, write.data, write.data_pieces, 0)?;
-        write_pieces(&growing.meta, write.sums, write.sum_pieces, META_HEADER_LENGTH as u64)?;
+        let data = |bytes: &[u8], at| growing.direct.write(growing, bytes, at);
+        write_pieces(&growing.data, data, write.data, write.data_pieces, 0)?;
+        let sums = |bytes: &[u8], at| growing.meta.write_all_at(bytes, at);
+        write_pieces(&growing.meta, sums, write.sums, write.sum_pieces, META_HEADER_LENGTH as u64)?;
         growing.wrote(write.end, write.last_sum);
         Ok(())
     }
@@ -177,7 +183,14 @@ impl OpenReplica {
 /// Most slices of one write (Linux: `IOV_MAX` is 1024).
 const SLICES_MAX: usize = 512;
 
-fn write_pieces(file: &FileRef, buffer: &[u8], pieces: &[Piece], base: u64) -> io::Result<()> {
+/// Writes pieces in as few calls as can be; `write_run` takes those that are one run in the buffer, too.
+fn write_pieces(
+    file: &FileRef,
+    write_run: impl Fn(&[u8], u64) -> io::Result<()>,
+    buffer: &[u8],
+    pieces: &[Piece],
+    base: u64,
+) -> io::Result<()> {
     let mut rest = pieces;
     while let Some(first) = rest.first() {
         let (mut count, mut end) = (1, first.at + first.length as u64);
@@ -189,7 +202,7 @@ fn write_pieces(file: &FileRef, buffer: &[u8], pieces: &[Piece], base: u64) -> i
         let last = &run[count - 1];
         if last.from + last.length - first.from == (end - first.at) as usize {
             // They lie side by side in the buffer, too.
-            file.write_all_at(&buffer[first.from..last.from + last.length], base + first.at)?;
+            write_run(&buffer[first.from..last.from + last.length], base + first.at)?;
         } else {
             let slices: Vec<IoSlice<'_>> = run
                 .iter()

@@ -1,0 +1,71 @@
+//! Blocks that grow large are written past the page cache: bringing pages into it, writing them back
+//! and throwing them away again was 45 % of a DataNode's CPU time (docs/decisions/0002-page-cache.md).
+//! Small ones go through it: their first readers find them there, and one sync takes many together.
+//!
+//! How long a block will be, no client says. So the first bytes go through the page cache and what
+//! follows, once the block is long enough, goes directly: whole extents of aligned pages. The parts of pages at
+//! the ends of a run go through the cache; no page is written both ways unless it is overwritten, and then the
+//! kernel keeps the two in step. Readers of a block that is being written see the same bytes either way.
+//!
+//! Invariant: what `write` returned from is with the operating system or the disk, never in a buffer of ours.
+
+use std::io;
+use std::sync::OnceLock;
+
+use mobula_disk::{DIRECT_ALIGN, FileRef, Open};
+
+use crate::replica::Growing;
+use crate::volume::data_name;
+
+/// Shortest run that is written directly, in bytes: each costs a wait for the disk.
+const RUN_MIN: usize = 256 << 10;
+
+/// Which bytes of an open replica are written past the page cache, and the file to do so.
+#[derive(Debug)]
+pub(crate) struct Direct {
+    /// From this offset on; none: never.
+    from: Option<u64>,
+    file: OnceLock<Option<FileRef>>,
+}
+
+impl Direct {
+    /// `block_bytes_min` is the configured length; `expected` what the sender said, 0 if it does not know.
+    pub(crate) fn new(block_bytes_min: Option<u64>, expected: u64) -> Direct {
+        let from = block_bytes_min.map(|least| if expected >= least { 0 } else { least });
+        Direct { from, file: OnceLock::new() }
+    }
+
+    /// Writes `bytes` at `at` into the replica's data file, directly as far as they allow it.
+    pub(crate) fn write(&self, growing: &Growing, bytes: &[u8], at: u64) -> io::Result<()> {
+        let head = (at.next_multiple_of(DIRECT_ALIGN as u64) - at) as usize;
+        let whole = bytes.len().saturating_sub(head) / DIRECT_ALIGN * DIRECT_ALIGN;
+        if whole < RUN_MIN || self.from.is_none_or(|from| at < from) {
+            return growing.data.write_all_at(bytes, at);
+        }
+        let (head, rest) = bytes.split_at(head);
+        let (pages, tail) = rest.split_at(whole);
+        let pages_at = at + head.len() as u64;
+        let aligned = pages.as_ptr().addr().is_multiple_of(DIRECT_ALIGN);
+        let Some(file) = self.file(growing).filter(|_| aligned) else {
+            return growing.data.write_all_at(bytes, at);
+        };
+        match file.write_all_at(pages, pages_at) {
+            // A disk with borders of its own, or a write that was cut short in the middle of a page.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                growing.data.write_all_at(pages, pages_at)?;
+            }
+            result => result?,
+        }
+        growing.data.write_all_at(head, at)?;
+        growing.data.write_all_at(tail, pages_at + whole as u64)
+    }
+
+    fn file(&self, growing: &Growing) -> Option<&FileRef> {
+        let open = || {
+            let path = growing.folder.join(data_name(growing.block.id));
+            let opened = growing.volume.disk.open(&path, Open::Direct);
+            opened.inspect_err(|error| tracing::warn!(%error, "goes through the page cache")).ok()
+        };
+        self.file.get_or_init(open).as_ref()
+    }
+}
