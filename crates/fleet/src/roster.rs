@@ -16,7 +16,8 @@ use crate::view::{NodeInfo, NodeState};
 const BEATS_KEPT: usize = 5;
 /// Slower beats than this do not stretch a node's times further. Apache's default is 3 s.
 const BEAT_MS_MAX: u64 = 6_000;
-/// Assumed until a second beat has come: it may be one of Apache's.
+/// Assumed of a node that has beaten once, where that is to be suspected: it may be one of Apache's. For
+/// its death it is not: that comes after several of Apache's beats, too.
 const BEAT_MS_UNKNOWN: u64 = 3_000;
 /// A node that came back from the dead is not relied on for this long, doubled for each further
 /// death within [`DEATHS_KEPT_MS`] (CASES 36).
@@ -153,27 +154,31 @@ impl Node {
     }
 
     /// Times of `config`, stretched to the beat that this node is seen to make.
-    fn stretched(&self, span: Millis, config: &FleetConfig) -> u64 {
+    fn stretched(&self, span: Millis, unknown: u64, config: &FleetConfig) -> u64 {
         let usual = config.heartbeat_ms.0.max(1);
-        let beat = self.beat_ms().min(BEAT_MS_MAX);
+        let beat = self.beat_ms().unwrap_or(unknown).min(BEAT_MS_MAX);
         // A quarter is jitter.
         if beat * 4 <= usual * 5 { span.0 } else { span.0 * beat / usual }
     }
 
-    fn beat_ms(&self) -> u64 {
+    /// Its usual beat, once two have come.
+    fn beat_ms(&self) -> Option<u64> {
         let mut sorted: SmallVec<[u64; BEATS_KEPT]> = self.intervals.iter().copied().collect();
         sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied().unwrap_or(BEAT_MS_UNKNOWN)
+        sorted.get(sorted.len() / 2).copied()
     }
 
     /// What its silence makes of it.
     pub fn judge(&self, now: Millis, config: &FleetConfig) -> NodeState {
         let silent = now.since(self.last_beat).0;
-        let dead = self.stretched(config.dead_ms, config);
+        let dead = self.stretched(config.dead_ms, 0, config);
         let dead = if self.stopping { dead.max(config.restart_grace_ms.0) } else { dead };
         if self.state == NodeState::Dead || silent >= dead {
             NodeState::Dead
-        } else if self.broken || self.stopping || silent >= self.stretched(config.suspect_ms, config) {
+        } else if self.broken
+            || self.stopping
+            || silent >= self.stretched(config.suspect_ms, BEAT_MS_UNKNOWN, config)
+        {
             NodeState::Suspect
         } else {
             NodeState::Live

@@ -5,6 +5,7 @@
 //! answered before the log and the tables have it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mobula_namespace::{Batch, Command, Operation, Outcome};
 use mobula_net::Clock;
@@ -21,6 +22,17 @@ const BATCH_COMMANDS_MAX: usize = 2_048;
 /// Commands that wait at most; more are told to come again.
 const WAITING_MAX: usize = 65_536;
 
+/// Answered so many at once, callers are many enough to be waited for.
+const GATHER_MIN: usize = 8;
+/// One in so many of those who were answered need not come again.
+const GATHER_LOSS: usize = 8;
+/// Longest wait for them: no more than a sync of the log takes.
+const GATHER_LIMIT: Duration = Duration::from_millis(1);
+/// A wait in vain is followed by so many batches without one, twice as many each time.
+const GATHER_PAUSE: u32 = 8;
+/// The doubling ends here.
+const GATHER_PAUSE_MAX: u32 = 8 << 7;
+
 /// Bytes of text in commands that wait at most: long paths must not become much memory.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
@@ -34,6 +46,7 @@ pub struct Batcher(Arc<Shared>);
 struct Shared {
     waiting: Mutex<Waiting>,
     arrived: Notify,
+    gathered: Notify,
 }
 
 #[derive(Default)]
@@ -42,6 +55,8 @@ struct Waiting {
     answers: Vec<Done>,
     /// Of text in `commands`.
     bytes: usize,
+    /// So many commands are being waited for; 0 if nobody waits.
+    wanted: usize,
     /// Set once, for good: nothing is taken any more.
     closed: Option<Refusal>,
 }
@@ -54,7 +69,11 @@ impl std::fmt::Debug for Batcher {
 
 impl Default for Batcher {
     fn default() -> Batcher {
-        Batcher(Arc::new(Shared { waiting: Mutex::default(), arrived: Notify::new() }))
+        Batcher(Arc::new(Shared {
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            gathered: Notify::new(),
+        }))
     }
 }
 
@@ -72,9 +91,13 @@ impl Batcher {
                 waiting.commands.push(command);
                 waiting.answers.push(done);
                 let first = waiting.commands.len() == 1;
+                let enough = waiting.commands.len() == waiting.wanted;
                 drop(waiting);
                 if first {
                     self.0.arrived.notify_one();
+                }
+                if enough {
+                    self.0.gathered.notify_one();
                 }
                 return;
             }
@@ -104,6 +127,7 @@ impl Batcher {
             waiting.closed.get_or_insert_with(|| refusal.clone());
             waiting.commands.clear();
             waiting.bytes = 0;
+            self.0.gathered.notify_one();
             std::mem::take(&mut waiting.answers)
         };
         for done in answers {
@@ -113,6 +137,7 @@ impl Batcher {
 
     /// Proposes what was gathered, batch after batch, until the log stops.
     pub async fn run(self, raft: Raft<NamespaceMachine>, clock: Clock) {
+        let mut patience = Patience::default();
         loop {
             let (commands, answers) = self.take();
             if commands.is_empty() {
@@ -125,9 +150,11 @@ impl Batcher {
             match proposed {
                 Ok(outcomes) => {
                     assert_eq!(outcomes.len(), answers.len(), "one outcome for each command");
+                    let answered = answers.len();
                     for (done, applied) in answers.into_iter().zip(outcomes) {
                         done(applied.outcome.map_err(Refusal::Namespace));
                     }
+                    self.gather(answered, &mut patience).await;
                 }
                 Err(error) => {
                     let refusal = refusal(&error);
@@ -143,6 +170,33 @@ impl Batcher {
         }
     }
 
+    /// Waits a moment for those who were just answered to ask again. Otherwise they and those who wait
+    /// now would take turns for ever, in batches of half the size, and it is the batch that costs: its
+    /// sync, its wake-ups, its transaction.
+    async fn gather(&self, answered: usize, patience: &mut Patience) {
+        if answered < GATHER_MIN || patience.is_out() {
+            return;
+        }
+        let wanted = {
+            let mut waiting = self.0.waiting.lock();
+            let wanted = waiting.commands.len() + answered - answered / GATHER_LOSS;
+            waiting.wanted = wanted.min(BATCH_COMMANDS_MAX);
+            waiting.wanted
+        };
+        let all = async {
+            while self.0.waiting.lock().falls_short_of(wanted) {
+                self.0.gathered.notified().await;
+            }
+        };
+        let came = tokio::time::timeout(GATHER_LIMIT, all).await.is_ok();
+        let mut waiting = self.0.waiting.lock();
+        waiting.wanted = 0;
+        // Where nobody waits nobody was kept waiting.
+        if came || !waiting.commands.is_empty() {
+            patience.note(came);
+        }
+    }
+
     fn take(&self) -> (Vec<Command>, Vec<Done>) {
         let mut waiting = self.0.waiting.lock();
         if waiting.commands.len() <= BATCH_COMMANDS_MAX {
@@ -153,6 +207,35 @@ impl Batcher {
         let unanswered = waiting.answers.split_off(BATCH_COMMANDS_MAX);
         waiting.bytes = left.iter().map(|command| weight(&command.operation)).sum();
         (std::mem::replace(&mut waiting.commands, left), std::mem::replace(&mut waiting.answers, unanswered))
+    }
+}
+
+impl Waiting {
+    fn falls_short_of(&self, wanted: usize) -> bool {
+        self.commands.len() < wanted && self.closed.is_none()
+    }
+}
+
+/// Whether waiting for callers has paid.
+#[derive(Debug, Default)]
+struct Patience {
+    /// Batches that are not waited for.
+    skip: u32,
+    /// How many the next failure will cost; 0 after a success.
+    next: u32,
+}
+
+impl Patience {
+    /// Counts a batch; whether it is not to be waited for.
+    fn is_out(&mut self) -> bool {
+        let out = self.skip > 0;
+        self.skip = self.skip.saturating_sub(1);
+        out
+    }
+
+    fn note(&mut self, came: bool) {
+        self.next = if came { 0 } else { (self.next * 2).clamp(GATHER_PAUSE, GATHER_PAUSE_MAX) };
+        self.skip = self.next;
     }
 }
 

@@ -9,6 +9,8 @@ use mobula_fleet::FleetConfig;
 use mobula_namespace::Rules;
 use mobula_rpc::RpcServerOptions;
 
+use crate::machine::Observer;
+
 /// Memory for the tables' pages, in bytes: the largest part of the process's memory (1 M files must
 /// fit into 300 MiB of RSS).
 pub const CACHE_BYTES: usize = 96 << 20;
@@ -52,6 +54,8 @@ pub struct NamenodeConfig {
     pub sync_log_bytes: u64,
     /// Sync the tables and cut the log after so many commands.
     pub sync_commands: u64,
+    /// Hears of what is applied; for tests.
+    pub observer: Observer,
 }
 
 impl Default for NamenodeConfig {
@@ -79,6 +83,7 @@ impl Default for NamenodeConfig {
             listing_max: 1_000,
             sync_log_bytes: 64 << 20,
             sync_commands: 32_000,
+            observer: Observer::default(),
         }
     }
 }

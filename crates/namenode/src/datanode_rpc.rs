@@ -398,8 +398,12 @@ fn error_report(
         3 => NodeError::FatalDisk,
         other => return Err(Refusal::BadRequest(format!("no such error code: {other}"))),
     };
-    tracing::warn!(%node, code = request.error_code, words = request.msg, "a DataNode reports an error");
     let stops = error == NodeError::Notice && request.msg == STOPPING;
+    if stops {
+        tracing::info!(%node, "a DataNode stops in order");
+    } else {
+        tracing::warn!(%node, code = request.error_code, words = request.msg, "a DataNode reports an error");
+    }
     service.roster.tell(|fleet, now, _| match stops {
         true => fleet.on_stopping(now, &node),
         false => fleet.on_error_report(now, &node, error),

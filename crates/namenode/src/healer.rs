@@ -15,6 +15,10 @@ use crate::service::Service;
 
 /// How often leases are looked at (HDFS: `NAMENODE_LEASE_RECHECK_INTERVAL_MS`).
 const LEASE_CHECK_MS: u64 = 2_000;
+/// How often the log's time is looked at.
+const TIME_CHECK_MS: u64 = 3_600_000;
+/// A log whose time is older is told the time.
+const TIME_AGE_MAX: Millis = Millis(12 * 3_600_000);
 /// Open files that are looked at in one go.
 const OPEN_FILES_PAGE: usize = 1_000;
 /// Files that are tried to be closed in one check.
@@ -37,6 +41,25 @@ fn interval(period: std::time::Duration) -> tokio::time::Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval
+}
+
+/// Keeps the log's time near the clock while nobody asks for anything: it takes a jump of a day at most.
+pub async fn keep_time(service: Arc<Service>) {
+    let mut check = interval(std::time::Duration::from_millis(TIME_CHECK_MS));
+    loop {
+        check.tick().await;
+        if service.check_leads().is_err() {
+            continue;
+        }
+        let now = service.time();
+        if now.since(service.view.load().log_time()) < TIME_AGE_MAX {
+            continue;
+        }
+        let empty = mobula_namespace::Batch { time: now, commands: Vec::new() };
+        if let Err(error) = service.raft.propose(empty).await {
+            tracing::warn!(%error, "the time could not be logged");
+        }
+    }
 }
 
 /// Follows the log's leadership: a new leader starts every lease's clock again and orders nothing

@@ -39,5 +39,6 @@ pub use asker::Asker;
 pub use config::{Defaults, GroupMapping, NamenodeConfig};
 pub use error::NamenodeError;
 pub use exceptions::Refusal;
+pub use machine::Observer;
 pub use namenode::NameNode;
 pub use service::Service;

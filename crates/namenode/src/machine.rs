@@ -18,11 +18,32 @@ pub type PublishedView = ArcSwap<View>;
 /// Hears of every change of blocks, on the applying thread.
 pub type Effects = Box<dyn Fn(Vec<BlockEffect>) + Send>;
 
+/// Hears of every entry that was applied, with the view afterwards, on the applying thread: for tests
+/// that hold a second machine against this one.
+#[derive(Clone, Default)]
+pub struct Observer(Option<Arc<Observe>>);
+
+type Observe = dyn Fn(&[(LogPosition, Entry)], &View) + Send + Sync;
+
+impl Observer {
+    /// One that calls `observe`.
+    pub fn new(observe: impl Fn(&[(LogPosition, Entry)], &View) + Send + Sync + 'static) -> Observer {
+        Observer(Some(Arc::new(observe)))
+    }
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Observer({})", self.0.is_some())
+    }
+}
+
 /// The machine.
 pub struct NamespaceMachine {
     namespace: Namespace,
     published: Arc<PublishedView>,
     effects: Effects,
+    observer: Observer,
     /// The folder is in use while this lives.
     _lock: Arc<Lock>,
 }
@@ -35,7 +56,13 @@ impl NamespaceMachine {
         effects: Effects,
         lock: Arc<Lock>,
     ) -> NamespaceMachine {
-        NamespaceMachine { namespace, published, effects, _lock: lock }
+        let observer = Observer::default();
+        NamespaceMachine { namespace, published, effects, observer, _lock: lock }
+    }
+
+    /// The same, observed.
+    pub fn observed(self, observer: Observer) -> NamespaceMachine {
+        NamespaceMachine { observer, ..self }
     }
 
     fn publish(&self) {
@@ -57,6 +84,9 @@ impl Machine for NamespaceMachine {
         let entries: Vec<(LogPosition, Entry)> = entries.into_iter().map(entry).collect();
         let mut outcomes = self.namespace.apply_all(&entries).map_err(machine_error)?;
         self.publish();
+        if let Some(observe) = &self.observer.0 {
+            observe(&entries, &self.namespace.view());
+        }
         let effects: Vec<BlockEffect> =
             outcomes.iter_mut().flatten().flat_map(|applied| std::mem::take(&mut applied.effects)).collect();
         if !effects.is_empty() {

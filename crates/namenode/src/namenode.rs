@@ -169,6 +169,7 @@ async fn start_log(
     let hears = Arc::clone(roster);
     let effects = Box::new(move |effects| hears.on_effects(effects));
     let machine = NamespaceMachine::new(namespace, Arc::clone(view), effects, folder.share());
+    let machine = machine.observed(config.observer.clone());
     let options = RaftOptions {
         sync_every_bytes: config.sync_log_bytes,
         sync_every_commands: config.sync_commands,
@@ -297,6 +298,7 @@ fn serve(env: &Env, listener: Listener, service: Arc<Service>, folder: NameFolde
     tasks.spawn(healer::heal(Arc::clone(&service)));
     tasks.spawn(healer::expire_leases(Arc::clone(&service)));
     tasks.spawn(healer::reap(Arc::clone(&service)));
+    tasks.spawn(healer::keep_time(Arc::clone(&service)));
     let front = Arc::new(Front::new(Arc::clone(&service), folder.share()));
     let server = RpcServer::start(env, listener, front, service.config.rpc.clone());
     let address = server.local_addr();

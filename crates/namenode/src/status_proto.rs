@@ -75,7 +75,8 @@ pub fn content_summary(summary: &ContentSummary, is_root: bool) -> hdfs::Content
         snapshot_file_count: Some(0),
         snapshot_directory_count: Some(0),
         snapshot_space_consumed: Some(0),
-        erasure_coding_policy: Some(String::new()),
+        // Of a tree it is its top's own, of a file what makes it whole.
+        erasure_coding_policy: Some(if summary.directories == 0 { "Replicated" } else { "" }.into()),
     }
 }
 

@@ -115,12 +115,40 @@ impl Service {
         }
         match self.place_block(asker, &request) {
             Ok(Now::Yes(decided)) => self.log_block(asker, request, decided, done),
+            Err(Refusal::NotReplicatedYet(_)) => {
+                let (service, asker) = (Arc::clone(self), asker.clone());
+                tokio::spawn(async move { service.add_block_after_report(&asker, request, done).await });
+            }
             Err(refusal) => done(Err(refusal)),
             Ok(Now::NotYet) => {
                 let (service, asker) = (Arc::clone(self), asker.clone());
                 tokio::spawn(async move { service.add_block_later(&asker, request, done).await });
             }
         }
+    }
+
+    /// The replicas of the block before are most often about to be reported: who is refused for want of
+    /// them asks again only after 400 ms.
+    async fn add_block_after_report(self: Arc<Self>, asker: &Asker, request: AddBlockRequest, done: Placed) {
+        let deadline = Instant::now() + self.config.complete_wait;
+        let waited =
+            self.roster.wait_for_replicas(deadline, || self.lacks_penultimate(asker, &request)).await;
+        match waited.and_then(|_| self.place_block(asker, &request)) {
+            Ok(Now::Yes(decided)) => self.log_block(asker, request, decided, done),
+            Ok(Now::NotYet) => self.add_block_later(asker, request, done).await,
+            Err(refusal) => done(Err(refusal)),
+        }
+    }
+
+    fn lacks_penultimate(
+        &self,
+        asker: &Asker,
+        request: &AddBlockRequest,
+    ) -> Result<Option<BlockId>, Refusal> {
+        let AddBlockRequest { path, file, holder, previous, placement: _ } = request;
+        let plan = self.view.load().plan_block(&asker.caller, path, *file, holder, *previous)?;
+        let penultimate = plan.penultimate.map(|penultimate| penultimate.block);
+        Ok(penultimate.filter(|block| !self.has_replicas(*block)).map(|block| block.id))
     }
 
     async fn add_block_later(self: Arc<Self>, asker: &Asker, request: AddBlockRequest, done: Placed) {
@@ -261,10 +289,9 @@ impl Service {
     fn lacking(&self, asker: &Asker, request: &CompleteRequest) -> Result<Option<BlockId>, Refusal> {
         self.check_leads()?;
         let view = self.view.load();
-        let Ok(open) = view.open_file(&asker.caller, &request.path, request.file, &request.holder) else {
+        let Ok(blocks) = view.last_blocks(&asker.caller, &request.path, request.file, &request.holder) else {
             return Ok(None);
         };
-        let blocks = view.blocks_of(open.inode).map_err(|error| Refusal::Io(error.to_string()))?;
         let Some((last, before)) = blocks.split_last() else { return Ok(None) };
         if let Some(penultimate) = before.last()
             && !self.has_replicas(penultimate.block)

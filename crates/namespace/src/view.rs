@@ -409,6 +409,26 @@ impl View {
         Ok(open_file(&walk).expect("the lease was checked"))
     }
 
+    /// As [`View::open_file`]: the file's last two blocks, or as many as it has.
+    ///
+    /// # Errors
+    /// FileNotFound, LeaseExpired.
+    pub fn last_blocks(
+        &self,
+        caller: &Caller,
+        path: &HdfsPath,
+        file: Option<InodeId>,
+        holder: &str,
+    ) -> Result<Vec<FileBlock>, NamespaceError> {
+        let walk = self.resolve_file(caller, path, file, "checkLease")?;
+        let (record, _) = check_lease(&walk, file, holder, || Ok(self.leases(holder)?.len() as u64))?;
+        let inode = walk.last().expect("the lease was checked").id;
+        let first = record.blocks.saturating_sub(2);
+        Ok((first..record.blocks)
+            .map(|index| self.file_block(inode, record, index))
+            .collect::<Result<_, _>>()?)
+    }
+
     /// All blocks of a file, in order; none if there is no such file.
     ///
     /// # Errors
