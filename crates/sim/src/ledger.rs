@@ -28,6 +28,11 @@ impl Ledger {
         self.by_path.remove(path);
     }
 
+    /// What must be found at a path, which is forgotten: it is about to change.
+    pub fn take(&mut self, path: &str) -> Option<Expected> {
+        self.by_path.remove(path)
+    }
+
     /// A change was acknowledged.
     pub fn acknowledge(&mut self, path: &str, expected: Expected) {
         self.acknowledged += 1;

@@ -6,12 +6,17 @@
 //! equal log positions must have equal namespaces, by hash; each seed leaves the same trace.
 
 mod ledger;
+mod panics;
 mod plan;
+mod shadow;
+mod shared;
+mod tasks;
 mod trace;
+mod watcher;
 mod workload;
 mod world;
 
 pub use ledger::Ledger;
 pub use plan::{Fault, Node, Plan};
-pub use trace::Trace;
-pub use world::{Failure, Report, run};
+pub use trace::{Keep, Trace};
+pub use world::{Failure, Report, compare, run, run_plan};

@@ -29,20 +29,30 @@ impl fmt::Display for Node {
 /// Something that goes wrong, or right again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// kill -9: what was written to the disk is there.
+    /// kill -9: what was written to the disk is there; the operating system closes the sockets.
     Kill(Node),
-    /// The power fails: what was not synced may be lost or torn.
+    /// The power fails: what was not synced may be lost or torn, and nobody is told.
     PowerLoss(Node),
-    /// It starts again.
+    /// It starts again, unless it runs.
     Restart(Node),
-    /// Nothing passes between two machines.
-    Cut(Node, Node),
     /// Nothing passes from the first to the second.
-    CutOneWay(Node, Node),
-    /// All passes again.
+    Cut(Node, Node),
+    /// That cut is mended.
     Mend(Node, Node),
     /// A machine's time of day jumps, by so many milliseconds.
     Jump(Node, i64),
+    /// The sync of a file fails, so many syncs from now.
+    FailSync(Node, u64),
+    /// A call to the disk fails, so many calls from now.
+    FailCall(Node, u64),
+    /// So many more bytes fit on the disk.
+    Full(Node, u64),
+    /// The disk has room again.
+    Room(Node),
+    /// Everything to and from a machine waits.
+    Pause(Node),
+    /// All that waited arrives.
+    Resume(Node),
 }
 
 impl fmt::Display for Fault {
@@ -51,10 +61,15 @@ impl fmt::Display for Fault {
             Fault::Kill(node) => write!(f, "kill {node}"),
             Fault::PowerLoss(node) => write!(f, "power loss {node}"),
             Fault::Restart(node) => write!(f, "restart {node}"),
-            Fault::Cut(a, b) => write!(f, "cut {a} {b}"),
-            Fault::CutOneWay(from, to) => write!(f, "cut {from} -> {to}"),
-            Fault::Mend(a, b) => write!(f, "mend {a} {b}"),
+            Fault::Cut(from, to) => write!(f, "cut {from} -> {to}"),
+            Fault::Mend(from, to) => write!(f, "mend {from} -> {to}"),
             Fault::Jump(node, ms) => write!(f, "jump {node} by {ms} ms"),
+            Fault::FailSync(node, calls) => write!(f, "the disk of {node} fails sync {calls} from now"),
+            Fault::FailCall(node, calls) => write!(f, "the disk of {node} fails call {calls} from now"),
+            Fault::Full(node, bytes) => write!(f, "{bytes} more bytes fit on the disk of {node}"),
+            Fault::Room(node) => write!(f, "the disk of {node} has room"),
+            Fault::Pause(node) => write!(f, "pause {node}"),
+            Fault::Resume(node) => write!(f, "resume {node}"),
         }
     }
 }
@@ -67,34 +82,45 @@ pub struct Plan {
 }
 
 /// How long faults go on, in simulated milliseconds. Then all is mended.
-pub const FAULTS_MS: u64 = 30_000;
+pub const FAULTS_MS: u64 = 24_000;
 /// Faults begin after this long, so that there is something to lose.
 const QUIET_MS: u64 = 1_000;
 /// Faults of a run, at least and at most.
 const FAULTS: std::ops::RangeInclusive<usize> = 3..=9;
-/// How long a machine stays down, or a link cut.
-const DOWN_MS: std::ops::Range<u64> = 100..14_000;
+/// How long a machine stays down, or a link cut: mostly shorter than it takes to be declared dead...
+const SHORT_MS: std::ops::Range<u64> = 50..4_000;
+/// ... and sometimes longer.
+const LONG_MS: std::ops::Range<u64> = 4_000..15_000;
 /// Farthest jump of a clock.
 const JUMP_MS: i64 = 3_600_000;
+/// A disk's fault strikes at one of the next so many calls.
+const CALLS: u64 = 300;
+/// Or syncs.
+const SYNCS: u64 = 40;
+/// Before a disk is full, so much more fits.
+const FULL_BYTES: u64 = 1 << 20;
 
 impl Plan {
     /// The plan of a seed, for so many DataNodes.
     pub fn draw(seed: u64, datanodes: usize) -> Plan {
-        let mut rng = SmallRng::seed_from_u64(seed);
-        let mut faults = Vec::new();
-        let mut free_at: Vec<(Node, u64)> = machines(datanodes).into_iter().map(|node| (node, 0)).collect();
-        for _ in 0..rng.random_range(FAULTS) {
-            let at = rng.random_range(QUIET_MS..FAULTS_MS - 1_000);
-            let until = (at + rng.random_range(DOWN_MS)).min(FAULTS_MS);
-            match rng.random_range(0..10) {
-                0..=5 => crash(&mut rng, &mut free_at, at, until, &mut faults),
-                6..=8 => cut(&mut rng, datanodes, at, until, &mut faults),
-                _ => {
-                    let node = pick(&mut rng, &machines(datanodes));
-                    faults.push((at, Fault::Jump(node, rng.random_range(-JUMP_MS..JUMP_MS))));
-                }
-            }
+        let mut draw = Draw {
+            rng: SmallRng::seed_from_u64(seed),
+            servers: machines(datanodes),
+            all: machines(datanodes).into_iter().chain([Node::Client]).collect(),
+            faults: Vec::new(),
+        };
+        // The network cannot both hold messages back and lose them: a run does one or the other.
+        let pauses = draw.rng.random_ratio(1, 4);
+        for _ in 0..draw.rng.random_range(FAULTS) {
+            draw.one(pauses);
         }
+        let mut faults = draw.faults;
+        faults.sort_by_key(|(at, _)| *at);
+        Plan { faults, next: 0 }
+    }
+
+    /// A plan that somebody wrote down.
+    pub fn of(mut faults: Vec<(u64, Fault)>) -> Plan {
         faults.sort_by_key(|(at, _)| *at);
         Plan { faults, next: 0 }
     }
@@ -114,40 +140,83 @@ pub fn machines(datanodes: usize) -> Vec<Node> {
     std::iter::once(Node::Namenode).chain((0..datanodes).map(Node::Datanode)).collect()
 }
 
-fn pick(rng: &mut SmallRng, nodes: &[Node]) -> Node {
-    nodes[rng.random_range(0..nodes.len())]
+struct Draw {
+    rng: SmallRng,
+    servers: Vec<Node>,
+    all: Vec<Node>,
+    faults: Vec<(u64, Fault)>,
 }
 
-/// A machine goes down and comes back, unless it is down then already.
-fn crash(
-    rng: &mut SmallRng,
-    free_at: &mut [(Node, u64)],
-    at: u64,
-    until: u64,
-    faults: &mut Vec<(u64, Fault)>,
-) {
-    let chosen = rng.random_range(0..free_at.len());
-    let power = rng.random_bool(0.5);
-    let (node, free) = &mut free_at[chosen];
-    // Plans are drawn out of order; a machine's times down may not overlap.
-    if *free != 0 {
-        return;
+impl Draw {
+    fn one(&mut self, pauses: bool) {
+        let at = self.rng.random_range(QUIET_MS..FAULTS_MS - 1_000);
+        let lasts = if self.rng.random_ratio(2, 3) { SHORT_MS } else { LONG_MS };
+        let until = (at + self.rng.random_range(lasts)).min(FAULTS_MS);
+        match self.rng.random_range(0..20) {
+            0..=7 => {
+                let node = self.server();
+                self.crash(node, at, until);
+            }
+            8 => self.crash_many(at, until),
+            9..=13 if pauses => {
+                let node = self.server();
+                self.both(at, Fault::Pause(node), until, Fault::Resume(node));
+            }
+            9..=13 => self.cut(at, until),
+            14 => {
+                let node = self.server();
+                let jump = Fault::Jump(node, self.rng.random_range(-JUMP_MS..JUMP_MS));
+                self.faults.push((at, jump));
+            }
+            15..=16 => {
+                let fault = Fault::FailSync(self.server(), self.rng.random_range(0..SYNCS));
+                self.faults.push((at, fault));
+            }
+            17..=18 => {
+                let fault = Fault::FailCall(self.server(), self.rng.random_range(0..CALLS));
+                self.faults.push((at, fault));
+            }
+            _ => {
+                let node = self.server();
+                let full = Fault::Full(node, self.rng.random_range(0..FULL_BYTES));
+                self.both(at, full, until, Fault::Room(node));
+            }
+        }
     }
-    *free = until;
-    faults.push((at, if power { Fault::PowerLoss(*node) } else { Fault::Kill(*node) }));
-    faults.push((until, Fault::Restart(*node)));
-}
 
-fn cut(rng: &mut SmallRng, datanodes: usize, at: u64, until: u64, faults: &mut Vec<(u64, Fault)>) {
-    let mut all = machines(datanodes);
-    all.push(Node::Client);
-    let a = pick(rng, &all);
-    let b = pick(rng, &all);
-    if a == b {
-        return;
+    fn server(&mut self) -> Node {
+        self.servers[self.rng.random_range(0..self.servers.len())]
     }
-    faults.push((at, if rng.random_bool(0.5) { Fault::Cut(a, b) } else { Fault::CutOneWay(a, b) }));
-    faults.push((until, Fault::Mend(a, b)));
+
+    fn both(&mut self, at: u64, begin: Fault, until: u64, end: Fault) {
+        self.faults.extend([(at, begin), (until, end)]);
+    }
+
+    fn crash(&mut self, node: Node, at: u64, until: u64) {
+        let crash = if self.rng.random() { Fault::PowerLoss(node) } else { Fault::Kill(node) };
+        self.both(at, crash, until, Fault::Restart(node));
+    }
+
+    /// All DataNodes, or all machines, at once; they come back one by one.
+    fn crash_many(&mut self, at: u64, until: u64) {
+        let from = usize::from(self.rng.random::<bool>());
+        for node in self.servers[from..].to_vec() {
+            let back = self.rng.random_range(at + 1..=until);
+            self.crash(node, at, back);
+        }
+    }
+
+    fn cut(&mut self, at: u64, until: u64) {
+        let from = self.all[self.rng.random_range(0..self.all.len())];
+        let to = self.all[self.rng.random_range(0..self.all.len())];
+        if from == to {
+            return;
+        }
+        self.both(at, Fault::Cut(from, to), until, Fault::Mend(from, to));
+        if self.rng.random() {
+            self.both(at, Fault::Cut(to, from), until, Fault::Mend(to, from));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -162,6 +231,10 @@ mod tests {
             let count = |kind: fn(&Fault) -> bool| a.faults.iter().filter(|(_, fault)| kind(fault)).count();
             let down = count(|fault| matches!(fault, Fault::Kill(_) | Fault::PowerLoss(_)));
             assert_eq!(down, count(|fault| matches!(fault, Fault::Restart(_))), "seed {seed}");
+            let cut = count(|fault| matches!(fault, Fault::Cut(..)));
+            assert_eq!(cut, count(|fault| matches!(fault, Fault::Mend(..))), "seed {seed}");
+            let held = count(|fault| matches!(fault, Fault::Pause(_)));
+            assert!(cut == 0 || held == 0, "seed {seed}");
             assert!(a.faults.iter().all(|(at, _)| *at <= FAULTS_MS));
         }
     }

@@ -9,7 +9,7 @@ use mobula_net::{Entropy, Env};
 use mobula_proto::hdfs;
 
 use crate::ledger::{Expected, content};
-use crate::world::{Phase, Shared};
+use crate::shared::{Phase, Shared};
 
 /// Clients at once.
 const WRITERS: u64 = 3;

@@ -1,23 +1,23 @@
 //! The machines of a run and what moves them: turmoil's hosts, one crashing disk each, and the plan.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_datanode::{DataNode, DatanodeConfig, VolumeConfig};
 use mobula_disk::{Crash, CrashDisk};
-use mobula_namenode::{NameNode, NamenodeConfig, Service};
-use mobula_namespace::LogPosition;
+use mobula_namenode::{NameNode, NamenodeConfig, Observer};
 use mobula_net::{Clock, Entropy, Env, Net};
-use parking_lot::{Mutex, MutexGuard};
 
-use crate::ledger::{Expected, Ledger};
+use crate::panics;
 use crate::plan::{FAULTS_MS, Fault, Node, Plan, machines};
-use crate::trace::Trace;
+use crate::shared::{Phase, Shared};
+use crate::tasks;
+use crate::trace::{Keep, Trace};
+use crate::watcher::Watcher;
 use crate::workload;
 
 /// DataNodes of a run: as many as a file has replicas, so that every fault matters.
@@ -26,114 +26,31 @@ const DATANODES: usize = 3;
 const TICK: Duration = Duration::from_millis(2);
 /// A message takes from one tick to this long.
 const LATENCY_MAX: Duration = Duration::from_millis(12);
+/// Messages that a connection holds before its reader takes them.
+const CONNECTION_MESSAGES: usize = 4_096;
 /// Once the faults are over, everything is whole, looked at, crashed and looked at again within this.
 const SETTLE_LIMIT_MS: u64 = 600_000;
+/// A machine that stopped by itself is started again after this long.
+const RESTART_MS: u64 = 1_000;
 /// Time of day at which every run begins.
 const EPOCH_MS: u64 = 1_700_000_000_000;
+/// Commands after which the tables are synced and the log is cut: so few that it happens often.
+const SYNC_COMMANDS: u64 = 150;
 const NAMENODE_PORT: u16 = 8020;
 const DATA_PORT: u16 = 9866;
 const IPC_PORT: u16 = 9867;
-
-/// How far a run has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Clients work, the plan strikes.
-    Faults,
-    /// All is mended; everything must become whole.
-    Settle,
-    /// The power fails everywhere; all starts again.
-    Blackout,
-    /// All is up again.
-    After,
-}
-
-/// What the machines of a run share with the test around them.
-#[derive(Clone)]
-pub struct Shared(Arc<Mutex<State>>, Trace);
-
-struct State {
-    phase: Phase,
-    ledger: Ledger,
-    failure: Option<String>,
-    service: Option<Arc<Service>>,
-    hashes: BTreeMap<LogPosition, u64>,
-}
-
-impl Shared {
-    fn new(trace: Trace) -> Shared {
-        let state = State {
-            phase: Phase::Faults,
-            ledger: Ledger::default(),
-            failure: None,
-            service: None,
-            hashes: BTreeMap::new(),
-        };
-        Shared(Arc::new(Mutex::new(state)), trace)
-    }
-
-    /// The present phase.
-    pub fn phase(&self) -> Phase {
-        self.0.lock().phase
-    }
-
-    /// What was acknowledged.
-    pub fn ledger(&self) -> parking_lot::MappedMutexGuard<'_, Ledger> {
-        MutexGuard::map(self.0.lock(), |state| &mut state.ledger)
-    }
-
-    /// What was acknowledged of a path, which is forgotten: it is about to change.
-    pub fn take(&self, path: &str) -> Option<Expected> {
-        let mut ledger = self.ledger();
-        let was = ledger.entries().into_iter().find(|(known, _)| known == path)?.1;
-        ledger.forget(path);
-        Some(was)
-    }
-
-    /// A line of the trace, at the present simulated time.
-    pub fn trace(&self, text: &str) {
-        self.1.add(turmoil::sim_elapsed().unwrap_or_default().as_millis(), text);
-    }
-
-    /// The run has failed; the first reason counts.
-    pub fn fail(&self, why: String) {
-        self.trace(&format!("FAILED {why}"));
-        self.0.lock().failure.get_or_insert(why);
-    }
-
-    fn set_phase(&self, phase: Phase) {
-        self.trace(&format!("-- {phase:?}"));
-        self.0.lock().phase = phase;
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.0.lock().failure.clone()
-    }
-
-    fn service(&self) -> Option<Arc<Service>> {
-        self.0.lock().service.clone()
-    }
-
-    /// Equal log positions have equal namespaces, whatever happened in between.
-    fn sample_hash(&self, service: &Service) {
-        let view = service.view();
-        let (Some(at), Ok(hash)) = (view.applied(), view.state_hash()) else { return };
-        let before = *self.0.lock().hashes.entry(at).or_insert(hash);
-        self.trace(&format!("state {at:?} {hash:016x}"));
-        if before != hash {
-            self.fail(format!("the namespace at {at:?} was {before:016x} and is {hash:016x}"));
-        }
-    }
-}
 
 /// A run that ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Over the whole trace.
     pub trace: u64,
-    /// Lines of the trace.
-    pub lines: u64,
+    /// Lines of the trace, and messages in it.
+    pub events: (u64, u64),
     /// Changes acknowledged, and not.
-    pub counts: (u64, u64),
+    pub changes: (u64, u64),
+    /// How long it took, in simulated milliseconds.
+    pub ms: u64,
 }
 
 /// A run that did not.
@@ -151,41 +68,104 @@ pub struct Failure {
 ///
 /// # Errors
 /// [`Failure`] where something acknowledged was lost, or the cluster did not become whole.
-pub fn run(seed: u64, print: bool) -> Result<Report, Box<Failure>> {
-    let shared = Shared::new(Trace::new(print));
-    let outcome = World::new(seed, shared.clone()).play();
-    match shared.failure().or_else(|| outcome.err()) {
-        None => {
-            Ok(Report { trace: shared.1.hash(), lines: shared.1.lines(), counts: shared.ledger().counts() })
-        }
-        Some(why) => Err(Box::new(Failure { seed, why, last: shared.1.last() })),
+pub fn run(seed: u64, keep: Keep) -> Result<Report, Box<Failure>> {
+    play(seed, Plan::draw(seed, DATANODES), &Trace::new(keep))
+}
+
+/// Runs a seed with a plan that somebody wrote down.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_plan(seed: u64, faults: Vec<(u64, Fault)>) -> Result<Report, Box<Failure>> {
+    play(seed, Plan::of(faults), &Trace::new(Keep::Last))
+}
+
+/// Runs a seed twice, and answers with where the two traces part, if they do.
+pub fn compare(seed: u64) -> Option<String> {
+    let traces = [Trace::new(Keep::All), Trace::new(Keep::All)];
+    for trace in &traces {
+        // Its end does not matter here, only how it came there.
+        let _ = play(seed, Plan::draw(seed, DATANODES), trace);
     }
+    let [one, other] = [traces[0].kept(), traces[1].kept()];
+    let at = one.iter().zip(&other).position(|(a, b)| a != b);
+    let at = at.or_else(|| (one.len() != other.len()).then(|| one.len().min(other.len())))?;
+    let before = one[at.saturating_sub(8)..at].join("\n  ");
+    let none = String::new();
+    let (a, b) = (one.get(at).unwrap_or(&none), other.get(at).unwrap_or(&none));
+    Some(format!("event {at}, after\n  {before}\none has\n  {a}\nthe other\n  {b}"))
+}
+
+fn play(seed: u64, plan: Plan, trace: &Trace) -> Result<Report, Box<Failure>> {
+    let _alone = tasks::alone();
+    panics::expect(seed);
+    let shared = Shared::new(trace.clone());
+    let watcher = tracing::Dispatch::new(Watcher::new(trace.clone()));
+    let outcome = tracing::dispatcher::with_default(&watcher, || World::new(seed, plan, shared.clone()).play());
+    match shared.failure().or_else(|| outcome.as_ref().err().cloned()) {
+        None => Ok(Report {
+            trace: trace.hash(),
+            events: trace.counts(),
+            changes: shared.ledger().counts(),
+            ms: outcome.unwrap_or_default(),
+        }),
+        Some(why) => Err(Box::new(Failure { seed, why, last: trace.kept() })),
+    }
+}
+
+/// A machine's time of day.
+#[derive(Default)]
+struct Watch {
+    jumped_ms: i64,
+    running: Option<Clock>,
 }
 
 struct World {
     sim: turmoil::Sim<'static>,
     plan: Plan,
     disks: BTreeMap<Node, CrashDisk>,
-    clocks: BTreeMap<Node, Rc<Cell<i64>>>,
+    clocks: BTreeMap<Node, Rc<RefCell<Watch>>>,
     shared: Shared,
+    /// Machines that do not run.
+    down: BTreeSet<Node>,
+    /// Machines whose disk was made to fail: they may stop by themselves.
+    troubled: BTreeSet<Node>,
+    /// Machines that stopped, and when they start again.
+    restarts: BTreeMap<Node, u64>,
+    /// How many reasons there are for nothing to pass from the first to the second.
+    cuts: BTreeMap<(Node, Node), usize>,
+    paused: BTreeSet<Node>,
+    /// Machines without power: nobody hears of them.
+    dark: BTreeSet<Node>,
 }
 
 impl World {
-    fn new(seed: u64, shared: Shared) -> World {
+    fn new(seed: u64, plan: Plan, shared: Shared) -> World {
         let sim = turmoil::Builder::new()
             .rng_seed(seed)
             .tick_duration(TICK)
             .min_message_latency(TICK)
             .max_message_latency(LATENCY_MAX)
             .simulation_duration(Duration::from_millis(FAULTS_MS + SETTLE_LIMIT_MS))
-            .tcp_capacity(4_096)
+            .tcp_capacity(CONNECTION_MESSAGES)
             .build();
         let entropy = Entropy::seeded(seed);
         let disks =
             machines(DATANODES).into_iter().map(|node| (node, CrashDisk::new(entropy.u64()))).collect();
-        let clocks = machines(DATANODES).into_iter().chain([Node::Client]);
-        let clocks = clocks.map(|node| (node, Rc::new(Cell::new(0)))).collect();
-        let mut world = World { sim, plan: Plan::draw(seed, DATANODES), disks, clocks, shared };
+        let clocks = everybody().map(|node| (node, Rc::default())).collect();
+        let mut world = World {
+            sim,
+            plan,
+            disks,
+            clocks,
+            shared,
+            down: BTreeSet::new(),
+            troubled: BTreeSet::new(),
+            restarts: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            dark: BTreeSet::new(),
+        };
         world.add_namenode(Entropy::seeded(entropy.u64()));
         for at in 0..DATANODES {
             world.add_datanode(at, Entropy::seeded(entropy.u64()));
@@ -196,24 +176,19 @@ impl World {
 
     fn add_namenode(&mut self, entropy: Entropy) {
         let disk = self.disks[&Node::Namenode].clone();
-        let (shared, jump) = (self.shared.clone(), Rc::clone(&self.clocks[&Node::Namenode]));
+        let (shared, clock) = (self.shared.clone(), Rc::clone(&self.clocks[&Node::Namenode]));
         self.sim.host("nn", move || {
-            let (disk, shared, env) = (disk.clone(), shared.clone(), env(&entropy, &jump));
+            let (disk, shared, env) = (disk.clone(), shared.clone(), env(&entropy, &clock));
             async move {
-                let config = namenode_config();
-                let namenode = match NameNode::start(env()?, disk.process(), config).await {
-                    Ok(namenode) => namenode,
-                    Err(error) => {
-                        shared.fail(format!("the NameNode does not start: {error}"));
-                        return Ok(());
+                let config = namenode_config(&shared);
+                let why = match NameNode::start(env()?, disk.process(), config).await {
+                    Ok(namenode) => {
+                        shared.serves(Some(namenode.service()));
+                        namenode.stopped().await.to_string()
                     }
+                    Err(error) => format!("it does not start: {error}"),
                 };
-                let service = namenode.service();
-                shared.sample_hash(&service);
-                shared.0.lock().service = Some(service);
-                let why = namenode.stopped().await;
-                shared.fail(format!("the NameNode stopped: {why}"));
-                Ok(())
+                shared.ended(Node::Namenode, why).await
             }
         });
     }
@@ -221,106 +196,208 @@ impl World {
     fn add_datanode(&mut self, at: usize, entropy: Entropy) {
         let node = Node::Datanode(at);
         let (disk, shared) = (self.disks[&node].clone(), self.shared.clone());
-        let jump = Rc::clone(&self.clocks[&node]);
+        let clock = Rc::clone(&self.clocks[&node]);
         self.sim.host(node.to_string(), move || {
-            let (disk, shared, env) = (disk.clone(), shared.clone(), env(&entropy, &jump));
+            let (disk, shared, env) = (disk.clone(), shared.clone(), env(&entropy, &clock));
             async move {
-                let datanode = match DataNode::start(env()?, disk.process(), datanode_config(at)).await {
-                    Ok(datanode) => datanode,
-                    Err(error) => {
-                        shared.fail(format!("DataNode {at} does not start: {error}"));
-                        return Ok(());
-                    }
+                let why = match DataNode::start(env()?, disk.process(), datanode_config(at)).await {
+                    Ok(datanode) => datanode.wait_stopped().await.to_string(),
+                    Err(error) => format!("it does not start: {error}"),
                 };
-                let why = datanode.wait_stopped().await;
-                shared.fail(format!("DataNode {at} stopped: {why}"));
-                Ok(())
+                shared.ended(node, why).await
             }
         });
     }
 
     fn add_client(&mut self, entropy: Entropy) {
-        let (shared, jump) = (self.shared.clone(), Rc::clone(&self.clocks[&Node::Client]));
-        let env = env(&entropy, &jump);
+        let (shared, clock) = (self.shared.clone(), Rc::clone(&self.clocks[&Node::Client]));
+        let env = env(&entropy, &clock);
         self.sim.client("client", async move {
             let env = env()?;
             let namenode = format!("nn:{NAMENODE_PORT}");
             workload::work(&env, &namenode, &shared).await;
             healed(&shared).await;
             workload::verify(&env, &namenode, &shared, "after the faults").await;
-            if let Some(service) = shared.service() {
-                shared.sample_hash(&service);
-            }
+            shared.compare();
             shared.set_phase(Phase::Blackout);
             while shared.phase() != Phase::After {
                 tokio::time::sleep(POLL).await;
             }
             healed(&shared).await;
             workload::verify(&env, &namenode, &shared, "after the blackout").await;
+            shared.compare();
             Ok(())
         });
     }
 
-    /// Steps until the client is done or something has failed.
-    fn play(mut self) -> Result<(), String> {
-        let mut sampled_ms = 0;
+    /// Steps until the client is done or something has failed; answers how long it took.
+    fn play(mut self) -> Result<u64, String> {
         loop {
-            let now_ms = self.sim.elapsed().as_millis() as u64;
+            let now_ms = self.now_ms();
+            self.shared.at(now_ms);
             while let Some(fault) = self.plan.due(now_ms) {
                 self.strike(fault);
             }
-            if now_ms >= FAULTS_MS && self.shared.phase() == Phase::Faults {
-                self.shared.set_phase(Phase::Settle);
+            self.look_after_ended(now_ms);
+            match self.shared.phase() {
+                Phase::Faults if now_ms >= FAULTS_MS => self.mend_all(),
+                Phase::Blackout => self.blackout(),
+                _ => {}
             }
-            if self.shared.phase() == Phase::Blackout {
-                self.blackout();
-            }
-            if now_ms >= sampled_ms + SAMPLE_MS {
-                sampled_ms = now_ms;
-                self.sample();
+            if let Some(panicked) = panics::take() {
+                return Err(panicked);
             }
             if self.shared.failure().is_some() {
-                return Ok(());
+                return Ok(now_ms);
             }
             match self.sim.step() {
-                Ok(true) => return Ok(()),
+                Ok(true) => return Ok(now_ms),
                 Ok(false) => {}
                 Err(error) => return Err(error.to_string()),
             }
         }
     }
 
-    fn sample(&self) {
-        if self.sim.is_host_running("nn")
-            && let Some(service) = self.shared.service()
-        {
-            self.shared.sample_hash(&service);
-        }
+    fn now_ms(&self) -> u64 {
+        self.sim.elapsed().as_millis() as u64
     }
 
     fn strike(&mut self, fault: Fault) {
-        let now = self.sim.elapsed().as_millis();
-        self.shared.1.add(now, &format!("** {fault}"));
+        self.shared.trace(&format!("** {fault}"));
         match fault {
             Fault::Kill(node) => self.crash(node, Crash::Kill),
             Fault::PowerLoss(node) => self.crash(node, Crash::PowerLoss),
-            Fault::Restart(node) => self.sim.bounce(node.to_string()),
-            Fault::Cut(a, b) => self.sim.partition(a.to_string(), b.to_string()),
-            Fault::CutOneWay(from, to) => self.sim.partition_oneway(from.to_string(), to.to_string()),
-            Fault::Mend(a, b) => self.sim.repair(a.to_string(), b.to_string()),
+            Fault::Restart(node) => self.restart(node),
+            Fault::Cut(from, to) => {
+                *self.cuts.entry((from, to)).or_default() += 1;
+                self.wire();
+            }
+            Fault::Mend(from, to) => {
+                if let Some(cuts) = self.cuts.get_mut(&(from, to)) {
+                    *cuts = cuts.saturating_sub(1);
+                }
+                self.wire();
+            }
             Fault::Jump(node, ms) => {
-                let clock = &self.clocks[&node];
-                clock.set(clock.get() + ms);
+                let mut watch = self.clocks[&node].borrow_mut();
+                watch.jumped_ms += ms;
+                if let Some(clock) = &watch.running {
+                    clock.jump(ms);
+                }
+            }
+            Fault::FailSync(node, syncs) => {
+                self.troubled.insert(node);
+                self.disks[&node].fail_sync(syncs);
+            }
+            Fault::FailCall(node, calls) => {
+                self.troubled.insert(node);
+                self.disks[&node].fail_call(calls, std::io::ErrorKind::Other);
+            }
+            Fault::Full(node, bytes) => {
+                self.troubled.insert(node);
+                let space = self.disks[&node].process().space(&PathBuf::from("/"));
+                let used = space.map_or(0, |space| space.capacity - space.available);
+                self.disks[&node].set_capacity(Some(used + bytes));
+            }
+            Fault::Room(node) => self.disks[&node].set_capacity(None),
+            Fault::Pause(node) => self.pause(node),
+            Fault::Resume(node) => self.resume(node),
+        }
+    }
+
+    /// The network as the cuts and the machines without power want it.
+    fn wire(&mut self) {
+        for from in everybody() {
+            for to in everybody().filter(|to| *to != from) {
+                let cut = self.cuts.get(&(from, to)).is_some_and(|cuts| *cuts > 0);
+                if cut || self.dark.contains(&from) || self.dark.contains(&to) {
+                    self.sim.partition_oneway(from.to_string(), to.to_string());
+                } else {
+                    self.sim.repair_oneway(from.to_string(), to.to_string());
+                }
             }
         }
     }
 
     fn crash(&mut self, node: Node, crash: Crash) {
+        if !self.down.insert(node) {
+            return;
+        }
         if node == Node::Namenode {
-            self.shared.0.lock().service = None;
+            self.shared.serves(None);
+            self.shared.namenode_down();
+        }
+        if crash == Crash::PowerLoss && self.paused.is_empty() {
+            // Its sockets are not closed: they fall silent.
+            self.dark.insert(node);
+            self.wire();
         }
         self.sim.crash(node.to_string());
         self.disks[&node].crash(crash);
+    }
+
+    fn restart(&mut self, node: Node) {
+        self.restarts.remove(&node);
+        if self.down.remove(&node) {
+            if self.dark.remove(&node) {
+                self.wire();
+            }
+            self.sim.bounce(node.to_string());
+        }
+    }
+
+    fn pause(&mut self, node: Node) {
+        if self.dark.is_empty() && self.paused.insert(node) {
+            for other in everybody().filter(|other| *other != node) {
+                self.sim.hold(node.to_string(), other.to_string());
+            }
+        }
+    }
+
+    fn resume(&mut self, node: Node) {
+        if self.paused.remove(&node) {
+            for other in everybody().filter(|other| *other != node && !self.paused.contains(other)) {
+                self.sim.release(node.to_string(), other.to_string());
+            }
+        }
+    }
+
+    /// A process that stopped by itself is gone, and somebody starts it again.
+    fn look_after_ended(&mut self, now_ms: u64) {
+        for (node, why) in self.shared.take_ended() {
+            self.shared.trace(&format!("** {node} stopped: {why}"));
+            if !self.troubled.contains(&node) {
+                self.shared.fail(format!("{node} stopped: {why}"));
+            }
+            self.crash(node, Crash::Kill);
+            self.restarts.insert(node, now_ms + RESTART_MS);
+        }
+        let due: Vec<Node> =
+            self.restarts.iter().filter(|(_, at)| **at <= now_ms).map(|(node, _)| *node).collect();
+        for node in due {
+            self.shared.trace(&format!("** {node} starts again"));
+            self.disks[&node].set_fault(None);
+            self.restart(node);
+        }
+    }
+
+    /// The faults are over. A process whose disk failed is started again: it may have taken it out of use.
+    fn mend_all(&mut self) {
+        for node in std::mem::take(&mut self.paused) {
+            self.paused.insert(node);
+            self.resume(node);
+        }
+        for node in std::mem::take(&mut self.troubled) {
+            self.disks[&node].set_fault(None);
+            self.disks[&node].set_capacity(None);
+            self.crash(node, Crash::Kill);
+        }
+        self.cuts.clear();
+        for node in machines(DATANODES) {
+            self.restart(node);
+        }
+        self.wire();
+        self.shared.set_phase(Phase::Settle);
     }
 
     /// The power fails everywhere; all comes back.
@@ -329,17 +406,18 @@ impl World {
             self.crash(node, Crash::PowerLoss);
         }
         for node in machines(DATANODES) {
-            self.sim.bounce(node.to_string());
+            self.restart(node);
         }
-        self.shared.1.add(self.sim.elapsed().as_millis(), "** blackout");
-        self.shared.0.lock().phase = Phase::After;
+        self.shared.set_phase(Phase::After);
     }
+}
+
+fn everybody() -> impl Iterator<Item = Node> {
+    machines(DATANODES).into_iter().chain([Node::Client])
 }
 
 /// How often conditions are looked at, in simulated time.
 const POLL: Duration = Duration::from_millis(100);
-/// How often the namespace's hash is sampled.
-const SAMPLE_MS: u64 = 1_000;
 /// All is whole within this after the faults, or the AutoHealer has failed.
 const HEALED_LIMIT: Duration = Duration::from_secs(200);
 
@@ -365,12 +443,14 @@ async fn healed(shared: &Shared) {
 }
 
 /// An environment for a machine that starts now. Made inside its runtime, where its clock runs.
-fn env(entropy: &Entropy, jump: &Rc<Cell<i64>>) -> impl FnOnce() -> turmoil::Result<Env> + 'static {
-    let (entropy, jump) = (Entropy::seeded(entropy.u64()), Rc::clone(jump));
+fn env(entropy: &Entropy, watch: &Rc<RefCell<Watch>>) -> impl FnOnce() -> turmoil::Result<Env> + use<> {
+    let (entropy, watch) = (Entropy::seeded(entropy.u64()), Rc::clone(watch));
     move || {
         let elapsed = turmoil::sim_elapsed().unwrap_or_default().as_millis() as u64;
         let clock = Clock::virtual_from(EPOCH_MS + elapsed);
-        clock.jump(jump.get());
+        let mut watch = watch.borrow_mut();
+        clock.jump(watch.jumped_ms);
+        watch.running = Some(clock.clone());
         Ok(Env { net: Net::sim(), clock, entropy })
     }
 }
@@ -379,12 +459,15 @@ fn anywhere(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
 }
 
-fn namenode_config() -> NamenodeConfig {
+fn namenode_config(shared: &Shared) -> NamenodeConfig {
+    let observing = shared.clone();
     let mut config = NamenodeConfig {
         name_dir: PathBuf::from("/name"),
         listen: anywhere(NAMENODE_PORT),
         user: "sim".into(),
         cache_bytes: 8 << 20,
+        sync_commands: SYNC_COMMANDS,
+        observer: Observer::new(move |entries, view| observing.applied(entries, view)),
         ..NamenodeConfig::default()
     };
     config.rules.block_size_min = 0;
