@@ -15,7 +15,7 @@ use crate::command::{Batch, Caller, Command, Format, Operation, Rules};
 use crate::error::NamespaceError;
 use crate::names::NameNumbers;
 use crate::outcome::{Applied, BlockEffect, BlockState, FileKind, FileStatus, Outcome};
-use crate::record::{BlockRow, Body, Directory, Inode, Place};
+use crate::record::{BlockRow, Body, Construction, Directory, Inode, Place};
 use crate::resolve::{self, Aim, Walk};
 use crate::state::State;
 use crate::table::{ROOT_PARENT, Read, TableError, WriteTables, file_block_key};
@@ -277,8 +277,8 @@ pub(crate) fn file_status<R: Read>(tables: &R, inode: &Inode, name: &[u8]) -> Fi
 pub(crate) fn count_holders(open: &impl ReadableTable<u64, &'static [u8]>) -> Result<Holders, TableError> {
     let mut holders = Holders::new();
     for row in open.iter()? {
-        let (_, holder) = row?;
-        *holders.entry(String::from_utf8_lossy(holder.value()).into_owned()).or_default() += 1;
+        let (_, construction) = row?;
+        *holders.entry(Construction::decode_holder(construction.value())?.to_owned()).or_default() += 1;
     }
     Ok(holders)
 }

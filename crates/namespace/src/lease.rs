@@ -49,11 +49,10 @@ impl Apply<'_, '_> {
         self.holders.get(holder).copied().unwrap_or(0)
     }
 
-    pub(crate) fn take_lease(&mut self, file: InodeId, holder: &str) -> Result<(), TableError> {
-        self.tables.open.insert(file.0, holder.as_bytes())?;
+    /// Counts a lease; its row is written with the file's entry.
+    pub(crate) fn take_lease(&mut self, holder: &str) {
         *self.holders.entry(holder.to_owned()).or_default() += 1;
         self.state.open_files += 1;
-        Ok(())
     }
 
     pub(crate) fn drop_lease(&mut self, file: InodeId, holder: &str) -> Result<(), TableError> {
@@ -170,7 +169,7 @@ impl Apply<'_, '_> {
         open.recovery = Some(recovery);
         if old != holder {
             self.drop_lease(file, &old)?;
-            self.take_lease(file, holder)?;
+            self.take_lease(holder);
         }
         self.save(walk, walk.depth)
     }

@@ -61,7 +61,7 @@ fn file() -> Inode {
     }
 }
 
-fn open_file() -> Inode {
+fn open_file() -> (Inode, Construction) {
     let mut inode = file();
     let target = Target { datanode: "dn1".into(), storage: "DS-1".into(), kind: StorageType::Disk };
     let open = Construction {
@@ -71,8 +71,8 @@ fn open_file() -> Inode {
         open_length: 7,
         targets: vec![target],
     };
-    inode.file_mut().unwrap().open = Some(Box::new(open));
-    inode
+    inode.file_mut().unwrap().open = Some(Box::default());
+    (inode, open)
 }
 
 #[test]
@@ -86,8 +86,13 @@ fn the_page_shows_what_is_written() {
     holds("entries: key of \"d\" in the root", &entry_key(InodeId::ROOT, b"d"));
     holds("entries: a directory", &encoded(&directory()));
     holds("entries: a closed file of one block", &encoded(&file()));
-    holds("entries: a file being written", &encoded(&open_file()));
+    let (inode, open) = open_file();
+    holds("entries: a file being written", &encoded(&inode));
     let mut bytes = Vec::new();
+    open.encode(&mut bytes);
+    assert_eq!(Construction::decode(&bytes).unwrap(), open);
+    holds("open: of that file", &bytes);
+    bytes.clear();
     Place::encode(InodeId::ROOT, b"d", &mut bytes);
     let place = Place { parent: InodeId::ROOT, name: b"d".to_vec() };
     assert_eq!(Place::decode(&bytes).unwrap(), place);

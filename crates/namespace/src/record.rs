@@ -143,6 +143,7 @@ const KIND_DIRECTORY: u8 = 0;
 const KIND_FILE: u8 = 1;
 const TAG_CONSTRUCTION: u8 = 1;
 const TABLE_ENTRIES: &str = "entries";
+const TABLE_OPEN: &str = "open";
 
 impl Inode {
     pub(crate) fn is_directory(&self) -> bool {
@@ -193,6 +194,7 @@ impl Inode {
         }
     }
 
+    /// Of a file being written the record tells only that it is: the rest is in the table of open files.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Inode, TableError> {
         let mut from = Reader::new(TABLE_ENTRIES, bytes);
         let kind = from.byte()?;
@@ -212,8 +214,8 @@ impl Inode {
             let tag = from.byte()?;
             let field = from.bytes()?;
             match (tag, &mut body) {
-                (TAG_CONSTRUCTION, Body::File(file)) => {
-                    file.open = Some(Box::new(Construction::decode(field)?));
+                (TAG_CONSTRUCTION, Body::File(file)) if field.is_empty() => {
+                    file.open = Some(Box::default());
                 }
                 _ => return Err(from.corrupt(format!("inode {id} has field {tag}, unknown here"))),
             }
@@ -232,11 +234,9 @@ impl File {
         if self.blocks > 0 {
             put_number(out, self.first.0);
         }
-        if let Some(open) = &self.open {
-            let mut field = Vec::with_capacity(128);
-            open.encode(&mut field);
+        if self.open.is_some() {
             out.push(TAG_CONSTRUCTION);
-            put_bytes(out, &field);
+            put_bytes(out, &[]);
         }
     }
 
@@ -251,8 +251,10 @@ impl File {
     }
 }
 
+/// The value of the table of open files. It stands apart, since it is large and short-lived: in the entries it
+/// would leave their pages nearly empty when the files are closed.
 impl Construction {
-    fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.holder.as_bytes());
         put_bytes(out, self.machine.as_bytes());
         put_number(out, self.recovery.map_or(0, |stamp| stamp.0));
@@ -265,8 +267,13 @@ impl Construction {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Construction, TableError> {
-        let mut from = Reader::new(TABLE_ENTRIES, bytes);
+    /// The holder alone.
+    pub(crate) fn decode_holder(bytes: &[u8]) -> Result<&str, TableError> {
+        Reader::new(TABLE_OPEN, bytes).text()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Construction, TableError> {
+        let mut from = Reader::new(TABLE_OPEN, bytes);
         let holder = from.text()?.into();
         let machine = from.text()?.into();
         let recovery = Some(GenStamp(from.number()?)).filter(|stamp| stamp.0 != 0);

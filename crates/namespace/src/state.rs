@@ -12,7 +12,7 @@ use crate::record::{Reader, put_number};
 use crate::table::{TableError, WriteTables};
 
 /// Version of the tables' layout; another one is refused.
-pub(crate) const LAYOUT: u64 = 1;
+pub(crate) const LAYOUT: u64 = 2;
 /// What `apply` may do (D14): raised by a command when all voters know how. Logged, so that voters of
 /// two versions agree.
 pub(crate) const FEATURE_LEVEL: u64 = 1;

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::directories::{Directories, Memo};
 use crate::names::Names;
 use crate::outcome::BlockRecord;
-use crate::record::{BlockRow, Inode, Place};
+use crate::record::{BlockRow, Construction, Inode, Place};
 
 /// The tables cannot be read or written, or hold what they must not. Never the caller's fault: whoever
 /// meets one stops serving.
@@ -65,7 +65,7 @@ pub(crate) const BLOCKS: NumberDefinition = TableDefinition::new("blocks");
 /// (file, 8 bytes; index from 1, 4 bytes; both big-endian) -> block id, 8 bytes big-endian. Index 0 is
 /// in the inode record.
 pub(crate) const FILE_BLOCKS: BytesDefinition = TableDefinition::new("file_blocks");
-/// Inode id of a file being written -> holder of its lease.
+/// Inode id of a file being written -> its construction, the holder of its lease first.
 pub(crate) const OPEN: NumberDefinition = TableDefinition::new("open");
 /// Directories that were cut off: id -> nothing.
 pub(crate) const REAP: NumberDefinition = TableDefinition::new("reap");
@@ -110,6 +110,7 @@ pub(crate) trait Read {
     fn inodes(&self) -> &Self::Numbers;
     fn blocks(&self) -> &Self::Numbers;
     fn file_blocks(&self) -> &Self::Bytes;
+    fn open_rows(&self) -> &Self::Numbers;
     fn names(&self) -> &Names;
 
     /// A directory that is remembered under that key.
@@ -128,11 +129,25 @@ pub(crate) trait Read {
             return Ok(Some(known));
         }
         let Some(value) = self.entries().get(key.as_slice())? else { return Ok(None) };
-        let inode = Inode::decode(value.value())?;
+        let inode = self.inode(value.value())?;
         if inode.is_directory() {
             self.learn(&key, &inode);
         }
         Ok(Some(inode))
+    }
+
+    /// The inode that an entry's record tells of, with what an open file has besides.
+    fn inode(&self, record: &[u8]) -> Result<Inode, TableError> {
+        let mut inode = Inode::decode(record)?;
+        let id = inode.id;
+        if let Some(open) = inode.file_mut().and_then(|file| file.open.as_deref_mut()) {
+            let row = self.open_rows().get(id.0)?.ok_or_else(|| TableError::Corrupt {
+                table: "open",
+                detail: format!("the row of file {id} is missing"),
+            })?;
+            *open = Construction::decode(row.value())?;
+        }
+        Ok(inode)
     }
 
     /// Where an inode hangs.
@@ -205,7 +220,7 @@ pub(crate) trait Read {
         assert!(self.is_settled(), "what the tables do not hold yet would not show");
         for row in self.child_rows(parent, after)? {
             let (key, value) = row?;
-            if visit(&key.value()[8..], Inode::decode(value.value())?)? == Go::Stop {
+            if visit(&key.value()[8..], self.inode(value.value())?)? == Go::Stop {
                 break;
             }
         }
@@ -311,6 +326,11 @@ impl<'t> WriteTables<'t> {
         scratch.clear();
         inode.encode(scratch);
         self.entries.insert(entry_key(parent, name).as_slice(), scratch.as_slice())?;
+        if let Some(open) = inode.file().and_then(|file| file.open.as_deref()) {
+            scratch.clear();
+            open.encode(scratch);
+            self.open.insert(inode.id.0, scratch.as_slice())?;
+        }
         Ok(())
     }
 
@@ -347,6 +367,9 @@ macro_rules! the_tables {
         }
         fn file_blocks(&self) -> &Self::Bytes {
             &self.file_blocks
+        }
+        fn open_rows(&self) -> &Self::Numbers {
+            &self.open
         }
         fn names(&self) -> &Names {
             &self.names

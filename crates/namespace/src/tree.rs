@@ -66,7 +66,7 @@ impl Apply<'_, '_> {
         self.make_parents(caller, &mut walk, (ancestor & 0o777) | IMPLIED)?;
         let file = self.new_file(caller, create, &walk)?;
         let status = self.status(&file, walk.name(walk.depth));
-        self.take_lease(file.id, &create.holder)?;
+        self.take_lease(&create.holder);
         self.hang(&mut walk, file)?;
         Ok(Outcome::Status(status))
     }

@@ -21,7 +21,7 @@ use crate::outcome::{
     OpenFile,
 };
 use crate::permission::{Check, EXECUTE, READ, check, visit_tree};
-use crate::record::{BlockRow, Body, File};
+use crate::record::{BlockRow, Body, Construction, File};
 use crate::resolve::{self, Aim, Walk};
 use crate::snapshot;
 use crate::state::State;
@@ -506,7 +506,7 @@ impl View {
         let mut files = Vec::new();
         for row in self.tables().open.iter()? {
             let (id, value) = row?;
-            if value.value() == holder.as_bytes() {
+            if Construction::decode_holder(value.value())? == holder {
                 files.push(InodeId(id.value()));
             }
         }
@@ -518,8 +518,10 @@ impl View {
     /// # Errors
     /// The tables'.
     pub fn lease_of(&self, file: InodeId) -> Result<Option<String>, TableError> {
-        let holder = self.tables().open.get(file.0)?;
-        Ok(holder.map(|holder| String::from_utf8_lossy(holder.value()).into_owned()))
+        match self.tables().open.get(file.0)? {
+            Some(row) => Construction::decode_holder(row.value()).map(|holder| Some(holder.to_owned())),
+            None => Ok(None),
+        }
     }
 
     /// Who writes the file at this path; for what must be known before a `create` is logged, so
