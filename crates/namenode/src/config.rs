@@ -82,7 +82,8 @@ impl Default for NamenodeConfig {
             tick: Duration::from_millis(250),
             listing_max: 1_000,
             sync_log_bytes: 64 << 20,
-            sync_commands: 32_000,
+            // A restart replays so many at most: a tenth of a second.
+            sync_commands: 16_000,
             observer: Observer::default(),
         }
     }
