@@ -17,6 +17,7 @@ use crate::names::NameNumbers;
 use crate::outcome::{Applied, BlockEffect, BlockState, FileKind, FileStatus, Outcome};
 use crate::record::{BlockRow, Body, Construction, Directory, Inode, Place};
 use crate::resolve::{self, Aim, Walk};
+use crate::retry::LastCalls;
 use crate::state::State;
 use crate::table::{ROOT_PARENT, Read, TableError, WriteTables, file_block_key};
 
@@ -34,6 +35,7 @@ pub(crate) struct Apply<'a, 't> {
     pub(crate) state: &'a mut State,
     pub(crate) numbers: &'a mut NameNumbers,
     pub(crate) holders: &'a mut Holders,
+    pub(crate) calls: &'a mut LastCalls,
     /// Of the command in hand.
     pub(crate) effects: Vec<BlockEffect>,
     pub(crate) scratch: Vec<u8>,

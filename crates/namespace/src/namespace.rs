@@ -10,6 +10,7 @@ use crate::command::Batch;
 use crate::directories::{Directories, Memo};
 use crate::names::{NameNumbers, Names};
 use crate::outcome::Applied;
+use crate::retry::LastCalls;
 use crate::snapshot;
 use crate::state::State;
 use crate::table::{TableError, WriteTables};
@@ -43,6 +44,7 @@ pub struct Namespace {
     names: Arc<Names>,
     numbers: NameNumbers,
     holders: Holders,
+    calls: LastCalls,
     view: View,
     directories: Directories,
     memo: Arc<Memo>,
@@ -71,9 +73,19 @@ impl Namespace {
         transaction.commit()?;
         let memo = Arc::new(Memo::default());
         let view = View::publish(&database, &state, &names, &memo, 0)?;
-        let directories = Directories::default();
-        let (version, failed) = (0, None);
-        Ok(Namespace { database, state, names, numbers, holders, view, directories, memo, version, failed })
+        Ok(Namespace {
+            database,
+            state,
+            names,
+            numbers,
+            holders,
+            calls: LastCalls::default(),
+            view,
+            directories: Directories::default(),
+            memo,
+            version: 0,
+            failed: None,
+        })
     }
 
     /// Position of the last applied entry; none for a new namespace.
@@ -120,6 +132,7 @@ impl Namespace {
                 state: &mut self.state,
                 numbers: &mut self.numbers,
                 holders: &mut self.holders,
+                calls: &mut self.calls,
                 effects: Vec::new(),
                 scratch: Vec::with_capacity(512),
             };
@@ -209,7 +222,7 @@ impl Namespace {
         };
         transaction.commit()?;
         (self.state, self.names, self.numbers, self.holders) = (state, names, numbers, holders);
-        (self.directories, self.memo) = (Directories::default(), Arc::default());
+        (self.directories, self.memo, self.calls) = Default::default();
         self.failed = None;
         self.version = 0; // The memo is a new one, and counts from 0.
         self.publish()

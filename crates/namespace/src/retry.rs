@@ -1,7 +1,12 @@
 //! At most once: what a call was answered the first time (HDFS's `RetryCache`, here part of the state, so
 //! that it survives a restart and a change of leaders). First in, first out; bounded in number and age.
 
-use mobula_types::Millis;
+#![allow(clippy::disallowed_types)] // A HashMap with a fixed seed that nobody iterates over.
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+use mobula_types::{ClientId, Millis};
 use redb::ReadableTable;
 
 use crate::apply::{Apply, file_status};
@@ -29,9 +34,54 @@ fn key_bytes(key: &RetryKey) -> [u8; KEY_BYTES] {
     bytes
 }
 
+/// Clients remembered in [`LastCalls`]: some 50 bytes each.
+const CLIENTS_MAX: usize = 16_384;
+
+/// The highest call of each client that the tables have an answer to, or had: clients count their calls up,
+/// so that nearly every call is above it, and then needs no look into the table. Never below what the table
+/// holds; calls below 0 are not counted.
+#[derive(Debug, Default)]
+pub(crate) struct LastCalls(HashMap<ClientId, i32, FixedState>);
+
+impl LastCalls {
+    fn note(&mut self, key: &RetryKey) {
+        if let Some(last) = self.0.get_mut(&key.client) {
+            *last = key.call.max(*last);
+        }
+    }
+}
+
 impl Apply<'_, '_> {
+    /// Whether that call cannot have been answered yet.
+    fn is_new(&mut self, key: &RetryKey) -> Result<bool, TableError> {
+        if key.call < 0 {
+            return Ok(false);
+        }
+        if let Some(last) = self.calls.0.get(&key.client) {
+            return Ok(key.call > *last);
+        }
+        let bound = |call| key_bytes(&RetryKey { client: key.client, call });
+        let (first, most) = (bound(0), bound(i32::MAX));
+        let last = match self.tables.retry.range::<&[u8]>(first.as_slice()..=most.as_slice())?.next_back() {
+            Some(row) => {
+                let row = row?.0;
+                let call = row.value()[KEY_BYTES - 4..].first_chunk();
+                i32::from_be_bytes(*call.expect("the range has keys of that length alone"))
+            }
+            None => -1,
+        };
+        if self.calls.0.len() >= CLIENTS_MAX {
+            self.calls.0.clear();
+        }
+        self.calls.0.insert(key.client, last);
+        Ok(key.call > last)
+    }
+
     /// The first answer to that call, if it is still known.
-    pub(crate) fn remembered(&self, key: &RetryKey) -> Result<Option<Outcome>, TableError> {
+    pub(crate) fn remembered(&mut self, key: &RetryKey) -> Result<Option<Outcome>, TableError> {
+        if self.is_new(key)? {
+            return Ok(None);
+        }
         let Some(value) = self.tables.retry.get(key_bytes(key).as_slice())? else { return Ok(None) };
         let mut from = Reader::new("retry", value.value());
         let time = Millis(from.number()?);
@@ -69,6 +119,7 @@ impl Apply<'_, '_> {
             }
             Outcome::Bool(false) | Outcome::Allocated(_) => return Ok(()),
         }
+        self.calls.note(key);
         let key = key_bytes(key);
         if self.tables.retry.insert(key.as_slice(), value.as_slice())?.is_none() {
             self.state.retry_entries += 1;
