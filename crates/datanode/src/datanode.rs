@@ -85,7 +85,7 @@ impl DataNode {
             store,
             stopped: watch::Sender::new(None),
             registered: watch::Sender::new(0),
-            pool_known: watch::Sender::new(false),
+            pool_known: Notify::new(),
             ending: AtomicBool::new(false),
             ended: Notify::new(),
             active: Active::default(),

@@ -30,9 +30,12 @@ use crate::volume::Namespace;
 /// Java's name of the protocol.
 const PROTOCOL: &str = "org.apache.hadoop.hdfs.server.protocol.DatanodeProtocol";
 /// Longest wait for a connection to a NameNode.
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for a NameNode's answer.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
+/// The same for what is sent all the time. A connection that died unheard must be noticed, and another
+/// one made, before the node is declared dead: 10 s after its last heartbeat.
+const BEAT_LIMIT: Duration = Duration::from_secs(5);
 /// First pause after a call failed; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause (HDFS: 5 s between attempts to register).
@@ -219,7 +222,7 @@ impl Link {
             return Err(Ended::Refused(format!("its pool is {:?}", namespace.pool.as_str())));
         }
         self.node.store.open_pool(&namespace, &self.node.uuid).await.map_err(Ended::Refused)?;
-        self.node.pool_known.send_replace(true);
+        self.node.pool_known.notify_waiters();
         let registration = dn::DatanodeRegistrationProto {
             datanode_id: convert::datanode_id_proto(&self.node.id()),
             storage_info: pb::StorageInfoProto {
@@ -308,7 +311,7 @@ impl Link {
             request_full_block_report_lease: Some(now >= beat.report_due && beat.lease.is_none()),
             ..dn::HeartbeatRequestProto::default()
         };
-        self.call("sendHeartbeat", &request).await
+        self.call_soon("sendHeartbeat", &request).await
     }
 
     /// Carries out what a NameNode orders; of one that is not active only what concerns itself.
@@ -392,7 +395,7 @@ impl Link {
             blocks: self.by_storage(&entries),
         };
         let sent: Result<dn::BlockReceivedAndDeletedResponseProto, Ended> =
-            self.call("blockReceivedAndDeleted", &request).await;
+            self.call_soon("blockReceivedAndDeleted", &request).await;
         sent.map(|_| ()).inspect_err(|_| self.outbox().put_back(entries))
     }
 
@@ -541,6 +544,22 @@ impl Link {
             tracing::warn!(namenode = %self.address, method, %error, "a call failed");
             Ended::from(error)
         })
+    }
+
+    /// As `call`, within [`BEAT_LIMIT`]; else the connection is given up.
+    async fn call_soon<Q: Message, R: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+    ) -> Result<R, Ended> {
+        match timeout(BEAT_LIMIT, self.call(method, request)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                tracing::warn!(namenode = %self.address, method, "no answer within {BEAT_LIMIT:?}");
+                self.client.close();
+                Err(Ended::Again)
+            }
+        }
     }
 }
 

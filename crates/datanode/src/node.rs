@@ -43,8 +43,8 @@ pub(crate) struct Node {
     pub stopped: watch::Sender<Option<Stopped>>,
     /// How many NameNodes have registered it and have its full report.
     pub registered: watch::Sender<usize>,
-    /// Whether the pool is known.
-    pub pool_known: watch::Sender<bool>,
+    /// Told when the pool is known; wakes those who wait in the order in which they came.
+    pub pool_known: Notify,
     /// It ends in order: nothing new is begun.
     pub ending: AtomicBool,
     /// Told when it ends in order.

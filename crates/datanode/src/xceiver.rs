@@ -84,11 +84,8 @@ async fn connection(node: &Arc<Node>, stream: Stream) {
 }
 
 async fn wait_for_pool(node: &Node) -> bool {
-    if node.store.pool().is_some() {
-        return true;
-    }
-    let mut pool = node.pool_known.subscribe();
-    timeout(POOL_LIMIT, pool.wait_for(|known| *known)).await.is_ok_and(|known| known.is_ok())
+    let told = node.pool_known.notified();
+    node.store.pool().is_some() || timeout(POOL_LIMIT, told).await.is_ok()
 }
 
 type Kept = Option<Framed<mobula_net::ReadHalf>>;

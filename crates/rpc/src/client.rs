@@ -200,17 +200,24 @@ impl RpcClient {
             method: method.into(),
             reason,
         };
-        let waiting = loop {
+        let (waiting, link, answers) = loop {
             let link = inner.connected().await?;
+            let answers = link.answers();
             // A link that closed between the two: make another one.
             if let Some(waiting) = link.send(&header, request) {
-                break waiting;
+                break (waiting, link, answers);
             }
         };
         let limit = inner.options.call_limit;
         let answer = match timeout(limit, waiting.answer()).await {
             Ok(answer) => answer,
-            Err(_) => return Err(lost(format!("no answer within {limit:?}"))),
+            Err(_) => {
+                // A connection can be dead without either end being told: who calls next gets another.
+                if link.answers() == answers {
+                    link.close(&format!("no word from the server within {limit:?}"));
+                }
+                return Err(lost(format!("no answer within {limit:?}")));
+            }
         };
         match answer {
             Ok(body) => {
@@ -292,6 +299,8 @@ struct Shared {
     waiting: BTreeMap<i32, oneshot::Sender<Answer>>,
     /// Of the link's task, while it sleeps.
     sleeper: Option<Waker>,
+    /// How many answers came.
+    answers: u64,
     closed: bool,
 }
 
@@ -321,6 +330,10 @@ impl Link {
 
     fn is_closed(&self) -> bool {
         self.0.lock().closed
+    }
+
+    fn answers(&self) -> u64 {
+        self.0.lock().answers
     }
 
     /// Sends a call; `None` if the link is closed, and nothing was sent.
@@ -469,7 +482,11 @@ impl LinkTask {
             return Err(failure);
         }
         // The call may have been given up meanwhile.
-        let waiting = self.link.0.lock().waiting.remove(&call_id);
+        let waiting = {
+            let mut shared = self.link.0.lock();
+            shared.answers += 1;
+            shared.waiting.remove(&call_id)
+        };
         if let Some(sender) = waiting {
             let _ = sender.send(outcome);
         } else if call_id == NO_CALL_ID {

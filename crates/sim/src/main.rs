@@ -58,8 +58,9 @@ fn one(seed: u64) -> ExitCode {
 fn many(from: u64, seeds: u64) -> ExitCode {
     let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let failed = std::thread::scope(|scope| {
-        let watching: Vec<_> =
-            (0..workers).map(|worker| scope.spawn(move || watch(from + worker, from + seeds, workers))).collect();
+        let watching: Vec<_> = (0..workers)
+            .map(|worker| scope.spawn(move || watch(from + worker, from + seeds, workers)))
+            .collect();
         watching.into_iter().map(|watching| watching.join().unwrap_or(1)).sum::<u64>()
     });
     println!("{} passed, {failed} failed", seeds.saturating_sub(failed));

@@ -12,7 +12,8 @@ const ROUND: u64 = 64;
 /// Waits until no other run is under way in this process, and rounds the number of the next task.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     let alone = RUNNING.lock();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it needs nothing of the system");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().build().expect("it needs nothing of the system");
     loop {
         let number: u64 = runtime.spawn(async {}).id().to_string().parse().expect("tokio prints a number");
         if number % ROUND == ROUND - 1 {

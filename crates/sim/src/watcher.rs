@@ -72,7 +72,7 @@ impl Subscriber for Watcher {
             let name = MACHINES.with_borrow(|all| machine.and_then(|at| all.get(at).cloned()));
             let name = name.unwrap_or_default();
             self.0.add(&format!("{name}: {} {}", event.metadata().level(), text.text));
-        } else if !text.text.starts_with("step") {
+        } else if text.text.starts_with("Send") || text.text.starts_with("Delivered") {
             self.0.message(&text.text);
         }
     }

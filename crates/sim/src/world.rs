@@ -101,7 +101,8 @@ fn play(seed: u64, plan: Plan, trace: &Trace) -> Result<Report, Box<Failure>> {
     panics::expect(seed);
     let shared = Shared::new(trace.clone());
     let watcher = tracing::Dispatch::new(Watcher::new(trace.clone()));
-    let outcome = tracing::dispatcher::with_default(&watcher, || World::new(seed, plan, shared.clone()).play());
+    let outcome =
+        tracing::dispatcher::with_default(&watcher, || World::new(seed, plan, shared.clone()).play());
     match shared.failure().or_else(|| outcome.as_ref().err().cloned()) {
         None => Ok(Report {
             trace: trace.hash(),

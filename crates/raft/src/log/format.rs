@@ -138,6 +138,11 @@ pub(crate) struct Found<'a> {
     pub(crate) payload: &'a [u8],
 }
 
+/// How far before a record its batch begins, from its header.
+pub(crate) fn back(header: &[u8; RECORD_HEADER]) -> u32 {
+    u32_at(header, 24)
+}
+
 /// Reads the record at the beginning of `bytes`; says what is wrong if there is no whole one.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Found<'_>, &'static str> {
     let Some(header) = bytes.first_chunk::<RECORD_HEADER>() else {

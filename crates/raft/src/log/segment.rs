@@ -2,7 +2,8 @@
 //!
 //! Invariants: a batch of records is synced before the next one is written, so damage that lies
 //! before a record's batch was not done by a crash; only the last segment may have a torn tail, and
-//! it is cut off, durably, before anything is written; names are durable before they are relied on.
+//! it is cut off, durably, before anything is written; names are durable before they are relied on;
+//! and nothing is written behind a batch that is not known to be durable.
 
 use std::collections::VecDeque;
 use std::io;
@@ -99,6 +100,7 @@ impl Segments {
         if segments.all.is_empty() {
             segments.begin(None, false)?;
         }
+        segments.renew_tail(&records)?;
         let previous = segments.all[0].header.previous;
         Ok(Opened { segments, previous, records })
     }
@@ -209,6 +211,27 @@ impl Segments {
         }
         // A last record without its padding is whole: `at` is then behind the file's end.
         Ok(at)
+    }
+
+    /// Writes the last batch once more, and syncs it with its segment's name. The process before this
+    /// one may have stopped since its sync failed: what the disk then shows is in the page cache only,
+    /// marked clean, and no later sync would write it (CASES, 9).
+    fn renew_tail(&self, records: &[Placed]) -> io::Result<()> {
+        let segment = self.current();
+        let begin = match records.last().map(|last| &last.place) {
+            Some(place) if place.segment.path == segment.path => {
+                let mut header = [0; RECORD_HEADER];
+                segment.file.read_exact_at(&mut header, place.offset)?;
+                place.offset.saturating_sub(u64::from(format::back(&header)))
+            }
+            _ => 0,
+        };
+        let end = self.end.min(segment.file.length()?);
+        let mut bytes = vec![0; usize::try_from(end.saturating_sub(begin)).map_err(io::Error::other)?];
+        segment.file.read_exact_at(&mut bytes, begin)?;
+        segment.file.write_all_at(&bytes, begin)?;
+        segment.file.sync_data()?;
+        self.disk.sync_folder(&self.folder)
     }
 
     /// Writes records behind the last one and syncs them; answers where they are.

@@ -160,6 +160,41 @@ fn after_a_failed_sync_nothing_is_acknowledged() {
     }
 }
 
+/// CASES 9: after a failed sync the process is started again, and reads from the page cache what no
+/// disk has. Then the power fails.
+#[test]
+fn what_follows_a_failed_call_and_a_restart_survives_power_loss() {
+    for number in (0..120).step_by(7) {
+        for (loss, sync) in [(Loss::Lost, true), (Loss::Torn, true), (Loss::Reordered, false)] {
+            let disk = CrashDisk::new(number);
+            run(async {
+                let mut acked = Vec::new();
+                let (raft, _) = start_ready(&disk).await;
+                if sync {
+                    disk.fail_sync(number)
+                } else {
+                    disk.fail_call(number, ErrorKind::Other)
+                }
+                for next in 0..60 {
+                    if raft.propose(vec![next]).await.is_ok() {
+                        acked.push(next);
+                    }
+                }
+                disk.set_fault(None);
+                disk.crash(Crash::Kill);
+                let (raft, _) = start_ready(&disk).await;
+                for next in 100..104 {
+                    raft.propose(vec![next]).await.unwrap();
+                    acked.push(next);
+                }
+                disk.lose_power(loss);
+                let (_raft, seen) = start_ready(&disk).await;
+                check(seen.all(), &acked, &(number, loss));
+            });
+        }
+    }
+}
+
 /// CASES 11: the disk fills up, at whatever byte.
 #[test]
 fn a_full_disk_stops_cleanly() {

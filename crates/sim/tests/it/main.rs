@@ -1,0 +1,69 @@
+//! A few seeds, each twice, and written plans for the faults that once lost or stopped something.
+#![allow(clippy::unwrap_used)]
+
+use mobula_sim::{Fault, Keep, Node, compare, run, run_plan};
+
+/// Seeds of the quick test; CI runs many more with the binary.
+const SEEDS: u64 = 10;
+const NN: Node = Node::Namenode;
+const DN: [Node; 3] = [Node::Datanode(0), Node::Datanode(1), Node::Datanode(2)];
+
+#[test]
+fn some_seeds_lose_nothing_and_leave_the_same_trace_twice() {
+    for seed in 0..SEEDS {
+        let once = run(seed, Keep::Last).unwrap_or_else(|failure| panic!("{failure:#?}"));
+        let again = run(seed, Keep::Last).unwrap_or_else(|failure| panic!("{failure:#?}"));
+        assert_eq!(once, again, "seed {seed}: {:?}", compare(seed));
+        assert!(once.changes.0 > 50, "seed {seed}: only {once:?}");
+    }
+}
+
+/// Runs a plan under some seeds, each twice.
+fn hold(faults: &[(u64, Fault)]) {
+    for seed in 0..3 {
+        let once = run_plan(seed, faults.to_vec()).unwrap_or_else(|failure| panic!("{failure:#?}"));
+        let again = run_plan(seed, faults.to_vec()).unwrap_or_else(|failure| panic!("{failure:#?}"));
+        assert_eq!(once, again, "seed {seed}");
+    }
+}
+
+/// The log was read back from the page cache after a failed sync, and written on behind a batch that
+/// no disk had: gone with the power, and all behind it.
+#[test]
+fn a_failed_sync_of_the_log_then_a_restart_then_power_loss() {
+    hold(&[(3_000, Fault::FailSync(NN, 24)), (9_000, Fault::FailSync(NN, 11))]);
+}
+
+/// Heartbeats went on for a minute over a connection that had lost a message.
+#[test]
+fn a_short_cut_between_the_namenode_and_a_datanode() {
+    hold(&[
+        (4_000, Fault::Cut(NN, DN[1])),
+        (4_300, Fault::Mend(NN, DN[1])),
+        (9_000, Fault::Cut(DN[2], NN)),
+        (9_600, Fault::Mend(DN[2], NN)),
+    ]);
+}
+
+/// Clients that waited for a DataNode to hear which pool is its own were let in in any order.
+#[test]
+fn all_datanodes_at_once() {
+    hold(&[
+        (3_000, Fault::PowerLoss(DN[0])),
+        (3_000, Fault::Kill(DN[1])),
+        (3_000, Fault::PowerLoss(DN[2])),
+        (3_100, Fault::Restart(DN[1])),
+        (3_200, Fault::Restart(DN[0])),
+        (3_700, Fault::Restart(DN[2])),
+    ]);
+}
+
+#[test]
+fn a_full_disk_of_each() {
+    hold(&[
+        (2_000, Fault::Full(DN[0], 100_000)),
+        (4_000, Fault::Full(NN, 100_000)),
+        (9_000, Fault::Room(NN)),
+        (15_000, Fault::Room(DN[0])),
+    ]);
+}
