@@ -199,6 +199,25 @@ fn the_first_answer_survives_a_crash() {
 }
 
 #[test]
+fn calls_that_overtake_each_other_are_remembered_all_the_same() {
+    let mut fixture = Fixture::new();
+    let key = |call| Some(mobula_namespace::RetryKey { client: ClientId([4; 16]), call });
+    let calls = [7, 3, -5, i32::MAX, 4];
+    let file = |call: i32| format!("/f{call}");
+    let make = |fixture: &mut Fixture, call| {
+        fixture.apply(&superuser(), key(call), create(&file(call), "c")).outcome.unwrap()
+    };
+    let first: Vec<_> = calls.iter().map(|call| make(&mut fixture, *call)).collect();
+    let again: Vec<_> = calls.iter().map(|call| make(&mut fixture, *call)).collect();
+    assert_eq!(first, again, "the second time none is made, and none refused");
+    fixture.namespace.sync().unwrap();
+    fixture.namespace = open(&fixture.storage.crash());
+    let later: Vec<_> = calls.iter().rev().map(|call| make(&mut fixture, *call)).collect();
+    assert!(first.iter().eq(later.iter().rev()));
+    assert_eq!(fixture.namespace.view().counts().files, calls.len() as u64);
+}
+
+#[test]
 fn log_time_follows_a_new_term_and_bounds_one_mad_reading() {
     let day = 24 * 3600 * 1000;
     let mut namespace = open(&Storage::default());
