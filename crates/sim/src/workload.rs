@@ -14,9 +14,12 @@ use crate::shared::{Phase, Shared};
 /// Clients at once.
 const WRITERS: u64 = 3;
 /// Block size of their files.
-pub const BLOCK: u64 = 64 << 10;
+pub const BLOCK: u64 = 24 << 10;
 /// Longest file.
 const LENGTH_MAX: u64 = 3 * BLOCK;
+/// Longest pause of a client between two rounds, in milliseconds: what counts is how many things are
+/// under way when a fault strikes, not how many came before.
+const PAUSE_MS: u64 = 150;
 /// One call, or one file, may take this long before it counts as failed.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// A whole cluster answers a look at one path within this time.
@@ -49,6 +52,7 @@ pub async fn work(env: &Env, namenode: &str, shared: &Shared) {
                     return;
                 }
                 one_round(&client, &entropy, &shared, writer, round).await;
+                tokio::time::sleep(Duration::from_millis(entropy.below(PAUSE_MS))).await;
             }
         }));
     }

@@ -23,9 +23,9 @@ use crate::workload;
 /// DataNodes of a run: as many as a file has replicas, so that every fault matters.
 const DATANODES: usize = 3;
 /// The simulation goes in steps of this.
-const TICK: Duration = Duration::from_millis(2);
+const TICK: Duration = Duration::from_millis(4);
 /// A message takes from one tick to this long.
-const LATENCY_MAX: Duration = Duration::from_millis(12);
+const LATENCY_MAX: Duration = Duration::from_millis(16);
 /// Messages that a connection holds before its reader takes them.
 const CONNECTION_MESSAGES: usize = 4_096;
 /// Once the faults are over, everything is whole, looked at, crashed and looked at again within this.
@@ -35,7 +35,7 @@ const RESTART_MS: u64 = 1_000;
 /// Time of day at which every run begins.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Commands after which the tables are synced and the log is cut: so few that it happens often.
-const SYNC_COMMANDS: u64 = 150;
+const SYNC_COMMANDS: u64 = 80;
 const NAMENODE_PORT: u16 = 8020;
 const DATA_PORT: u16 = 9866;
 const IPC_PORT: u16 = 9867;

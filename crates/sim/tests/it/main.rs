@@ -18,13 +18,11 @@ fn some_seeds_lose_nothing_and_leave_the_same_trace_twice() {
     }
 }
 
-/// Runs a plan under some seeds, each twice.
+/// Runs a plan twice.
 fn hold(faults: &[(u64, Fault)]) {
-    for seed in 0..3 {
-        let once = run_plan(seed, faults.to_vec()).unwrap_or_else(|failure| panic!("{failure:#?}"));
-        let again = run_plan(seed, faults.to_vec()).unwrap_or_else(|failure| panic!("{failure:#?}"));
-        assert_eq!(once, again, "seed {seed}");
-    }
+    let once = run_plan(0, faults.to_vec()).unwrap_or_else(|failure| panic!("{failure:#?}"));
+    let again = run_plan(0, faults.to_vec()).unwrap_or_else(|failure| panic!("{failure:#?}"));
+    assert_eq!(once, again);
 }
 
 /// The log was read back from the page cache after a failed sync, and written on behind a batch that
