@@ -200,7 +200,8 @@ impl Draw {
     /// All DataNodes, or all machines, at once; they come back one by one.
     fn crash_many(&mut self, at: u64, until: u64) {
         let from = usize::from(self.rng.random::<bool>());
-        for node in self.servers[from..].to_vec() {
+        let servers = self.servers.clone();
+        for node in servers.into_iter().skip(from) {
             let back = self.rng.random_range(at + 1..=until);
             self.crash(node, at, back);
         }
