@@ -4,7 +4,7 @@
 use mobula_sim::{Fault, Keep, Node, compare, run, run_plan};
 
 /// Seeds of the quick test; CI runs many more with the binary.
-const SEEDS: u64 = 10;
+const SEEDS: u64 = 5;
 const NN: Node = Node::Namenode;
 const DN: [Node; 3] = [Node::Datanode(0), Node::Datanode(1), Node::Datanode(2)];
 
@@ -14,7 +14,7 @@ fn some_seeds_lose_nothing_and_leave_the_same_trace_twice() {
         let once = run(seed, Keep::Last).unwrap_or_else(|failure| panic!("{failure:#?}"));
         let again = run(seed, Keep::Last).unwrap_or_else(|failure| panic!("{failure:#?}"));
         assert_eq!(once, again, "seed {seed}: {:?}", compare(seed));
-        assert!(once.changes.0 > 50, "seed {seed}: only {once:?}");
+        assert!(once.changes.0 > 20, "seed {seed}: only {once:?}");
     }
 }
 
