@@ -19,8 +19,9 @@ use crate::table::TableError;
 pub const RETRY_ENTRIES_MAX: u64 = 1 << 20;
 /// Answers are kept so long, in log time (HDFS: `dfs.namenode.retrycache.expirytime.millis`).
 pub const RETRY_AGE_MS_MAX: Millis = Millis(10 * 60 * 1000);
-/// Answers forgotten with one batch at most; more than a batch can bring.
-const RETRY_EVICTED_MAX: u64 = 4096;
+/// Answers forgotten with one batch at most, beyond as many as it brings: a backlog of old ones goes
+/// little by little, and not at once with whoever comes next.
+const RETRY_EVICTED_EXTRA: u64 = 64;
 
 const KEY_BYTES: usize = 20;
 const ANSWER_DONE: u8 = 0;
@@ -137,8 +138,9 @@ impl Apply<'_, '_> {
             self.tables.retry_rows.insert(self.state.retry_next, row.as_slice())?;
             self.state.retry_next += 1;
         }
+        let bound = (kept.len() / KEY_BYTES) as u64 + RETRY_EVICTED_EXTRA;
         let mut evicted = 0;
-        while evicted < RETRY_EVICTED_MAX {
+        while evicted < bound {
             let Some((number, row)) = self.oldest()? else { break };
             let mut from = Reader::new("retry_rows", &row);
             let time = Millis(from.number()?);

@@ -1,6 +1,4 @@
-//! The client against a cluster of fakes that fail on demand, against the servers of this workspace, and, if `MOBULA_TEST_NAMENODE` names the
-//! `host:port` of a real NameNode (Apache's or ours, three DataNodes, min-block-size at most 1,024),
-//! the same round trips against that.
+//! The client against a cluster of fakes that fail on demand, and against the servers of this workspace.
 
 #![allow(clippy::unwrap_used)]
 

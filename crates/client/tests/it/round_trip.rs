@@ -1,10 +1,7 @@
 //! What goes in comes out, whatever the sizes; the same cases against fakes and real clusters.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use mobula_client::{ChecksumKind, Client, ClientOptions, CreateOptions};
-use mobula_net::Env;
+use mobula_client::{ChecksumKind, Client, CreateOptions};
 use tokio::task::JoinSet;
 
 use crate::fake::Fake;
@@ -243,23 +240,4 @@ async fn connections_are_used_again() {
     assert_eq!(connections(), before, "all of them went over the first one's connection");
     let ok = mobula_proto::hdfs::Status::ChecksumOk as i32;
     assert!(fake.nodes.iter().all(|node| node.state.lock().statuses.iter().all(|status| *status == ok)));
-}
-
-/// All of it against a real cluster, if there is one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_cluster_gives_back_what_it_took() {
-    let Ok(address) = std::env::var("MOBULA_TEST_NAMENODE") else { return };
-    let options = ClientOptions {
-        namenodes: vec![address],
-        user: std::env::var("USER").unwrap_or_else(|_| "root".into()),
-        replication: Some(3),
-        block_size: Some(BLOCK),
-        umask: 0o022,
-        call_limit: Duration::from_secs(60),
-    };
-    let client = Client::new(Env::real(), options);
-    let folder = format!("/client-test-{}", Env::real().entropy.u64());
-    everything(&client, &folder).await;
-    let request = mobula_proto::hdfs::DeleteRequestProto { src: folder, recursive: true };
-    assert!(client.namenode().delete(request).await.unwrap().result);
 }

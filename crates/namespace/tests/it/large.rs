@@ -45,9 +45,7 @@ fn a_large_directory_in_pages() {
     assert_eq!(status.kind, FileKind::Directory { children: DIRECTORY as u64 });
 }
 
-/// `cargo test --release -p mobula-namespace -- --ignored million`: minutes in a debug build.
 #[test]
-#[ignore = "a minute in a debug build"]
 fn a_million_names_in_one_directory() {
     let mut fixture = Fixture::with(|format| format.rules.directory_items_max = 1_000_000);
     fill(&mut fixture, 1_000_000, |index| format!("/d/file{index}"));
