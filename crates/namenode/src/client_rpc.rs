@@ -1,5 +1,6 @@
 //! ClientProtocol: one function per RPC. The first file of the NameNode on the walk: a client's
-//! `write` comes in here as `create`, `addBlock` and `complete`. Next: `writing`.
+//! `write` comes in here as `create`, `addBlock` and `complete`. Next on the walk: the namespace's `block`,
+//! which decides them inside `apply` (by way of `writing`, which places blocks and waits for the log).
 //!
 //! Reads are answered on the connection's own task from the published view; changes are answered
 //! when their batch is in the log. Nothing here decides who may do what: the service does.
