@@ -261,6 +261,9 @@ impl Fleet {
         let id = block.id;
         self.mark_recent(slot, id);
         let expected = self.copies.of(id).iter().any(|copy| copy.target == index && copy.block == block);
+        if !expected {
+            self.roster.node_mut(index).arrived(block.length);
+        }
         let old = self.map.get(id, slot);
         let old_stamp = old.and_then(|_| self.stamp_at(id, slot));
         if let Some(entry) = old

@@ -200,6 +200,15 @@ impl Node {
         self.placed = (0, 0);
     }
 
+    /// A block that was placed here has come: what it takes is its length, and no longer all that a
+    /// block may take. Without this, many small files in one beat fill a disk that has room.
+    pub fn arrived(&mut self, length: u64) {
+        let (count, bytes) = self.placed;
+        if let Some(share) = bytes.checked_div(u64::from(count)) {
+            self.placed = (count - 1, bytes - share + length);
+        }
+    }
+
     /// It is declared dead.
     pub fn die(&mut self, now: Millis) {
         self.state = NodeState::Dead;

@@ -1,7 +1,7 @@
 //! A thousand DataNodes and a week of failures in virtual time, in seconds, twice the same.
 
-use mobula_fleet::{FleetConfig, PlacementRequest};
-use mobula_types::Millis;
+use mobula_fleet::{FleetConfig, PlacementRequest, ReceivedDeleted, ReplicaNews};
+use mobula_types::{Block, Millis};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -136,4 +136,32 @@ fn placement_keeps_its_promises() {
     }
     let huge = PlacementRequest { block_size: crate::world::DISK_BYTES + 1, ..base };
     assert!(world.fleet.place(now, &huge).targets.is_empty());
+}
+
+/// A thousand small files in one beat: room is set aside for a whole block of each only until it has come.
+#[test]
+fn small_files_do_not_fill_a_disk_that_has_room() {
+    let mut world = World::new(6, FleetConfig::default());
+    for _ in 0..3 {
+        world.add_node(1);
+    }
+    world.advance(5_000);
+    let now = Millis(world.now);
+    let block_size = crate::world::DISK_BYTES / 4;
+    let request = PlacementRequest { replicas: 3, block_size, ..PlacementRequest::default() };
+    for round in 0..1_000 {
+        let targets = world.fleet.place(now, &request).targets;
+        assert_eq!(targets.len(), 3, "file {round}");
+        let block = world.allocate(3, &[]).unwrap();
+        let block = Block { length: 100_000, ..block };
+        world.commit(block, 3);
+        for target in targets {
+            let news = ReceivedDeleted { block, news: ReplicaNews::Received, delete_hint: None };
+            world.fleet.on_received_deleted(now, &target.datanode, &target.storage, &[news], &world.table);
+        }
+    }
+    // Blocks that have not come yet keep their room.
+    for expected in [3, 3, 3, 0] {
+        assert_eq!(world.fleet.place(now, &request).targets.len(), expected);
+    }
 }
