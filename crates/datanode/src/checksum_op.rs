@@ -135,7 +135,8 @@ impl Sums<'_> {
         let begin = self.length - rest;
         let (_, end) = self.source.span(begin, rest)?;
         let load = Load::default();
-        let load = self.source.load(self.node, begin, (end - begin) as usize, load, Verify::Yes).await?;
+        let load =
+            self.source.load(self.node, begin, (end - begin) as usize, load, ((0, 0), Verify::Yes)).await?;
         let sum = self.source.checksum.kind().crc(&load.data[..rest as usize]);
         Ok((folded, Some((sum, rest))))
     }

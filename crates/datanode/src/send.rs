@@ -24,6 +24,10 @@ use crate::source::{Load, Source, SourceError, Verify};
 
 /// Longest `ClientReadStatusProto`, in bytes.
 const READ_STATUS_MAX: usize = 1 << 10;
+/// How far ahead of a long read the disk is told to begin, in bytes: what was written past the page cache
+/// is not in it, and the system's own 128 KiB ahead leave the disk idle between two packets.
+const AHEAD_BYTES: u64 = 4 << 20;
+
 /// What ends a COPY_BLOCK, as HDFS does it.
 const COPY_END: [u8; 2] = [0x00, 0x64];
 
@@ -48,6 +52,8 @@ pub(crate) struct Sending {
     with_sums: bool,
     verify: Verify,
     next: Option<Load>,
+    /// Up to where the disk was told to begin.
+    prepared: u64,
 }
 
 /// How much is verified before it is sent.
@@ -69,7 +75,8 @@ impl Sending {
         // A packet with its checksums must stay below the limit.
         let packet_max = PACKET_LENGTH_MAX / 2;
         let packet_bytes = (node.config.read_packet_bytes.min(packet_max) / chunk).max(1) * chunk;
-        let mut sending = Sending { source, at, end, packet_bytes, seqno: 0, with_sums, verify, next: None };
+        let mut sending =
+            Sending { source, at, end, packet_bytes, seqno: 0, with_sums, verify, next: None, prepared: at };
         sending.next = sending.load(node, at, Load::default()).await?;
         Ok(sending)
     }
@@ -86,7 +93,7 @@ impl Sending {
     }
 
     /// Reads the packet at `at`; none behind the end.
-    async fn load(&self, node: &Node, at: u64, mut load: Load) -> Result<Option<Load>, SourceError> {
+    async fn load(&mut self, node: &Node, at: u64, mut load: Load) -> Result<Option<Load>, SourceError> {
         let length = (self.end - at).min(self.packet_bytes as u64) as usize;
         if length == 0 {
             return Ok(None);
@@ -102,11 +109,22 @@ impl Sending {
         };
         PacketPrefix::encode(&header, sums as u32, &mut load.front);
         let keep = load.front.len();
-        let mut load = self.source.load(node, at, length, load, self.verify).await?;
+        let ahead = self.ahead(at + length as u64);
+        let mut load = self.source.load(node, at, length, load, (ahead, self.verify)).await?;
         if !self.with_sums {
             load.front.truncate(keep);
         }
         Ok(Some(load))
+    }
+
+    /// What of the bytes behind `at` the disk is to begin with now: a large piece at a time.
+    fn ahead(&mut self, at: u64) -> (u64, u64) {
+        let (from, to) = (self.prepared.max(at), self.end.min(at + AHEAD_BYTES));
+        if to < from + AHEAD_BYTES / 2 && to < self.end {
+            return (from, from);
+        }
+        self.prepared = self.prepared.max(to);
+        (from, to)
     }
 
     /// Sends all packets, the empty last one among them.

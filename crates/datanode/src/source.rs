@@ -144,18 +144,28 @@ impl Source {
         Ok((self.checksum.chunk_start(offset), up.min(self.length)))
     }
 
+    /// Has the disk begin with bytes that will be read soon.
+    fn prepare(&self, (from, to): (u64, u64)) {
+        if from < to {
+            self.data.will_read(from, to - from);
+        }
+    }
+
     /// Reads `length` bytes at `at`, which is a chunk's border, and their checksums; both end at a
-    /// border or at the end. Verified if `verify`.
+    /// border or at the end. Verified if `verify`. `ahead` will be wanted soon after.
     pub(crate) async fn load(
         &self,
         node: &Node,
         at: u64,
         length: usize,
         mut load: Load,
-        verify: Verify,
+        (ahead, verify): ((u64, u64), Verify),
     ) -> Result<Load, SourceError> {
         let of = self.clone();
-        let result = self.volume.pool.run(move || of.load_now(at, length, &mut load, verify).map(|()| load));
+        let result = self.volume.pool.run(move || {
+            of.prepare(ahead);
+            of.load_now(at, length, &mut load, verify).map(|()| load)
+        });
         match result.await {
             Ok(load) => Ok(load),
             Err(SourceError::Disk(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {

@@ -172,6 +172,9 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Says that `length` bytes at `offset` will be read soon, so that the disk can begin; a hint.
+    fn will_read(&self, _offset: u64, _length: u64) {}
+
     /// Writes all of `data` at `offset`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attack;
 mod cli;
 mod kills;
 mod local;
