@@ -1,6 +1,8 @@
 //! What the fleet is told.
 
-use mobula_types::{Block, BlockId, DatanodeId, DatanodeUuid, Millis, StorageReport, StorageUuid, Target};
+use mobula_types::{
+    Block, BlockId, DatanodeId, DatanodeUuid, GenStamp, Millis, StorageReport, StorageUuid, Target,
+};
 
 use crate::order::Order;
 
@@ -122,6 +124,34 @@ pub enum BlockChange {
         block: Block,
         /// Target number of replicas.
         replication: u16,
+    },
+    /// A committed block is under construction again (append, truncation inside it); its replicas at
+    /// these targets are as good as before.
+    Reopened {
+        /// Id, stamp, and the length so far.
+        block: Block,
+        /// Target number of replicas.
+        replication: u16,
+        /// Where its replicas are expected.
+        targets: Vec<Target>,
+    },
+    /// Its writer goes on under this stamp at these targets; replicas with an older one are stale.
+    Pipeline {
+        /// Id, new stamp.
+        block: Block,
+        /// Where its replicas are expected from now on.
+        targets: Vec<Target>,
+    },
+    /// Its recovery begins, or begins again: one DataNode is to be ordered to do it.
+    Recover {
+        /// Id, stamp as it is now.
+        block: Block,
+        /// The recovery's id, and the block's stamp afterwards.
+        recovery: GenStamp,
+        /// Where its replicas are expected.
+        targets: Vec<Target>,
+        /// Cut to this length, bytes.
+        truncate: Option<u64>,
     },
     /// No file has it any more: its replicas go.
     Removed {

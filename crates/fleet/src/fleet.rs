@@ -238,6 +238,8 @@ impl Fleet {
         match change {
             BlockChange::Allocated { block, targets, .. } => self.allocated(block, &targets),
             BlockChange::Committed { block, replication } => self.committed(now, block, replication),
+            // The place of block recovery: the namespace does not change so yet.
+            BlockChange::Reopened { .. } | BlockChange::Pipeline { .. } | BlockChange::Recover { .. } => {}
             BlockChange::Removed { block } => self.take_away(block),
             BlockChange::Replication { block, .. } => {
                 self.dirty.insert(block);

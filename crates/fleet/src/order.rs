@@ -1,6 +1,6 @@
 //! What the fleet wants done.
 
-use mobula_types::{Block, Target};
+use mobula_types::{Block, GenStamp, Target};
 
 /// An order for one DataNode, sent in the answer to its next heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,17 @@ pub enum Order {
     Delete {
         /// Exact stamps.
         blocks: Vec<Block>,
+    },
+    /// BlockRecoveryCommand: bring the replicas of an open block to one length and stamp.
+    Recover {
+        /// Id, stamp as it is now.
+        block: Block,
+        /// The recovery's id, and the block's stamp afterwards.
+        recovery: GenStamp,
+        /// Where replicas are expected, the receiver of the order among them.
+        targets: Vec<Target>,
+        /// Cut to this length, bytes.
+        truncate: Option<u64>,
     },
     /// DNA_REGISTER: register again, then report in full.
     Register,

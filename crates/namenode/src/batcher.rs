@@ -248,6 +248,11 @@ fn weight(operation: &Operation) -> usize {
         }
         Operation::Create(create) => path(&create.path) + create.holder.len(),
         Operation::AddBlock(add) => path(&add.path) + add.holder.len(),
+        Operation::Append(append) => path(&append.path) + append.holder.len(),
+        Operation::Truncate(truncate) => path(&truncate.path) + truncate.holder.len(),
+        Operation::Concat { target, sources } => path(target) + sources.iter().map(path).sum::<usize>(),
+        Operation::UpdateBlockForPipeline { holder, .. } => holder.len(),
+        Operation::UpdatePipeline(update) => update.holder.len(),
         Operation::Mkdirs { path: at, .. }
         | Operation::AbandonBlock { path: at, .. }
         | Operation::Complete { path: at, .. }
@@ -261,6 +266,8 @@ fn weight(operation: &Operation) -> usize {
         Operation::Format(_)
         | Operation::Configure(_)
         | Operation::ExpireLease { .. }
+        | Operation::CommitBlockSynchronization(_)
+        | Operation::RetryRecovery { .. }
         | Operation::Touch { .. }
         | Operation::Reap { .. } => 0,
     }

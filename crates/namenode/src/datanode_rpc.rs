@@ -219,6 +219,7 @@ fn commands(fleet: &Fleet, pool: &str, answer: &HeartbeatAnswer) -> Vec<dn::Data
     for order in &answer.orders {
         match order {
             Order::Register => commands.push(register_command()),
+            Order::Recover { .. } => {} // Not ordered yet.
             Order::Delete { blocks } => deletes.blocks.extend(blocks.iter().map(convert::block_proto)),
             Order::Copy { block, targets } => {
                 copies.blocks.push(convert::block_proto(block));

@@ -153,6 +153,13 @@ fn block_change(effect: BlockEffect) -> BlockChange {
             BlockChange::Allocated { block, replication, targets }
         }
         BlockEffect::Committed { block, replication } => BlockChange::Committed { block, replication },
+        BlockEffect::Reopened { block, replication, targets } => {
+            BlockChange::Reopened { block, replication, targets }
+        }
+        BlockEffect::Pipeline { block, targets } => BlockChange::Pipeline { block, targets },
+        BlockEffect::Recover { block, recovery, targets, truncate } => {
+            BlockChange::Recover { block, recovery, targets, truncate }
+        }
         BlockEffect::Removed { block } => BlockChange::Removed { block },
         BlockEffect::Replication { block, replication } => BlockChange::Replication { block, replication },
     }

@@ -51,6 +51,13 @@ pub fn action(operation: &Operation) -> String {
         Operation::AbandonBlock { path, block, .. } => format!("abandon block {block} for file {path}"),
         Operation::Complete { path, .. } => format!("complete file {path}"),
         Operation::Fsync { path, .. } => format!("fsync file {path}"),
+        Operation::Append(append) => format!("append to file {}", append.path),
+        Operation::Truncate(truncate) => format!("truncate for {}", truncate.path),
+        Operation::Concat { target, .. } => format!("concat {target}"),
+        Operation::UpdateBlockForPipeline { block, .. } => {
+            format!("get a new generation stamp and an access token for block {block}")
+        }
+        Operation::UpdatePipeline(_) => "update pipeline".into(),
         Operation::RecoverLease { path, .. } => format!("recover the lease of {path}"),
         Operation::Rename { source, .. } | Operation::Rename2 { source, .. } => format!("rename {source}"),
         Operation::Delete { path, .. } => format!("delete {path}"),
@@ -61,6 +68,8 @@ pub fn action(operation: &Operation) -> String {
         Operation::Format(_)
         | Operation::Configure(_)
         | Operation::ExpireLease { .. }
+        | Operation::CommitBlockSynchronization(_)
+        | Operation::RetryRecovery { .. }
         | Operation::Touch { .. }
         | Operation::Reap { .. } => "change the namespace".into(),
     }

@@ -109,6 +109,16 @@ impl Apply<'_, '_> {
             Operation::SetTimes { path, modified, accessed } => {
                 self.set_times(caller, path, *modified, *accessed)
             }
+            // Their types are agreed on; what they do comes next.
+            Operation::Append(_)
+            | Operation::Truncate(_)
+            | Operation::Concat { .. }
+            | Operation::UpdateBlockForPipeline { .. }
+            | Operation::UpdatePipeline(_)
+            | Operation::CommitBlockSynchronization(_)
+            | Operation::RetryRecovery { .. } => {
+                Err(NamespaceError::Unsupported("Files cannot be written again yet"))
+            }
             Operation::Touch { accesses } => self.touch(accesses),
             Operation::Reap { inodes } => {
                 self.reap(*inodes)?;

@@ -129,6 +129,26 @@ pub enum Operation {
         holder: String,
         last_length: Option<u64>,
     },
+    Append(Append),
+    Truncate(Truncate),
+    Concat {
+        target: HdfsPath,
+        sources: Vec<HdfsPath>,
+    },
+    /// `updateBlockForPipeline`: a new stamp for the last block of an open file; the block itself
+    /// stays as it is until `UpdatePipeline`.
+    UpdateBlockForPipeline {
+        block: Block,
+        holder: String,
+    },
+    UpdatePipeline(UpdatePipeline),
+    CommitBlockSynchronization(CommitBlockSynchronization),
+    /// A block's recovery did not end in time, found by the leader: it begins again under a higher
+    /// recovery id. Nothing if the file is closed, or the recovery is another one by now.
+    RetryRecovery {
+        file: InodeId,
+        recovery: GenStamp,
+    },
     /// `recoverLease`: takes the lease from its holder at once.
     RecoverLease {
         path: HdfsPath,
@@ -258,6 +278,77 @@ pub struct Create {
     pub block_size: u64,
     /// When the present holder of the lease, if any, last renewed it (soft state of the leader).
     pub holder_renewed: Option<Millis>,
+}
+
+/// Where the replicas of a file's last block are, which is soft state: the leader looks it up before
+/// the command is logged. If that block is another one when the command is applied, the answer is
+/// [`crate::NamespaceError::LastBlockMoved`], and the leader looks again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastBlock {
+    /// Id, stamp and length.
+    pub block: Block,
+    /// Its good replicas.
+    pub targets: Vec<Target>,
+}
+
+/// `append`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Append {
+    /// The file.
+    pub path: HdfsPath,
+    /// The client's name, which will hold the lease.
+    pub holder: String,
+    /// `CreateFlag` bits as on the wire: APPEND 4, NEW_BLOCK 32.
+    pub flags: u32,
+    /// See [`Create::holder_renewed`].
+    pub holder_renewed: Option<Millis>,
+    /// None for a file without blocks.
+    pub last: Option<LastBlock>,
+}
+
+/// `truncate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Truncate {
+    /// The file.
+    pub path: HdfsPath,
+    /// The client's name, which holds the lease while a recovery runs.
+    pub holder: String,
+    /// The new length in bytes.
+    pub length: u64,
+    /// See [`Create::holder_renewed`].
+    pub holder_renewed: Option<Millis>,
+    /// The block in which the new end lies, none if that is at a block's border.
+    pub last: Option<LastBlock>,
+}
+
+/// `updatePipeline`: the writer goes on with other nodes, or under a new stamp.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdatePipeline {
+    /// The lease's holder.
+    pub holder: String,
+    /// The block as it was.
+    pub old: Block,
+    /// Its new stamp, and its length so far.
+    pub new: Block,
+    /// Where its replicas are expected from now on, in pipeline order.
+    pub targets: Vec<Target>,
+}
+
+/// `commitBlockSynchronization`: how a block's recovery ended, as its primary DataNode says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitBlockSynchronization {
+    /// The block, with the stamp that it had before.
+    pub block: Block,
+    /// The recovery's id, which is the block's stamp from now on.
+    pub stamp: GenStamp,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Close the file.
+    pub close: bool,
+    /// No replica has any byte: drop the block.
+    pub delete: bool,
+    /// Where it is now.
+    pub targets: Vec<Target>,
 }
 
 /// `addBlock`.

@@ -322,6 +322,10 @@ pub enum NamespaceError {
     #[error("{0}")]
     Unsupported(&'static str),
 
+    /// The last block is another one than the leader looked up: it looks again. Nobody outside sees it.
+    #[error("the last block of {0} is another one by now")]
+    LastBlockMoved(String),
+
     /// The tables failed: ours, not the caller's. Never an outcome of `apply`.
     #[error(transparent)]
     Tables(#[from] TableError),
@@ -384,6 +388,7 @@ impl NamespaceError {
             | E::NoAccessTimes
             | E::NotFormatted
             | E::AlreadyFormatted(_)
+            | E::LastBlockMoved(_)
             | E::Tables(_) => ErrorKind::Io,
             E::InvalidPath(_) => ErrorKind::InvalidPath,
             E::ReservedName(_) | E::ReservedRoot(_) => ErrorKind::IllegalArgument,

@@ -28,14 +28,14 @@ mod tree;
 pub mod view;
 
 pub use command::{
-    AddBlock, Batch, Caller, Closable, Command, Create, Format, Operation, Overwrite, Parents, RetryKey,
-    Rules,
+    AddBlock, Append, Batch, Caller, Closable, Command, CommitBlockSynchronization, Create, Format,
+    LastBlock, Operation, Overwrite, Parents, RetryKey, Rules, Truncate, UpdatePipeline,
 };
 pub use error::{Contended, Denied, Described, ErrorKind, LeaseSubject, NamespaceError};
 pub use namespace::{Counts, Entry, LogPosition, Namespace};
 pub use outcome::{
-    Allocated, Applied, BlockEffect, BlockRecord, BlockState, ContentSummary, FileBlock, FileBlocks,
-    FileKind, FileStatus, Listing, OpenFile, Outcome,
+    Allocated, Appended, Applied, BlockEffect, BlockRecord, BlockState, ContentSummary, FileBlock,
+    FileBlocks, FileKind, FileStatus, Listing, OpenFile, Outcome,
 };
 pub use table::TableError;
 pub use view::{Access, BlockPlan, View};

@@ -1,6 +1,6 @@
 //! What comes out of `apply` and of reads.
 
-use mobula_types::{Block, BlockId, HdfsPath, InodeId, Millis, Target};
+use mobula_types::{Block, BlockId, GenStamp, HdfsPath, InodeId, Millis, Target};
 
 use crate::error::NamespaceError;
 
@@ -24,6 +24,20 @@ pub enum Outcome {
     Status(FileStatus),
     /// `addBlock`: the new block, or the same one again for a retry.
     Allocated(Allocated),
+    /// `append`.
+    Appended(Appended),
+    /// `updateBlockForPipeline`: the block with its new stamp.
+    Restamped(Block),
+}
+
+/// A file opened again for writing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The file.
+    pub status: FileStatus,
+    /// Its last block, if that is to be written on: under construction now, the stamp as it was. With
+    /// NEW_BLOCK the last block without targets, as HDFS answers.
+    pub block: Option<FileBlock>,
 }
 
 /// A block handed to a writer.
@@ -45,6 +59,14 @@ pub enum BlockEffect {
     Allocated { block: Block, replication: u16, targets: Vec<Target> },
     /// Its length and stamp are final; it counts for healing from now on.
     Committed { block: Block, replication: u16 },
+    /// A committed block is under construction again (append, truncation inside it); its replicas at
+    /// these targets are as good as before.
+    Reopened { block: Block, replication: u16, targets: Vec<Target> },
+    /// Its writer goes on under this stamp at these targets; replicas with an older one are stale.
+    Pipeline { block: Block, targets: Vec<Target> },
+    /// Its recovery begins, or begins again, under this id: a DataNode is to be ordered to bring its
+    /// replicas to one length and stamp. With `truncate` to that length.
+    Recover { block: Block, recovery: GenStamp, targets: Vec<Target>, truncate: Option<u64> },
     /// No file has it any more: its replicas go.
     Removed { block: BlockId },
     /// Its target number of replicas changed.

@@ -118,7 +118,9 @@ impl Apply<'_, '_> {
                 put_bytes(&mut value, &status.name);
                 put_bytes(&mut value, &self.created_record(status)?);
             }
-            Outcome::Bool(false) | Outcome::Allocated(_) => return Ok(()),
+            Outcome::Bool(false) | Outcome::Allocated(_) | Outcome::Appended(_) | Outcome::Restamped(_) => {
+                return Ok(());
+            }
         }
         self.calls.note(key);
         let key = key_bytes(key);

@@ -255,6 +255,7 @@ impl World {
                     self.nodes[index].jobs.push((due, block, targets));
                 }
             }
+            Order::Recover { .. } => unreachable!("no block is recovered in this world"),
             Order::Delete { blocks } => {
                 if self.nodes[index].deaf {
                     return;

@@ -302,6 +302,13 @@ fn answer(applied: &Applied, out: &mut String) {
             write!(out, "{} at {} on {} targets", allocated.block, allocated.offset, allocated.targets.len())
                 .unwrap();
         }
+        Ok(Outcome::Appended(appended)) => {
+            out.push_str(&show(&appended.status));
+            if let Some(last) = &appended.block {
+                write!(out, "; goes on with {} at {} targets", last.block, last.targets.len()).unwrap();
+            }
+        }
+        Ok(Outcome::Restamped(block)) => write!(out, "{block}").unwrap(),
         Err(error) => write!(out, "{:?}: {error}", error.kind()).unwrap(),
     }
     for effect in &applied.effects {
@@ -311,6 +318,14 @@ fn answer(applied: &Applied, out: &mut String) {
             }
             BlockEffect::Committed { block, replication } => {
                 write!(out, "; committed {block} {} bytes x{replication}", block.length)
+            }
+            BlockEffect::Reopened { block, replication, .. } => {
+                write!(out, "; reopened {block} {} bytes x{replication}", block.length)
+            }
+            BlockEffect::Pipeline { block, targets } => write!(out, "; {block} at {} nodes", targets.len()),
+            BlockEffect::Recover { block, recovery, truncate, .. } => {
+                let to = truncate.map(|length| format!(" to {length} bytes")).unwrap_or_default();
+                write!(out, "; recover {block} as {recovery}{to}")
             }
             BlockEffect::Removed { block } => write!(out, "; removed {block}"),
             BlockEffect::Replication { block, replication } => write!(out, "; {block} x{replication}"),
