@@ -1,6 +1,7 @@
 //! `mobula`: a distributed file system that speaks HDFS's protocols, as one program.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -76,9 +77,29 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("mobula: {error:#}");
+            eprintln!("mobula: {}", told_once(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error with its causes. Many of our errors quote their cause already: it is not told twice.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words.push_str(if words.is_empty() { "" } else { ": " });
+            words.push_str(&cause);
+        }
+    }
+    words
+}
+
+/// Prints what was asked for; a reader that has seen enough (`| head`) is no failure.
+fn print(text: &[u8]) -> Result<()> {
+    match std::io::stdout().write_all(text).and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
     }
 }
 
@@ -108,14 +129,16 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Keys => {
-            for key in config::keys::KEYS {
-                println!("{:34}{:52}{}", key.name, key.hadoop, key.about);
-            }
-            Ok(ExitCode::SUCCESS)
+            let lines = config::keys::KEYS
+                .iter()
+                .map(|key| format!("{:34}{:52}{}\n", key.name, key.hadoop, key.about))
+                .collect::<String>();
+            print(lines.as_bytes()).map(|()| ExitCode::SUCCESS)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "mobula", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "mobula", &mut script);
+            print(&script).map(|()| ExitCode::SUCCESS)
         }
     }
 }

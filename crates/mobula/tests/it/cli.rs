@@ -31,6 +31,30 @@ async fn completions_for_every_shell() {
     }
 }
 
+/// `mobula keys | head -1` is no failure.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    for words in [&["keys"][..], &["completions", "zsh"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output =
+            std::process::Command::new(crate::servers::binary()).args(words).stdout(writer).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && error.is_empty(), "{words:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_tells_its_cause_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (_, error, code) = said(&["local", "--port", &port, "--dir", folder.path().to_str().unwrap()]).await;
+    assert_eq!(code, 1);
+    assert!(error.contains(&port), "{error}");
+    assert_eq!(error.matches("Address already in use").count(), 1, "{error}");
+}
+
 #[tokio::test]
 async fn servers_need_a_folder_and_say_which_key() {
     let (_, error, code) = said(&["namenode", "--listen", "127.0.0.1:0"]).await;
