@@ -6,6 +6,7 @@ outlives the process in it: the other kind may be started on it (handing over a 
 """
 
 import ctypes
+import getpass
 import os
 import pathlib
 import select
@@ -77,6 +78,10 @@ def contents(path, length):
     crc = zlib.crc32(path.rsplit("/", 1)[-1].encode())
     lines = (f"{crc:08x} {line:010d}\n" for line in range(length // LINE_BYTES + 1))
     return "".join(lines).encode()[:length]
+
+
+def user():
+    return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
 
 
 def free_ports(count):
@@ -152,17 +157,15 @@ class Process:
 
 
 class Driver(Process):
-    """A Java client (Driver.java)."""
+    """A client that does what it is told, a line each (Driver.java, driver.go)."""
 
-    def __init__(self, tools, uri, log, **settings):
-        settings = CLIENT | {key.replace("__", "."): value for key, value in settings.items()}
-        command = [*JAVA, "-cp", tools.client_path, "Driver", uri, *(f"{key}={value}" for key, value in settings.items())]
+    def __init__(self, command, log):
         super().__init__(command, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         os.set_blocking(self.child.stdout.fileno(), False)
         self.unread = b""
         self.asked = "start"
         if self.answer() != "ready":
-            raise Wrong(f"the Java client did not start:\n{self.lines(20)}")
+            raise Wrong(f"the client did not start:\n{self.lines(20)}")
 
     def say(self, *words):
         """Says what to do; the answer can be had later."""
@@ -207,10 +210,16 @@ class Driver(Process):
 
 
 class Tools:
-    """Where things are: our binary, the jars of Apache's servers, and the class path of the Java client."""
+    """Where things are: our binary, what starts a client, and the jars of Apache's servers."""
 
-    def __init__(self, binary, server_jars, client_path):
-        self.binary, self.server_jars, self.client_path = binary, server_jars, client_path
+    def __init__(self, binary, client, server_jars=None):
+        self.binary, self.client, self.server_jars = binary, client, server_jars
+
+
+def java_client(class_path):
+    """What starts Driver.java on a cluster."""
+    settings = [f"{key}={value}" for key, value in CLIENT.items()]
+    return lambda cluster: [*JAVA, "-cp", class_path, "Driver", cluster.uri, *settings]
 
 
 class Cluster:
@@ -333,8 +342,8 @@ class Cluster:
         for at in range(len(self.kinds)):
             self.start_node(at)
         wait_until("the NameNode serves", self.serves, READY_S_MAX)
+        self.wait_registered()
         self.client = self.driver("client")
-        self.wait_live(len(self.kinds))
         return self
 
     def serves(self):
@@ -343,8 +352,8 @@ class Cluster:
         socket.create_connection(("127.0.0.1", self.ports[0]), timeout=1).close()
         return True
 
-    def driver(self, name, **settings):
-        return self.keep(Driver(self.tools, self.uri, self.folder / f"{name}.log", **settings))
+    def driver(self, name):
+        return self.keep(Driver(self.tools.client(self), self.folder / f"{name}.log"))
 
     def wait_live(self, count, limit_s=READY_S_MAX):
         wait_until(f"{count} live DataNodes", lambda: int(self.client("live")) == count, limit_s)

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-from cluster import Cluster, Tools, Wrong, contents, wait_until
+from cluster import Cluster, Tools, Wrong, contents, java_client, wait_until
 
 MIB = 1 << 20
 MIXTURES = ["a:aamm", "m:aaaa", "m:amma"]
@@ -194,7 +194,7 @@ CASES = [
 ]
 
 
-def judge(tools, mixture, wanted):
+def judge(tools, mixture, cases, wanted):
     """Runs the cases on one mixture, until one fails; how many passed and failed."""
     passed = 0
     namenode, kinds = mixture.split(":")
@@ -204,7 +204,7 @@ def judge(tools, mixture, wanted):
             begun = time.monotonic()
             cluster.start()
             print(f"   {mixture} up after {time.monotonic() - begun:.1f} s", flush=True)
-            for title, case in CASES:
+            for title, case in cases:
                 if wanted and not any(part in title for part in wanted):
                     continue
                 begun = time.monotonic()
@@ -222,9 +222,10 @@ def main():
     binary, server_jars, client_path, *words = sys.argv[1:]
     mixtures = [word for word in words if word[:2] in ("a:", "m:")] or MIXTURES
     wanted = [word for word in words if word not in mixtures]
+    tools = Tools(binary, java_client(client_path), server_jars)
     passed = failed = 0
     for mixture in mixtures:
-        good, bad = judge(Tools(binary, server_jars, client_path), mixture, wanted)
+        good, bad = judge(tools, mixture, CASES, wanted)
         passed, failed = passed + good, failed + bad
     print(f"{passed} passed, {failed} failed")
     sys.exit(0 if failed == 0 and passed > 0 else 1)

@@ -169,6 +169,12 @@ fn rules(settings: &Settings) -> Result<Rules> {
         access_time_precision: settings
             .millis("dfs.namenode.accesstime.precision", 1)?
             .map_or(d.access_time_precision, Millis),
+        lease_ms_soft: settings
+            .millis("mobula.namenode.lease-soft-limit", 1_000)?
+            .map_or(d.lease_ms_soft, Millis),
+        lease_ms_hard: settings
+            .millis("dfs.namenode.lease-hard-limit-sec", 1_000)?
+            .map_or(d.lease_ms_hard, Millis),
         ..d
     })
 }

@@ -76,6 +76,16 @@ pub const KEYS: &[Key] = &[
         "mobula.namenode.dead-after",
         "without a beat for so long, a DataNode is dead and its blocks heal",
     ),
+    key(
+        "namenode.lease_soft_limit",
+        "mobula.namenode.lease-soft-limit",
+        "a writer that was silent for so long may be replaced by another; without a unit, seconds",
+    ),
+    key(
+        "namenode.lease_hard_limit",
+        "dfs.namenode.lease-hard-limit-sec",
+        "the files of a writer that was silent for so long are closed; without a unit, seconds",
+    ),
     key("namenode.cache_size", "mobula.namenode.cache-size", "memory for the namespace's tables"),
     key(
         "datanode.dirs",
