@@ -44,6 +44,13 @@ pub(crate) struct Arrived {
     pub sync: bool,
 }
 
+/// How a sender sums its chunks, and how the replica has them. They cover as many bytes each, else nothing fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Checksums {
+    pub sent: Checksum,
+    pub stored: Checksum,
+}
+
 /// Where the next byte of a replica goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tail {
@@ -119,12 +126,12 @@ impl Batch {
         &mut self,
         header: &PacketHeader,
         sums: &[u8],
-        checksum: Checksum,
+        checksums: Checksums,
         tail: &mut Tail,
     ) -> Result<(), PacketError> {
         let length = header.data_length as usize;
         if length > 0 {
-            self.add_data(header, sums, checksum, tail)?;
+            self.add_data(header, sums, checksums, tail)?;
             self.filled += length;
         } else if header.last && header.offset_in_block != tail.length {
             let (seqno, offset) = (header.seqno, header.offset_in_block);
@@ -142,9 +149,10 @@ impl Batch {
         &mut self,
         header: &PacketHeader,
         sums: &[u8],
-        checksum: Checksum,
+        checksums: Checksums,
         tail: &mut Tail,
     ) -> Result<(), PacketError> {
+        let Checksums { sent, stored: checksum } = checksums;
         let (seqno, offset, length) = (header.seqno, header.offset_in_block, header.data_length as usize);
         if header.last {
             return Err(PacketError::LastWithData { seqno, length: header.data_length });
@@ -160,23 +168,23 @@ impl Batch {
         }
         let data = &self.data[self.filled..self.filled + length];
         let mut computed = Vec::new();
-        let sums = if sums.is_empty() && checksum.kind() != ChecksumKind::Null {
+        if !sums.is_empty() {
+            let fault = |source| PacketError::Checksum { seqno, offset, source };
+            sent.verify(data, sums).map_err(fault)?;
+        }
+        // None came, or of another type: an append may, and the file keeps its own.
+        let sums = if sums.is_empty() || sent.kind() != checksum.kind() {
             checksum.compute(data, &mut computed);
             &computed[..]
         } else {
-            let fault = |source| PacketError::Checksum { seqno, offset, source };
-            checksum.verify(data, sums).map_err(fault)?;
             sums
         };
         let end = header.end();
         if end <= tail.length {
             return Ok(());
         }
-        if within != 0 && offset == tail.length {
+        if within != 0 {
             self.extend_chunk(header, sums, checksum, tail);
-        } else if within != 0 {
-            // Begins within a chunk, and before the end of what is there: nobody sends that.
-            return Err(PacketError::Crosses { seqno, offset });
         } else {
             self.append(header, sums, checksum, tail);
         }
@@ -199,13 +207,19 @@ impl Batch {
         tail.length = header.end();
     }
 
-    /// New bytes within the last chunk, with a checksum of their own.
+    /// New bytes within the last chunk, with a checksum of the packet's own bytes. A writer that appends to a
+    /// chunk and flushes sends all that it has appended again: what is there of that already is left out.
     fn extend_chunk(&mut self, header: &PacketHeader, sums: &[u8], checksum: Checksum, tail: &mut Tail) {
-        let length = header.data_length;
-        self.data_pieces.push(Piece { at: tail.length, from: self.filled, length: length as usize });
+        let known = (tail.length - header.offset_in_block) as usize;
+        let length = header.data_length as usize - known;
+        let from = self.filled + known;
+        self.data_pieces.push(Piece { at: tail.length, from, length });
         if checksum.kind() != ChecksumKind::Null {
-            let new = u32::from_be_bytes(sums.first_chunk().copied().unwrap_or_default());
-            tail.last_sum = checksum.kind().combine(tail.last_sum, new, length.into());
+            let new = match known {
+                0 => u32::from_be_bytes(sums.first_chunk().copied().unwrap_or_default()),
+                _ => checksum.kind().crc(&self.data[from..from + length]),
+            };
+            tail.last_sum = checksum.kind().combine(tail.last_sum, new, length as u64);
             let sum = tail.last_sum.to_be_bytes();
             self.push_sums(checksum.chunk_start(tail.length), &sum, checksum);
         }
@@ -251,7 +265,7 @@ mod tests {
             data_length: (to - from) as u32,
             sync: false,
         };
-        batch.add(&header, &sums, checksum, &mut disk.tail)?;
+        batch.add(&header, &sums, Checksums { sent: checksum, stored: checksum }, &mut disk.tail)?;
         if let Some(write) = batch.write(checksum) {
             put(&mut disk.data, write.data, write.data_pieces);
             put(&mut disk.sums, write.sums, write.sum_pieces);
@@ -275,7 +289,9 @@ mod tests {
             (512, 700),   // again, nothing new
             (512, 1000),  // longer
             (1000, 1010), // appended with a checksum of its own
-            (1010, 1024), // up to the border
+            (1000, 1016), // flushed, and sent again with more
+            (1000, 1012), // again, nothing new
+            (1016, 1024), // up to the border
             (1024, 3000),
             (2048, 2900), // wholly old
             (1024, 4999), // much overlap
@@ -295,16 +311,17 @@ mod tests {
     #[test]
     fn a_wrong_checksum_and_a_wrong_end() {
         let checksum = Checksum::default_crc32c();
+        let same = Checksums { sent: checksum, stored: checksum };
         let mut batch = Batch { data: vec![1; 600], ..Batch::default() };
         let mut tail = Tail::default();
         let header =
             PacketHeader { offset_in_block: 0, seqno: 0, last: false, data_length: 600, sync: false };
-        let refused = batch.add(&header, &[0; 8], checksum, &mut tail);
+        let refused = batch.add(&header, &[0; 8], same, &mut tail);
         assert!(matches!(refused, Err(PacketError::Checksum { .. })));
-        let refused = batch.add(&header, &[0; 4], checksum, &mut tail);
+        let refused = batch.add(&header, &[0; 4], same, &mut tail);
         assert!(matches!(refused, Err(PacketError::Checksum { .. })));
         let end = PacketHeader { offset_in_block: 5, seqno: 0, last: true, data_length: 0, sync: false };
-        assert!(matches!(batch.add(&end, &[], checksum, &mut tail), Err(PacketError::WrongEnd { .. })));
+        assert!(matches!(batch.add(&end, &[], same, &mut tail), Err(PacketError::WrongEnd { .. })));
         assert_eq!((tail, batch.packets.len()), (Tail::default(), 0));
     }
 }

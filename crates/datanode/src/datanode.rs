@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::block_recovery::Recoveries;
 use crate::config::DatanodeConfig;
 use crate::error::{DatanodeError, Stopped};
 use crate::ipc::Ipc;
@@ -82,7 +83,8 @@ impl DataNode {
             uuid,
             xfer_addr,
             ipc_addr,
-            store,
+            store: Arc::new(store),
+            restarting: watch::Sender::new(false),
             stopped: watch::Sender::new(None),
             registered: watch::Sender::new(0),
             pool_known: Notify::new(),
@@ -92,6 +94,7 @@ impl DataNode {
             xceivers: AtomicUsize::new(0),
             transfers: AtomicUsize::new(0),
             transfer_permits: Arc::new(Semaphore::new(config.transfers_max.max(1))),
+            recoveries: Recoveries::default(),
             identity: OnceLock::new(),
             started_ms: env.clock.monotonic_ms(),
             env,

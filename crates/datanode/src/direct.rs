@@ -11,6 +11,7 @@
 
 use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mobula_disk::{DIRECT_ALIGN, FileRef, Open};
 
@@ -25,6 +26,7 @@ const RUN_MIN: usize = 256 << 10;
 pub(crate) struct Direct {
     /// From this offset on; none: never.
     from: Option<u64>,
+    left: AtomicBool,
     file: OnceLock<Option<FileRef>>,
 }
 
@@ -32,14 +34,26 @@ impl Direct {
     /// `block_bytes_min` is the configured length; `expected` what the sender said, 0 if it does not know.
     pub(crate) fn new(block_bytes_min: Option<u64>, expected: u64) -> Direct {
         let from = block_bytes_min.map(|least| if expected >= least { 0 } else { least });
-        Direct { from, file: OnceLock::new() }
+        Direct { from, left: AtomicBool::new(false), file: OnceLock::new() }
+    }
+
+    /// Not at all: what is opened again grows by what its writer flushes.
+    pub(crate) fn never() -> Direct {
+        Direct { from: None, left: AtomicBool::new(false), file: OnceLock::new() }
+    }
+
+    /// From now on everything goes through the page cache. A writer that has synced will sync again, and
+    /// overwrites what it synced: one way for all its bytes leaves nothing to the kernel's merging of two.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
     }
 
     /// Writes `bytes` at `at` into the replica's data file, directly as far as they allow it.
     pub(crate) fn write(&self, growing: &Growing, bytes: &[u8], at: u64) -> io::Result<()> {
         let head = (at.next_multiple_of(DIRECT_ALIGN as u64) - at) as usize;
         let whole = bytes.len().saturating_sub(head) / DIRECT_ALIGN * DIRECT_ALIGN;
-        if whole < RUN_MIN || self.from.is_none_or(|from| at < from) {
+        let off = self.left.load(Ordering::Relaxed) || self.from.is_none_or(|from| at < from);
+        if whole < RUN_MIN || off {
             return growing.data.write_all_at(bytes, at);
         }
         let (head, rest) = bytes.split_at(head);

@@ -9,25 +9,34 @@
 //! It knows blocks, never files: paths and owners are the NameNode's.
 
 mod batch;
+mod block_recovery;
 mod checksum_op;
+mod claim;
 mod config;
 mod datanode;
 mod direct;
 mod error;
+mod files;
 mod framed;
 mod incoming;
 mod ipc;
 mod load;
 mod namenode_link;
 mod node;
+mod pipeline;
 mod receive;
+mod recovery;
+mod reopen;
 mod replica;
 mod reports;
+mod respond;
+mod restart;
 mod send;
 mod source;
 mod store;
 mod syncer;
 mod transfer;
+mod verdict;
 mod version;
 mod volume;
 mod xceiver;

@@ -11,12 +11,15 @@ use mobula_types::{Block, BlockId, GenStamp, PoolId};
 use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
 use mobula_wire::meta::{self, META_HEADER_LENGTH};
 
-use crate::replica::{FinalReplica, WaitingReplica};
-use crate::store::{Replica, disk_bytes};
+use crate::files::{Files, UNLINKED, longest_match};
+use crate::reopen::open_in_place;
+use crate::replica::{FinalReplica, Replica, WaitingReplica};
+use crate::restart;
+use crate::store::disk_bytes;
 use crate::volume::{BlockFile, VolumeRef, data_name, meta_name};
 
 /// All replicas of the pool on the volume; empties `tmp`.
-pub(crate) fn load(volume: &VolumeRef, pool: &PoolId) -> io::Result<Vec<Replica>> {
+pub(crate) fn load(volume: &VolumeRef, pool: &PoolId, now_ms: u64) -> io::Result<Vec<Replica>> {
     let disk = &*volume.disk;
     let base = volume.pool_folder(pool);
     empty(disk, &volume.tmp_folder(pool))?;
@@ -27,10 +30,29 @@ pub(crate) fn load(volume: &VolumeRef, pool: &PoolId) -> io::Result<Vec<Replica>
             _ => {}
         }
     }
+    let rbw = volume.rbw_folder(pool);
+    finish_copies(disk, &rbw)?;
+    let mut open = names(disk, &rbw)?;
     let mut found = Vec::new();
-    load_final(volume, pool, &mut found)?;
-    load_waiting(volume, pool, &mut found)?;
+    load_final(volume, pool, &mut open, &mut found)?;
+    load_waiting(volume, &rbw, open, now_ms, &mut found)?;
     Ok(found)
+}
+
+/// Ends what was cut short when a file was to be copied because it has other names: the file is still there, unless
+/// the copy was whole and had to take its place (HDFS: `DatanodeUtil`, `.unlinked`).
+fn finish_copies(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
+    for entry in disk.list(folder)? {
+        let Some(name) = entry.name.to_str().filter(|_| entry.kind == Kind::File) else { continue };
+        let Some(original) = name.strip_suffix(UNLINKED) else { continue };
+        let (copy, original) = (folder.join(name), folder.join(original));
+        if disk.look(&original)?.is_some() {
+            disk.remove_file(&copy)?;
+        } else {
+            disk.rename(&copy, &original)?;
+        }
+    }
+    Ok(())
 }
 
 fn empty(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
@@ -59,17 +81,49 @@ fn names(disk: &dyn Disk, folder: &Path) -> io::Result<Names> {
     Ok(names)
 }
 
-fn load_final(volume: &VolumeRef, pool: &PoolId, found: &mut Vec<Replica>) -> io::Result<()> {
+/// `open` are the names of the folder of those that are being written. A step between the two that was cut short
+/// is taken back: checksums and data are brought together where the data is.
+fn load_final(
+    volume: &VolumeRef,
+    pool: &PoolId,
+    open: &mut Names,
+    found: &mut Vec<Replica>,
+) -> io::Result<()> {
     let disk = &*volume.disk;
+    let rbw = volume.rbw_folder(pool);
     let top = volume.pool_folder(pool).join("current/finalized");
     let mut folders = vec![top];
     while let Some(folder) = folders.pop() {
         let entries = disk.list(&folder)?;
         let below = entries.iter().filter(|entry| entry.kind == Kind::Folder);
         folders.extend(below.map(|entry| folder.join(&entry.name)));
-        for (id, (length, metas)) in names(disk, &folder)? {
-            let (Some(length), Some(&(stamp, meta_length))) = (length, metas.iter().max()) else {
-                tracing::warn!(block = %id, folder = %folder.display(), "data or checksums are missing: not used");
+        finish_copies(disk, &folder)?;
+        for (id, (length, mut metas)) in names(disk, &folder)? {
+            let other = open.get_mut(&id);
+            match (length, other) {
+                // An append, or a recovery, had moved the checksums only.
+                (Some(_), Some((None, theirs))) if metas.is_empty() => {
+                    move_metas(disk, &rbw, &folder, id, theirs)?;
+                    metas.append(theirs);
+                }
+                // The replica was about to become final: nobody was told so.
+                (None, Some((Some(_), theirs))) if theirs.is_empty() => {
+                    move_metas(disk, &folder, &rbw, id, &metas)?;
+                    theirs.append(&mut metas);
+                    continue;
+                }
+                _ => {}
+            }
+            let Some(length) = length else {
+                // It was about to be deleted.
+                for (stamp, _) in metas {
+                    let block = Block { id, stamp: GenStamp(stamp), length: 0 };
+                    disk.remove_file(&folder.join(meta_name(&block)))?;
+                }
+                continue;
+            };
+            let Some(&(stamp, meta_length)) = metas.iter().max() else {
+                tracing::warn!(block = %id, folder = %folder.display(), "its checksums are missing: not used");
                 continue;
             };
             if volume.final_folder(pool, id) != folder {
@@ -84,12 +138,27 @@ fn load_final(volume: &VolumeRef, pool: &PoolId, found: &mut Vec<Replica>) -> io
     Ok(())
 }
 
-fn load_waiting(volume: &VolumeRef, pool: &PoolId, found: &mut Vec<Replica>) -> io::Result<()> {
+/// Moves files of checksums from one folder to the other, durably.
+fn move_metas(disk: &dyn Disk, from: &Path, to: &Path, id: BlockId, metas: &[(u64, u64)]) -> io::Result<()> {
+    for (stamp, _) in metas {
+        let name = meta_name(&Block { id, stamp: GenStamp(*stamp), length: 0 });
+        disk.rename(&from.join(&name), &to.join(&name))?;
+    }
+    disk.sync_folder(to)
+}
+
+fn load_waiting(
+    volume: &VolumeRef,
+    folder: &Path,
+    open: Names,
+    now_ms: u64,
+    found: &mut Vec<Replica>,
+) -> io::Result<()> {
     let disk = &*volume.disk;
-    let folder = volume.rbw_folder(pool);
-    for (id, (length, metas)) in names(disk, &folder)? {
+    for (id, (length, metas)) in open {
+        let goes_on = restart::take(disk, folder, id, now_ms)?;
         let (Some(length), Some(&(stamp, _))) = (length, metas.iter().max()) else {
-            // A crash while it was begun or renamed; nothing in it was acknowledged, or it is final.
+            // A crash while it was begun; nothing in it was acknowledged.
             for (stamp, _) in metas {
                 let block = Block { id, stamp: GenStamp(stamp), length: 0 };
                 disk.remove_file(&folder.join(meta_name(&block)))?;
@@ -97,13 +166,20 @@ fn load_waiting(volume: &VolumeRef, pool: &PoolId, found: &mut Vec<Replica>) -> 
             continue;
         };
         let block = Block { id, stamp: GenStamp(stamp), length };
-        let Some((length, checksum)) = valid_length(disk, &folder, &block)? else {
+        let Some((length, checksum)) = valid_length(disk, folder, &block)? else {
             tracing::warn!(block = %id, "its checksums cannot be read: not used");
             continue;
         };
-        volume.add_used(disk_bytes(checksum, length));
         let block = Block { length, ..block };
-        found.push(Replica::Waiting(WaitingReplica { block, volume: volume.clone() }));
+        if goes_on {
+            let files = Files::open(disk, folder, &block)?;
+            let last_sum = files.sum_of_last(length)?;
+            let open = open_in_place(block, volume, folder.to_owned(), files, last_sum);
+            found.push(Replica::Open(open.growing().clone()));
+        } else {
+            volume.add_used(disk_bytes(checksum, length));
+            found.push(Replica::Waiting(WaitingReplica { block, volume: volume.clone() }));
+        }
     }
     Ok(())
 }
@@ -141,19 +217,4 @@ fn valid_length(disk: &dyn Disk, folder: &Path, block: &Block) -> io::Result<Opt
     }
     sums.set_length(meta::file_length(checksum, valid))?;
     Ok(Some((valid, checksum)))
-}
-
-/// Length of the longest beginning of `bytes` that has the checksum; 0 for none.
-fn longest_match(kind: ChecksumKind, bytes: &[u8], sum: u32) -> usize {
-    if kind.crc(bytes) == sum {
-        return bytes.len();
-    }
-    let (mut crc, mut longest) = (0, 0);
-    for (index, byte) in bytes.iter().enumerate() {
-        crc = kind.append(crc, std::slice::from_ref(byte));
-        if crc == sum {
-            longest = index + 1;
-        }
-    }
-    longest
 }

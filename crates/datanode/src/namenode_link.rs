@@ -20,6 +20,7 @@ use prost::Message;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::block_recovery;
 use crate::error::Stopped;
 use crate::node::{Node, SOFTWARE_VERSION};
 use crate::reports::{BadBlock, Change, Outbox, Trouble};
@@ -221,7 +222,9 @@ impl Link {
         if namespace.pool.as_str().is_empty() || namespace.pool.as_str().contains(['/', '\\']) {
             return Err(Ended::Refused(format!("its pool is {:?}", namespace.pool.as_str())));
         }
-        self.node.store.open_pool(&namespace, &self.node.uuid).await.map_err(Ended::Refused)?;
+        let now_ms = self.node.env.clock.now_ms();
+        let opened = self.node.store.open_pool(&namespace, &self.node.uuid, now_ms).await;
+        opened.map_err(Ended::Refused)?;
         self.node.pool_known.notify_waiters();
         let registration = dn::DatanodeRegistrationProto {
             datanode_id: convert::datanode_id_proto(&self.node.id()),
@@ -325,7 +328,13 @@ impl Link {
                         self.obey_block(command);
                     }
                 }
-                Ok(Type::BlockRecoveryCommand | Type::BlockEcReconstructionCommand) if active => {
+                Ok(Type::BlockRecoveryCommand) if active => {
+                    for order in command.recovery_cmd.unwrap_or_default().blocks {
+                        let (node, namenode) = (self.node.clone(), self.client.clone());
+                        self.orders.spawn(block_recovery::recover(node, namenode, order));
+                    }
+                }
+                Ok(Type::BlockEcReconstructionCommand) if active => {
                     tracing::warn!(namenode = %self.address, "an order that is not supported yet: left undone");
                 }
                 // Keys, upgrades, caching and bandwidth: nothing to do here yet.

@@ -10,6 +10,7 @@ use mobula_proto::hdfs::DatanodeInfoProto;
 use mobula_types::{DatanodeId, DatanodeUuid};
 use tokio::sync::{Notify, Semaphore, watch};
 
+use crate::block_recovery::Recoveries;
 use crate::config::DatanodeConfig;
 use crate::error::Stopped;
 use crate::namenode_link::Active;
@@ -38,7 +39,7 @@ pub(crate) struct Node {
     pub uuid: DatanodeUuid,
     pub xfer_addr: SocketAddr,
     pub ipc_addr: SocketAddr,
-    pub store: Store,
+    pub store: Arc<Store>,
     /// Why it stopped by itself.
     pub stopped: watch::Sender<Option<Stopped>>,
     /// How many NameNodes have registered it and have its full report.
@@ -47,6 +48,8 @@ pub(crate) struct Node {
     pub pool_known: Notify,
     /// It ends in order: nothing new is begun.
     pub ending: AtomicBool,
+    /// Whether it is about to be restarted in order: writers are told to wait for it.
+    pub restarting: watch::Sender<bool>,
     /// Told when it ends in order.
     pub ended: Notify,
     /// Which NameNode is active.
@@ -56,6 +59,8 @@ pub(crate) struct Node {
     /// Copies that go out.
     pub transfers: AtomicUsize,
     pub transfer_permits: Arc<Semaphore>,
+    /// Recoveries of blocks whose primary this node is.
+    pub recoveries: Recoveries,
     /// Who we are, as the first NameNode answered.
     pub identity: OnceLock<DatanodeId>,
     /// When it started, in the clock's monotonic milliseconds.

@@ -1,20 +1,82 @@
-//! Replicas by state. A transition consumes the old state: `OpenReplica` -> [`FinalReplica`];
-//! writing to a final replica does not compile.
+//! Replicas by state. A transition consumes the old state: [`OpenReplica`] -> [`FinalReplica`];
+//! writing to a final replica does not compile. ARCHITECTURE.md draws who may move which.
+//!
+//! Invariants: an open replica has at most one [`OpenReplica`], whoever holds it; nothing is written to its
+//! files but through a [`Pen`] of that, so whoever holds it after a writer was stopped knows that no write of
+//! theirs is still under way.
 
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use mobula_disk::FileRef;
-use mobula_types::{Block, ReplicaState};
+use mobula_types::{Block, BlockId, GenStamp, ReplicaState};
 use mobula_wire::checksum::Checksum;
 use mobula_wire::meta::META_HEADER_LENGTH;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::direct::Direct;
 use crate::volume::VolumeRef;
+
+/// Longest wait for a writer to stop (HDFS: `dfs.datanode.xceiver.stop.timeout.millis`).
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// The replica of a block.
+#[derive(Clone, Debug)]
+pub(crate) enum Replica {
+    Open(Arc<Growing>),
+    Final(FinalReplica),
+    Waiting(WaitingReplica),
+    Recovering(Arc<RecoveringReplica>),
+}
+
+impl Replica {
+    /// Id, stamp and length on the disk; under recovery as it was before.
+    pub(crate) fn block(&self) -> Block {
+        match self.original() {
+            Replica::Open(it) => Block { length: it.progress().on_disk, ..it.block },
+            Replica::Final(it) => it.block,
+            Replica::Waiting(it) => it.block,
+            Replica::Recovering(_) => unreachable!("the original of a recovery is none"),
+        }
+    }
+
+    pub(crate) fn volume(&self) -> &VolumeRef {
+        match self.original() {
+            Replica::Open(it) => &it.volume,
+            Replica::Final(it) => &it.volume,
+            Replica::Waiting(it) => &it.volume,
+            Replica::Recovering(_) => unreachable!("the original of a recovery is none"),
+        }
+    }
+
+    /// Its state; under recovery that before, as HDFS reports it.
+    pub(crate) fn state(&self) -> ReplicaState {
+        match self.original() {
+            Replica::Open(it) => it.kind.state(),
+            Replica::Final(_) => ReplicaState::Finalized,
+            Replica::Waiting(_) => ReplicaState::Rwr,
+            Replica::Recovering(_) => ReplicaState::Rur,
+        }
+    }
+
+    /// What it was before a recovery began, or is.
+    pub(crate) fn original(&self) -> &Replica {
+        match self {
+            Replica::Recovering(it) => &it.original,
+            it => it,
+        }
+    }
+
+    /// Whether it is that open replica.
+    pub(crate) fn is_open(&self, growing: &Arc<Growing>) -> bool {
+        matches!(self, Replica::Open(it) if Arc::ptr_eq(it, growing))
+    }
+}
 
 /// Why a replica is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +107,24 @@ pub(crate) struct Progress {
     pub acked: u64,
 }
 
+/// What an open replica is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub block: Block,
+    pub kind: OpenKind,
+    pub volume: VolumeRef,
+    pub folder: PathBuf,
+    pub checksum: Checksum,
+    pub data: FileRef,
+    pub meta: FileRef,
+    pub progress: Progress,
+    /// Bytes up to which it is synced, as far as is known.
+    pub synced: u64,
+    /// Bytes of the volume that are set aside for what is still to come.
+    pub reserved: u64,
+    pub direct: Direct,
+}
+
 /// What writer and readers share of an open replica.
 #[derive(Debug)]
 pub(crate) struct Growing {
@@ -57,27 +137,22 @@ pub(crate) struct Growing {
     pub meta: FileRef,
     direct: Direct,
     progress: Mutex<Progress>,
+    /// Bytes up to which it is synced; changed with a pen only.
+    synced: AtomicU64,
     /// Told when `progress` moves.
     pub moved: Notify,
     stopped: AtomicBool,
     /// Told when the writer is to stop.
     pub stop: Notify,
     reserved: AtomicU64,
+    /// One permit: the right to write.
+    right: Arc<Semaphore>,
 }
 
 impl Growing {
-    #[allow(clippy::too_many_arguments)] // One call, where the files are made.
-    pub(crate) fn new(
-        block: Block,
-        kind: OpenKind,
-        volume: VolumeRef,
-        folder: PathBuf,
-        checksum: Checksum,
-        data: FileRef,
-        meta: FileRef,
-        reserved: u64,
-        direct: Direct,
-    ) -> Growing {
+    fn new(parts: Parts) -> Growing {
+        let Parts { block, kind, volume, folder, checksum, data, meta, progress, synced, reserved, direct } =
+            parts;
         volume.reserve(reserved);
         Growing {
             block,
@@ -88,11 +163,13 @@ impl Growing {
             data,
             meta,
             direct,
-            progress: Mutex::default(),
+            progress: Mutex::new(progress),
+            synced: AtomicU64::new(synced),
             moved: Notify::new(),
             stopped: AtomicBool::new(false),
             stop: Notify::new(),
             reserved: AtomicU64::new(reserved),
+            right: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -106,15 +183,39 @@ impl Growing {
         progress.acked = progress.acked.max(end);
     }
 
-    /// Tells the writer to stop: the replica is to go.
+    /// Tells the writer to stop: somebody else takes the replica over, or it is to go.
     pub(crate) fn cancel(&self) {
         self.stopped.store(true, Ordering::Release);
         self.stop.notify_waiters();
         self.stop.notify_one();
+        self.moved.notify_waiters();
     }
 
+    /// Whether the writer was told to stop: what is read from now on may be another version.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Gives back the room that was set aside: nobody writes for now (HDFS-9530).
+    pub(crate) fn release(&self) {
+        self.volume.unreserve(self.reserved.swap(0, Ordering::Relaxed));
+    }
+
+    /// As it would be with another stamp and kind in another folder, with room for `reserved` more bytes.
+    fn moved_to(&self, stamp: GenStamp, kind: OpenKind, folder: PathBuf, reserved: u64) -> Growing {
+        Growing::new(Parts {
+            block: Block { stamp, ..self.block },
+            kind,
+            volume: self.volume.clone(),
+            folder,
+            checksum: self.checksum,
+            data: self.data.clone(),
+            meta: self.meta.clone(),
+            progress: self.progress(),
+            synced: self.synced.load(Ordering::Relaxed),
+            reserved,
+            direct: Direct::never(),
+        })
     }
 
     fn wrote(&self, on_disk: u64, last_sum: Option<u32>) {
@@ -134,13 +235,130 @@ impl Growing {
 
 impl Drop for Growing {
     fn drop(&mut self) {
-        self.volume.unreserve(self.reserved.load(Ordering::Relaxed));
+        self.release();
     }
 }
 
+/// A writer that does not stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("whoever changes the replica of {0} has not stopped within {STOP_LIMIT:?}")]
+pub(crate) struct Stuck(pub BlockId);
+
 /// The right to write to an open replica; there is one.
 #[derive(Debug)]
-pub(crate) struct OpenReplica(pub(crate) Arc<Growing>);
+pub(crate) struct OpenReplica(Pen);
+
+/// A share in that right, for a call to the disk that goes on even if its writer is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Pen {
+    growing: Arc<Growing>,
+    _right: Arc<OwnedSemaphorePermit>,
+}
+
+impl OpenReplica {
+    /// A replica whose files were just made or opened.
+    pub(crate) fn new(parts: Parts) -> OpenReplica {
+        OpenReplica::first(Growing::new(parts))
+    }
+
+    fn first(growing: Growing) -> OpenReplica {
+        let right = growing.right.clone().try_acquire_owned().expect("nobody else knows of it yet");
+        OpenReplica(Pen { growing: Arc::new(growing), _right: Arc::new(right) })
+    }
+
+    /// Tells whoever writes to stop, and waits until nothing of theirs is under way any more.
+    ///
+    /// # Errors
+    /// [`Stuck`] after [`STOP_LIMIT`].
+    pub(crate) async fn take_over(growing: Arc<Growing>) -> Result<OpenReplica, Stuck> {
+        growing.cancel();
+        let right = timeout(STOP_LIMIT, growing.right.clone().acquire_owned()).await;
+        let right = right.map_err(|_| Stuck(growing.block.id))?.expect("it is never closed");
+        Ok(OpenReplica(Pen { growing, _right: Arc::new(right) }))
+    }
+
+    pub(crate) fn growing(&self) -> &Arc<Growing> {
+        &self.0.growing
+    }
+
+    pub(crate) fn pen(&self) -> Pen {
+        self.0.clone()
+    }
+
+    /// The same files under another stamp, which its meta file bears already, open for the next writer.
+    pub(crate) fn restamped(self, stamp: GenStamp, reserved: u64) -> OpenReplica {
+        let growing = self.growing();
+        OpenReplica::first(growing.moved_to(stamp, growing.kind, growing.folder.clone(), reserved))
+    }
+
+    /// A copy that came in, now that its files lie in `folder`, as one that a client writes: all of it counts
+    /// as acknowledged.
+    pub(crate) fn published(self, folder: PathBuf) -> OpenReplica {
+        let growing = self.growing();
+        let open = OpenReplica::first(growing.moved_to(growing.block.stamp, OpenKind::Rbw, folder, 0));
+        open.growing().acknowledge(open.growing().progress().on_disk);
+        open
+    }
+}
+
+impl Pen {
+    pub(crate) fn growing(&self) -> &Arc<Growing> {
+        &self.growing
+    }
+
+    /// Hands bytes and checksums to the operating system, in this order: whoever finds the files
+    /// after a kill finds a checksum only for bytes that are there.
+    ///
+    /// After a power loss, too, where it matters: a checksum that was synced, of a chunk that is not full, is
+    /// not overwritten before the chunk's new bytes are synced. Else the new checksum might survive
+    /// without them, and with it all that was synced of the chunk would be lost.
+    pub(crate) fn write(&self, write: Option<&Write<'_>>, sync: SyncNow) -> io::Result<()> {
+        let growing = &*self.growing;
+        if sync == SyncNow::Yes {
+            growing.direct.leave();
+        }
+        if let Some(write) = write {
+            let data = |bytes: &[u8], at| growing.direct.write(growing, bytes, at);
+            write_pieces(&growing.data, data, write.data, write.data_pieces, 0)?;
+        }
+        if sync == SyncNow::Yes || write.is_some_and(|write| self.overwrites_synced_sum(write)) {
+            growing.data.sync_data()?;
+        }
+        if let Some(write) = write {
+            let sums = |bytes: &[u8], at| growing.meta.write_all_at(bytes, at);
+            write_pieces(&growing.meta, sums, write.sums, write.sum_pieces, META_HEADER_LENGTH as u64)?;
+            growing.wrote(write.end, write.last_sum);
+        }
+        if sync == SyncNow::Yes {
+            growing.meta.sync_data()?;
+            growing.synced.store(growing.progress().on_disk, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether the checksum of a chunk that was synced while it was not full is among those to be written.
+    fn overwrites_synced_sum(&self, write: &Write<'_>) -> bool {
+        let synced = self.growing.synced.load(Ordering::Relaxed);
+        let first = write.data_pieces.iter().map(|piece| piece.at).min().unwrap_or(u64::MAX);
+        let chunk = u64::from(self.growing.checksum.bytes_per_chunk());
+        !synced.is_multiple_of(chunk) && self.growing.checksum.chunk_start(first) < synced
+    }
+
+    /// Sets how far the replica goes, after its files were cut.
+    pub(crate) fn cut(&self, length: u64, last_sum: Option<u32>) {
+        let mut progress = self.growing.progress.lock();
+        assert!(length <= progress.on_disk, "a cut to {length} of {}", progress.on_disk);
+        *progress = Progress { on_disk: length, last_sum, acked: progress.acked.min(length) };
+        self.growing.synced.store(length, Ordering::Relaxed);
+    }
+}
+
+/// Whether a write is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SyncNow {
+    Yes,
+    No,
+}
 
 /// A run of bytes and where they go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,19 +383,6 @@ pub(crate) struct Write<'a> {
     pub end: u64,
     /// The checksum of the last chunk, if it is not full.
     pub last_sum: Option<u32>,
-}
-
-impl OpenReplica {
-    /// Hands bytes and checksums to the operating system, in this order: whoever finds the files
-    /// after a crash finds a checksum only for bytes that are there.
-    pub(crate) fn write(growing: &Growing, write: &Write<'_>) -> io::Result<()> {
-        let data = |bytes: &[u8], at| growing.direct.write(growing, bytes, at);
-        write_pieces(&growing.data, data, write.data, write.data_pieces, 0)?;
-        let sums = |bytes: &[u8], at| growing.meta.write_all_at(bytes, at);
-        write_pieces(&growing.meta, sums, write.sums, write.sum_pieces, META_HEADER_LENGTH as u64)?;
-        growing.wrote(write.end, write.last_sum);
-        Ok(())
-    }
 }
 
 /// Most slices of one write (Linux: `IOV_MAX` is 1024).
@@ -227,4 +432,23 @@ pub(crate) struct FinalReplica {
 pub(crate) struct WaitingReplica {
     pub block: Block,
     pub volume: VolumeRef,
+}
+
+/// A replica whose block is under recovery (HDFS: `ReplicaUnderRecovery`): nobody writes it, and only the
+/// recovery with this id, or a later one, may change it. In memory only: after a kill it is what its folder says.
+#[derive(Debug)]
+pub(crate) struct RecoveringReplica {
+    /// What it was. Never under recovery itself.
+    original: Replica,
+    /// The recovery's id, and the stamp that the block will have.
+    pub recovery: GenStamp,
+    /// Bytes that can be relied on.
+    pub length: u64,
+}
+
+impl RecoveringReplica {
+    /// A recovery of `replica`, or a later one of one that is under recovery.
+    pub(crate) fn new(replica: &Replica, recovery: GenStamp, length: u64) -> RecoveringReplica {
+        RecoveringReplica { original: replica.original().clone(), recovery, length }
+    }
 }

@@ -3,6 +3,7 @@
 //! Invariant: bytes leave here only with a checksum that they fit, unless the replica has none at all.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -13,14 +14,15 @@ use mobula_wire::meta::{self, META_HEADER_LENGTH};
 use tokio::time::timeout;
 
 use crate::node::Node;
-use crate::replica::Progress;
-use crate::store::Replica;
+use crate::replica::{Growing, Progress, Replica};
 use crate::volume::VolumeRef;
 
 /// Longest wait for bytes that a writer has sent, but that are not on the disk yet (HDFS: 3 s).
 const GROWTH_LIMIT: Duration = Duration::from_secs(3);
 /// Chunk of a replica without checksums (HDFS: `BlockSender.CHUNK_SIZE`).
 const PLAIN_CHUNK: u32 = 512;
+/// How often a replica is opened that changes its state meanwhile.
+const OPEN_TRIES: usize = 3;
 
 /// Why a replica cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,8 @@ pub(crate) struct Source {
     data: FileRef,
     meta: Option<FileRef>,
     last_sum: Option<u32>,
+    /// The open replica that it is a view of.
+    growing: Option<Arc<Growing>>,
 }
 
 /// Buffers for one read, used again and again.
@@ -72,6 +76,19 @@ impl Source {
     /// or has not grown to that within the limit.
     pub(crate) async fn open(node: &Node, block: &Block, end: u64) -> Result<Source, SourceError> {
         wait_for_growth(node, block.id, end).await;
+        let mut tries = 0;
+        loop {
+            let source = Source::open_once(node, block).await?;
+            // A final one that was opened for an append meanwhile may have got another last checksum before ours
+            // was read. An open one brings it along.
+            tries += 1;
+            if source.growing.is_some() || tries >= OPEN_TRIES || node.store.holds(&source.block) {
+                return Ok(source);
+            }
+        }
+    }
+
+    async fn open_once(node: &Node, block: &Block) -> Result<Source, SourceError> {
         let found = node.store.open_to_read(block.id).await.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => SourceError::Missing(block.id),
             _ => SourceError::Disk(error),
@@ -83,11 +100,11 @@ impl Source {
         if matches!(found.state, ReplicaState::Rwr | ReplicaState::Temporary | ReplicaState::Rur) {
             return Err(SourceError::State { block: block.id, state: found.state });
         }
+        let length = found.block.length;
+        let final_length = found.open.is_none().then_some(length);
         let (data, header_of) = (found.data.clone(), found.meta.clone());
         let header = found.volume.pool.run(move || {
-            let mut header = [0; META_HEADER_LENGTH];
-            let sums =
-                header_of.map(|meta| meta.read_exact_at(&mut header, 0).map(|()| header)).transpose()?;
+            let sums = header_of.map(|meta| read_header(&meta, final_length)).transpose()?;
             Ok::<_, io::Error>((sums, data.length()?))
         });
         let corrupt = |reason: String| {
@@ -95,18 +112,18 @@ impl Source {
             SourceError::Corrupt { block: found.block, offset: 0, reason }
         };
         let (header, on_disk) = header.await.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => corrupt("the header of its checksums is cut short".into()),
+            io::ErrorKind::UnexpectedEof => corrupt("its checksums are cut short".into()),
+            io::ErrorKind::InvalidData => corrupt(error.to_string()),
             _ => SourceError::Disk(error),
         })?;
-        let checksum = match header {
-            Some(header) => meta::decode(&header).map_err(|error| corrupt(error.to_string()))?,
-            None => Checksum::new(ChecksumKind::Null, PLAIN_CHUNK).expect("a chunk of 512 bytes is in range"),
+        let plain =
+            || Checksum::new(ChecksumKind::Null, PLAIN_CHUNK).expect("a chunk of 512 bytes is in range");
+        let (checksum, stored_last) = header.unwrap_or_else(|| (plain(), None));
+        let (progress, growing) = match found.open {
+            Some((progress, growing)) => (progress, Some(growing)),
+            None => (Progress { on_disk: length, last_sum: stored_last, acked: length }, None),
         };
-        let Progress { on_disk: grown, last_sum, acked } = found.progress.unwrap_or(Progress {
-            on_disk: found.block.length,
-            last_sum: None,
-            acked: found.block.length,
-        });
+        let Progress { on_disk: grown, last_sum, acked } = progress;
         if on_disk < grown {
             return Err(corrupt(format!("{on_disk} of {grown} bytes are there")));
         }
@@ -120,7 +137,19 @@ impl Source {
             data: found.data,
             meta: found.meta,
             last_sum,
+            growing,
         })
+    }
+
+    /// Reports it as bad, unless it was cut or replaced since it was opened.
+    fn mark_bad(&self, node: &Node) {
+        let is_it = match &self.growing {
+            Some(growing) => !growing.is_cancelled(),
+            None => node.store.holds(&self.block),
+        };
+        if is_it {
+            node.store.mark_bad(&self.block, &self.volume);
+        }
     }
 
     /// Whether it has checksums.
@@ -169,7 +198,7 @@ impl Source {
         match result.await {
             Ok(load) => Ok(load),
             Err(SourceError::Disk(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                node.store.mark_bad(&self.block, &self.volume);
+                self.mark_bad(node);
                 let reason = "its files are too short".to_owned();
                 Err(SourceError::Corrupt { block: self.block, offset: at, reason })
             }
@@ -177,10 +206,10 @@ impl Source {
                 match &error {
                     SourceError::Disk(error) => {
                         // A sector that cannot be read is this replica's end, not always the disk's.
-                        node.store.mark_bad(&self.block, &self.volume);
+                        self.mark_bad(node);
                         node.store.examine(&self.volume, error).await;
                     }
-                    _ => node.store.mark_bad(&self.block, &self.volume),
+                    _ => self.mark_bad(node),
                 }
                 Err(error)
             }
@@ -229,14 +258,32 @@ pub(crate) enum Verify {
     No,
 }
 
+/// What kind of checksums a meta file holds, and that of the last chunk of a final replica if that chunk is not
+/// full: an append will overwrite it.
+fn read_header(meta: &FileRef, final_length: Option<u64>) -> io::Result<(Checksum, Option<u32>)> {
+    let mut header = [0; META_HEADER_LENGTH];
+    meta.read_exact_at(&mut header, 0)?;
+    let checksum =
+        meta::decode(&header).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let Some(length) = final_length.filter(|_| checksum.kind() != ChecksumKind::Null) else {
+        return Ok((checksum, None));
+    };
+    if length.is_multiple_of(checksum.bytes_per_chunk().into()) {
+        return Ok((checksum, None));
+    }
+    let mut sum = [0; SUM_LENGTH];
+    meta.read_exact_at(&mut sum, meta::file_length(checksum, length) - SUM_LENGTH as u64)?;
+    Ok((checksum, Some(u32::from_be_bytes(sum))))
+}
+
 async fn wait_for_growth(node: &Node, id: BlockId, end: u64) {
-    let Some(Replica::Open(growing)) = node.store.get(id) else { return };
     let grown = async {
-        loop {
+        // A writer that was replaced by another one leaves the replica to it.
+        while let Some(Replica::Open(growing)) = node.store.get(id) {
             let moved = growing.moved.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();
-            if growing.progress().on_disk >= end || growing.is_cancelled() {
+            if growing.progress().on_disk >= end {
                 return;
             }
             moved.await;

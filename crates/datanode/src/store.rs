@@ -20,33 +20,62 @@ use mobula_wire::meta;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::claim::{Claim, Replicas};
 use crate::direct::Direct;
-use crate::replica::{FinalReplica, Growing, OpenKind, OpenReplica, Progress, WaitingReplica};
+use crate::replica::{FinalReplica, Growing, OpenKind, OpenReplica, Parts, Progress, Replica, Stuck};
 use crate::reports::{BadBlock, Change, Reports};
+use crate::restart;
 use crate::syncer::{Finalise, Syncers};
 use crate::volume::{Namespace, Volume, VolumeRef, data_name, meta_name};
 
-/// What the map holds for a block.
-#[derive(Clone, Debug)]
-pub(crate) enum Replica {
-    /// Its files are being made, or being removed.
-    Busy,
-    Open(Arc<Growing>),
-    Final(FinalReplica),
-    Waiting(WaitingReplica),
-}
-
-/// Why a replica cannot be made.
+/// Why a replica cannot be written. To the sender all of these are a closed connection; the classes of HDFS are
+/// `ReplicaAlreadyExistsException`, `ReplicaNotFoundException`, `DiskOutOfSpaceException` and `IOException`.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CreateError {
+pub(crate) enum OpenError {
     #[error("replica of {0} is here already")]
     Exists(Block),
+    #[error("no replica of {0} is here")]
+    NotFound(BlockId),
+    #[error("replica of {block} is in state {state:?}")]
+    State { block: BlockId, state: ReplicaState },
+    #[error("replica of {block} has generation stamp {have}, not one from {from} to {to}")]
+    Stamp { block: BlockId, have: GenStamp, from: GenStamp, to: GenStamp },
+    #[error("replica of {block} has {have} bytes, not from {least} to {most}")]
+    Length { block: BlockId, have: u64, least: u64, most: u64 },
+    #[error("replica of {block} has checksums of {here} bytes, the sender of {sent}")]
+    Chunk { block: BlockId, here: u32, sent: u32 },
     #[error("no volume of type {kind} has {needed} bytes free")]
     NoRoom { kind: &'static str, needed: u64 },
     #[error("no NameNode has said which pool is ours")]
     NoPool,
     #[error(transparent)]
+    Stuck(#[from] Stuck),
+    #[error(transparent)]
     Disk(#[from] io::Error),
+}
+
+/// Who asks for a new replica; decides what it may take the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client, which writes its block.
+    Client,
+    /// A DataNode that copies a block by order.
+    Copy,
+    /// A DataNode that copies a block for a client's pipeline.
+    Transfer,
+}
+
+/// A replica that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewReplica {
+    pub block: Block,
+    /// The stamp that it is to have in place of the block's, if its client has got a new one (3.4.1 on).
+    pub stamp: Option<GenStamp>,
+    pub origin: Origin,
+    pub storage_type: StorageType,
+    /// Bytes that it may come to have.
+    pub expected: u64,
+    pub checksum: Checksum,
 }
 
 /// A replica as it is opened to be read.
@@ -57,15 +86,15 @@ pub(crate) struct Readable {
     pub volume: VolumeRef,
     pub data: FileRef,
     pub meta: Option<FileRef>,
-    /// For an open replica: how far it has come.
-    pub progress: Option<Progress>,
+    /// For an open replica: how far it had come, and what may change it.
+    pub open: Option<(Progress, Arc<Growing>)>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub volumes: Vec<VolumeRef>,
-    map: Mutex<BTreeMap<BlockId, Replica>>,
+    pub replicas: Arc<Replicas>,
     namespace: OnceLock<Namespace>,
     opening: tokio::sync::Mutex<()>,
     next_volume: AtomicUsize,
@@ -89,7 +118,7 @@ impl Store {
     ) -> Store {
         Store {
             volumes,
-            map: Mutex::default(),
+            replicas: Arc::default(),
             namespace: OnceLock::new(),
             opening: tokio::sync::Mutex::default(),
             next_volume: AtomicUsize::new(0),
@@ -112,7 +141,12 @@ impl Store {
     ///
     /// # Errors
     /// A sentence, if the volumes belong to another cluster or namespace.
-    pub(crate) async fn open_pool(&self, namespace: &Namespace, node: &DatanodeUuid) -> Result<(), String> {
+    pub(crate) async fn open_pool(
+        &self,
+        namespace: &Namespace,
+        node: &DatanodeUuid,
+        now_ms: u64,
+    ) -> Result<(), String> {
         let _one_at_a_time = self.opening.lock().await;
         if let Some(ours) = self.namespace.get() {
             return if ours == namespace {
@@ -139,7 +173,7 @@ impl Store {
             let (of, space, uuid) = (volume.clone(), namespace.clone(), node.clone());
             let loaded = volume.pool.run(move || {
                 of.open_pool(&space, &uuid)?;
-                crate::load::load(&of, &space.pool)
+                crate::load::load(&of, &space.pool, now_ms)
             });
             match loaded.await {
                 Ok(found) => self.adopt(found),
@@ -150,68 +184,93 @@ impl Store {
         self.namespace.set(namespace.clone()).map_err(|_| "opened twice".to_owned())
     }
 
-    /// Takes replicas that were found on a volume. Of two of one block the final one, then that with
-    /// the higher stamp, then the longer one stays.
+    /// Takes replicas that were found on a volume. Of two of one block that with the higher stamp, then the
+    /// final one, then the longer one stays.
     fn adopt(&self, found: Vec<Replica>) {
-        let rank = |replica: &Replica| match replica {
-            Replica::Busy | Replica::Open(_) => (0, 0, GenStamp(0), 0),
-            Replica::Final(it) => (it.block.stamp.0, 1, it.block.stamp, it.block.length),
-            Replica::Waiting(it) => (it.block.stamp.0, 0, it.block.stamp, it.block.length),
+        let rank = |replica: &Replica| {
+            let is_final = matches!(replica, Replica::Final(_));
+            (replica.block().stamp, is_final, replica.block().length)
         };
-        let mut map = self.map.lock();
         for replica in found {
-            let (block, volume) = match &replica {
-                Replica::Final(it) => (it.block, &it.volume),
-                Replica::Waiting(it) => (it.block, &it.volume),
-                Replica::Busy | Replica::Open(_) => continue,
-            };
-            let better = map.get(&block.id).is_none_or(|other| rank(other) < rank(&replica));
-            if better {
-                map.insert(block.id, replica);
-            } else {
+            let (block, volume) = (replica.block(), replica.volume().clone());
+            if !self.replicas.adopt(replica, |new, old| rank(new) > rank(old)) {
                 tracing::warn!(%block, volume = %volume.config.path.display(), "a second replica: not used");
             }
         }
     }
 
-    /// Makes the files of a new replica on a volume of that type with room for `expected` bytes.
+    /// Makes the files of a new replica on a volume of that type with room for what is expected.
     ///
     /// # Errors
-    /// [`CreateError`].
-    pub(crate) async fn create(
-        &self,
-        block: Block,
-        kind: OpenKind,
-        storage_type: StorageType,
-        expected: u64,
-        checksum: Checksum,
-    ) -> Result<OpenReplica, CreateError> {
-        let pool = self.pool().ok_or(CreateError::NoPool)?.clone();
-        {
-            let mut map = self.map.lock();
-            if map.contains_key(&block.id) {
-                return Err(CreateError::Exists(block));
-            }
-            map.insert(block.id, Replica::Busy);
+    /// [`OpenError`].
+    pub(crate) async fn create(self: &Arc<Store>, new: NewReplica) -> Result<OpenReplica, OpenError> {
+        let store = self.clone();
+        whole(async move {
+            let claim = store.replicas.claim(new.block.id).await?;
+            store.make_way(&claim, &new).await?;
+            store.make(&claim, &new).await
+        })
+        .await
+    }
+
+    /// Removes what may be replaced by a new replica, and refuses to replace anything else.
+    ///
+    /// A client's may take the place of what an attempt to set up the same pipeline left: nothing was ever
+    /// written to it, and the client has a newer stamp. (HDFS 3.4.1 removes final replicas, too.)
+    async fn make_way(self: &Arc<Store>, claim: &Claim, new: &NewReplica) -> Result<(), OpenError> {
+        let stamp = new.stamp.unwrap_or(new.block.stamp);
+        let gives_way = |old: &Replica| {
+            let open = matches!(old, Replica::Open(_));
+            let older = old.block().stamp < stamp;
+            older
+                && match new.origin {
+                    Origin::Client => old.state() == ReplicaState::Rbw && open && old.block().length == 0,
+                    Origin::Copy => open,
+                    Origin::Transfer => true,
+                }
+        };
+        let Some(old) = claim.replica() else { return Ok(()) };
+        if !gives_way(&old) {
+            return Err(OpenError::Exists(old.block()));
         }
-        let mut claim = Claim { store: self, id: block.id, kept: false };
+        let taken = claim.take().await?;
+        // It may have been finished, or given up, while its writer was stopped.
+        match claim.replica() {
+            None => return Ok(()),
+            Some(old) if gives_way(&old) => {
+                tracing::info!(block = %old.block(), %stamp, "gives way to a newer one");
+                self.remove_files(&old).await;
+            }
+            Some(old) => return Err(OpenError::Exists(old.block())),
+        }
+        drop(taken);
+        claim.remove();
+        Ok(())
+    }
+
+    pub(crate) async fn make(
+        self: &Arc<Store>,
+        claim: &Claim,
+        new: &NewReplica,
+    ) -> Result<OpenReplica, OpenError> {
+        let pool = self.pool().ok_or(OpenError::NoPool)?.clone();
+        let kind = if new.origin == Origin::Client { OpenKind::Rbw } else { OpenKind::Temporary };
+        let block = Block { stamp: new.stamp.unwrap_or(new.block.stamp), length: 0, ..new.block };
         let mut tried = Vec::new();
         loop {
-            let volume = self.choose(storage_type, expected, &tried)?;
-            let of = volume.clone();
-            let pool = pool.clone();
-            let direct = Direct::new(self.direct_min, expected);
+            let volume = self.choose(new.storage_type, new.expected, &tried)?;
+            let (of, pool) = (volume.clone(), pool.clone());
+            let direct = Direct::new(self.direct_min, new.expected);
+            let (expected, checksum) = (new.expected, new.checksum);
             let make = move || make_files(&of, &pool, block, kind, (expected, direct), checksum);
-            let made = volume.pool.run(make).await;
-            match made {
-                Ok(growing) => {
-                    let growing = Arc::new(growing);
-                    claim.kept = true;
-                    self.map.lock().insert(block.id, Replica::Open(growing.clone()));
+            match volume.pool.run(make).await {
+                Ok(parts) => {
+                    let open = OpenReplica::new(parts);
+                    claim.put(Replica::Open(open.growing().clone()))?;
                     if kind == OpenKind::Rbw {
                         self.reports.note(&volume.storage, block, Change::Receiving);
                     }
-                    return Ok(OpenReplica(growing));
+                    return Ok(open);
                 }
                 Err(error) => {
                     tracing::warn!(%block, volume = %volume.config.path.display(), %error, "cannot begin a replica");
@@ -227,7 +286,7 @@ impl Store {
 
     /// The next volume in turn that is in use, of that type and has room; those with more room come
     /// up more often (HDFS: `AvailableSpaceVolumeChoosingPolicy` in spirit, round robin when even).
-    fn choose(&self, kind: StorageType, bytes: u64, tried: &[usize]) -> Result<VolumeRef, CreateError> {
+    fn choose(&self, kind: StorageType, bytes: u64, tried: &[usize]) -> Result<VolumeRef, OpenError> {
         let needed = bytes.saturating_add(self.spare_bytes);
         let usable: Vec<&VolumeRef> = self
             .volumes
@@ -239,7 +298,7 @@ impl Store {
             .collect();
         let most = usable.iter().map(|volume| volume.remaining()).max();
         let Some(most) = most else {
-            return Err(CreateError::NoRoom { kind: kind.name(), needed });
+            return Err(OpenError::NoRoom { kind: kind.name(), needed });
         };
         // A volume with less than half the room of the roomiest is passed over in this turn.
         let roomy: Vec<&VolumeRef> =
@@ -249,71 +308,73 @@ impl Store {
     }
 
     /// Syncs an open replica and gives it its final name. It has `length` bytes and whoever calls
-    /// has verified them all.
+    /// has verified them all. The NameNodes are told, if `notice` says what.
     ///
     /// # Errors
     /// What the disk says; if a sync failed, the volume is out of use.
-    pub(crate) async fn finalise(&self, open: OpenReplica, length: u64) -> io::Result<FinalReplica> {
-        let OpenReplica(growing) = open;
+    pub(crate) async fn finalise(
+        self: &Arc<Store>,
+        open: OpenReplica,
+        length: u64,
+        notice: Option<Change>,
+    ) -> io::Result<FinalReplica> {
+        let store = self.clone();
+        whole(async move { store.finalise_now(open, length, notice).await }).await
+    }
+
+    async fn finalise_now(
+        &self,
+        open: OpenReplica,
+        length: u64,
+        notice: Option<Change>,
+    ) -> io::Result<FinalReplica> {
+        let growing = open.growing().clone();
         let block = Block { length, ..growing.block };
         let pool = self.pool().expect("an open replica's pool is known").clone();
         let folder = growing.volume.final_folder(&pool, block.id);
-        let step = Finalise { growing: growing.clone(), block, folder };
+        let step = Finalise { pen: open.pen(), block, folder };
         if let Err(error) = self.syncers.finalise(growing.volume.index, step).await {
             // A failed sync is final (STYLE 22).
             self.fail_volume(&growing.volume, &error);
             return Err(error);
         }
         let replica = FinalReplica { block, volume: growing.volume.clone() };
-        {
-            let mut map = self.map.lock();
-            if growing.volume.is_failed() || growing.is_cancelled() {
-                drop(map);
-                if growing.is_cancelled() {
-                    self.remove_files(Replica::Final(replica)).await;
-                }
-                return Err(io::Error::other(format!("{block} was removed while it was finished")));
-            }
-            map.insert(block.id, Replica::Final(replica.clone()));
-        }
+        self.replicas.replace_open(&growing, Some(Replica::Final(replica.clone())))?;
         growing.volume.add_used(disk_bytes(growing.checksum, length));
-        self.reports.note(&growing.volume.storage, block, Change::Received);
+        if let Some(change) = notice {
+            self.reports.note(&growing.volume.storage, block, change);
+        }
         Ok(replica)
     }
 
     /// Gives up an open replica and removes its files.
-    pub(crate) async fn abandon(&self, open: OpenReplica) {
-        let id = open.0.block.id;
-        {
-            let mut map = self.map.lock();
-            match map.get(&id) {
-                Some(Replica::Open(growing)) if Arc::ptr_eq(growing, &open.0) => {
-                    map.insert(id, Replica::Busy);
-                }
-                _ => return,
-            }
-        }
-        let _claim = Claim { store: self, id, kept: false };
-        self.remove_files(Replica::Open(open.0.clone())).await;
+    pub(crate) async fn abandon(self: &Arc<Store>, open: OpenReplica) {
+        let store = self.clone();
+        whole(async move {
+            let replica = Replica::Open(open.growing().clone());
+            store.remove_files(&replica).await;
+            // If it is there no more, its volume failed.
+            let _ = store.replicas.replace_open(open.growing(), None);
+        })
+        .await;
     }
 
     /// The replica of a block.
     pub(crate) fn get(&self, id: BlockId) -> Option<Replica> {
-        self.map.lock().get(&id).cloned()
+        self.replicas.get(id)
     }
 
-    /// Whether the map still has that very version, at rest.
-    fn holds(&self, block: &Block) -> bool {
+    /// Whether the map has that very version, at rest.
+    pub(crate) fn holds(&self, block: &Block) -> bool {
         match self.get(block.id) {
-            Some(Replica::Final(it)) => it.block == *block,
-            Some(Replica::Waiting(it)) => it.block == *block,
+            Some(replica @ (Replica::Final(_) | Replica::Waiting(_))) => replica.block() == *block,
             _ => false,
         }
     }
 
     /// How many replicas there are.
     pub(crate) fn count(&self) -> usize {
-        self.map.lock().len()
+        self.replicas.count()
     }
 
     /// Opens a replica's files for reading.
@@ -323,94 +384,110 @@ impl Store {
     pub(crate) async fn open_to_read(&self, id: BlockId) -> io::Result<Readable> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no replica of {id} is here"));
         let pool = self.pool().ok_or_else(missing)?;
-        let (block, state, volume, folder) = match self.get(id).ok_or_else(missing)? {
-            Replica::Busy => return Err(missing()),
-            Replica::Open(growing) => {
+        let mut again = true;
+        loop {
+            let replica = match self.get(id) {
+                Some(replica) => replica,
+                None if again => {
+                    again = false;
+                    self.replicas.settle(id).await;
+                    continue;
+                }
+                None => return Err(missing()),
+            };
+            if let Replica::Open(growing) = replica.original() {
                 return Ok(Readable {
                     block: growing.block,
                     state: growing.kind.state(),
                     volume: growing.volume.clone(),
                     data: growing.data.clone(),
                     meta: Some(growing.meta.clone()),
-                    progress: Some(growing.progress()),
+                    open: Some((growing.progress(), growing.clone())),
                 });
             }
-            Replica::Final(it) => {
-                let folder = it.volume.final_folder(pool, id);
-                (it.block, ReplicaState::Finalized, it.volume, folder)
-            }
-            Replica::Waiting(it) => {
-                let folder = it.volume.rbw_folder(pool);
-                (it.block, ReplicaState::Rwr, it.volume, folder)
-            }
-        };
-        let disk = volume.disk.clone();
-        let opened = volume.pool.run(move || {
-            let data = disk.open(&folder.join(data_name(id)), Open::Read)?;
-            let meta = match disk.open(&folder.join(meta_name(&block)), Open::Read) {
-                Ok(meta) => Some(meta),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
+            let (block, state, volume) = (replica.block(), replica.state(), replica.volume().clone());
+            let folder = match state {
+                ReplicaState::Finalized => volume.final_folder(pool, id),
+                _ => volume.rbw_folder(pool),
             };
-            Ok((data, meta))
-        });
-        match opened.await {
-            Ok((data, meta)) => Ok(Readable { block, state, volume, data, meta, progress: None }),
-            Err(error) => {
-                if error.kind() == io::ErrorKind::NotFound {
-                    // Unless it was removed, or finished, while it was opened.
-                    if self.holds(&block) {
-                        self.mark_bad(&block, &volume);
-                    }
-                } else {
-                    self.examine(&volume, &error).await;
+            let disk = volume.disk.clone();
+            let opened = volume.pool.run(move || {
+                let data = disk.open(&folder.join(data_name(id)), Open::Read)?;
+                let meta = match disk.open(&folder.join(meta_name(&block)), Open::Read) {
+                    Ok(meta) => Some(meta),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(error) => return Err(error),
+                };
+                Ok((data, meta))
+            });
+            let error = match opened.await {
+                // Without checksums only if nobody was just giving it another stamp.
+                Ok((data, Some(meta))) => {
+                    return Ok(Readable { block, state, volume, data, meta: Some(meta), open: None });
                 }
-                Err(error)
-            }
-        }
-    }
-
-    /// Removes a replica whose stamp is `block`'s, and reports it if `report`.
-    pub(crate) async fn delete(&self, block: Block, report: DeleteReport) {
-        let replica = {
-            let mut map = self.map.lock();
-            let Some(replica) = map.get(&block.id) else { return };
-            let stamp = match replica {
-                Replica::Busy => return,
-                Replica::Open(it) => it.block.stamp,
-                Replica::Final(it) => it.block.stamp,
-                Replica::Waiting(it) => it.block.stamp,
+                Ok((data, None)) if !again => {
+                    return Ok(Readable { block, state, volume, data, meta: None, open: None });
+                }
+                Ok((_, None)) => io::ErrorKind::NotFound.into(),
+                Err(error) => error,
             };
-            if stamp != block.stamp {
-                tracing::warn!(%block, have = %stamp, "told to delete another version: kept");
-                return;
+            if error.kind() != io::ErrorKind::NotFound {
+                self.examine(&volume, &error).await;
+                return Err(error);
             }
-            map.insert(block.id, Replica::Busy).expect("it was there under this lock")
-        };
-        let claim = Claim { store: self, id: block.id, kept: false };
-        if let Replica::Open(growing) = &replica {
-            growing.cancel();
-        }
-        let storage = volume_of(&replica).map(|volume| volume.storage.clone());
-        self.remove_files(replica).await;
-        drop(claim);
-        if let (Some(storage), DeleteReport::Yes) = (storage, report) {
-            self.reports.note(&storage, block, Change::Deleted);
+            if again {
+                // It was removed, finished or opened again meanwhile, or its files are gone.
+                again = false;
+                self.replicas.settle(id).await;
+            } else {
+                if self.holds(&block) {
+                    self.mark_bad(&block, &volume);
+                }
+                return Err(error);
+            }
         }
     }
 
-    async fn remove_files(&self, replica: Replica) {
+    /// Removes a replica whose stamp is `block`'s, and reports it if `report`. It stays in the map, and so in
+    /// full reports, until its files are gone: an order that a stop overtakes is given again (HDFS-17218).
+    pub(crate) async fn delete(self: &Arc<Store>, block: Block, report: DeleteReport) {
+        let store = self.clone();
+        whole(async move {
+            let removed = async {
+                let claim = store.replicas.claim(block.id).await?;
+                let is_it = |replica: &Replica| replica.block().stamp == block.stamp;
+                if !claim.replica().is_some_and(|replica| is_it(&replica)) {
+                    return Ok(None);
+                }
+                let taken = claim.take().await?;
+                let Some(replica) = claim.replica().filter(is_it) else { return Ok(None) };
+                store.remove_files(&replica).await;
+                claim.remove();
+                drop(taken);
+                Ok::<_, Stuck>(Some(replica.volume().storage.clone()))
+            };
+            match removed.await {
+                Ok(Some(storage)) if report == DeleteReport::Yes => {
+                    store.reports.note(&storage, block, Change::Deleted);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    tracing::info!(%block, "told to delete what is not here, or another version: kept")
+                }
+                Err(error) => tracing::warn!(%block, %error, "cannot delete: kept"),
+            }
+        })
+        .await;
+    }
+
+    pub(crate) async fn remove_files(&self, replica: &Replica) {
         let Some(pool) = self.pool() else { return };
-        let (block, volume, folder, final_length) = match &replica {
-            Replica::Busy => return,
-            Replica::Open(it) => (it.block, it.volume.clone(), it.folder.clone(), None),
-            Replica::Final(it) => {
-                let folder = it.volume.final_folder(pool, it.block.id);
-                (it.block, it.volume.clone(), folder, Some(it.block.length))
-            }
-            Replica::Waiting(it) => {
-                (it.block, it.volume.clone(), it.volume.rbw_folder(pool), Some(it.block.length))
-            }
+        let (block, volume) = (replica.block(), replica.volume().clone());
+        let (folder, counted) = match replica.original() {
+            Replica::Open(it) => (it.folder.clone(), None),
+            Replica::Final(_) => (volume.final_folder(pool, block.id), Some(block.length)),
+            Replica::Waiting(_) => (volume.rbw_folder(pool), Some(block.length)),
+            Replica::Recovering(_) => unreachable!("the original of a recovery is none"),
         };
         let disk = volume.disk.clone();
         let removed = volume.pool.run(move || {
@@ -428,7 +505,7 @@ impl Store {
                 _ => {}
             }
         }
-        if let Some(length) = final_length {
+        if let Some(length) = counted {
             volume.sub_used(disk_bytes(Checksum::default_crc32c(), length));
         }
     }
@@ -444,9 +521,8 @@ impl Store {
     /// The replicas that were found bad and are still here, for a NameNode that has just had a full
     /// report: a report does not say it.
     pub(crate) fn known_bad(&self) -> Vec<BadBlock> {
-        let map = self.map.lock();
         let mut known = self.known_bad.lock();
-        known.retain(|id, bad| match map.get(id) {
+        known.retain(|id, bad| match self.get(*id) {
             Some(Replica::Final(it)) => it.block.stamp == bad.block.stamp,
             _ => false,
         });
@@ -478,14 +554,12 @@ impl Store {
             return;
         }
         tracing::error!(volume = %volume.config.path.display(), %error, "a volume failed: out of use");
-        self.map.lock().retain(|_, replica| match volume_of(replica) {
-            Some(of) if of.index == volume.index => {
-                if let Replica::Open(growing) = replica {
-                    growing.cancel();
-                }
-                false
+        self.replicas.retain(|replica| {
+            let stays = replica.volume().index != volume.index;
+            if let (false, Replica::Open(growing)) = (stays, replica.original()) {
+                growing.cancel();
             }
-            _ => true,
+            stays
         });
         self.volume_failed.notify_waiters();
         self.volume_failed.notify_one();
@@ -494,6 +568,31 @@ impl Store {
             &format!("volume {} failed: {error}", volume.config.path.display()),
         );
         self.reports.want_full();
+    }
+
+    /// Stops all who write (HDFS: `evictWriters`); what they have written stays, for their recoveries.
+    pub(crate) fn stop_writers(&self) {
+        self.replicas.each(|replica| {
+            if let Replica::Open(growing) = replica {
+                growing.cancel();
+            }
+        });
+    }
+
+    /// Marks what clients write, so that it is found as such by a start soon after.
+    pub(crate) async fn mark_for_restart(&self, now_ms: u64) {
+        let mut open = Vec::new();
+        self.replicas.each(|replica| match replica {
+            Replica::Open(growing) if growing.kind == OpenKind::Rbw => open.push(growing.clone()),
+            _ => {}
+        });
+        for growing in open {
+            let of = growing.clone();
+            let mark = move || restart::mark(&*of.volume.disk, &of.folder, of.block.id, now_ms);
+            if let Err(error) = growing.volume.pool.run(mark).await {
+                tracing::warn!(block = %growing.block, %error, "its writer cannot go on after the restart");
+            }
+        }
     }
 
     /// How many volumes are out of use.
@@ -509,27 +608,30 @@ impl Store {
             .filter(|volume| !volume.is_failed())
             .map(|volume| (volume.clone(), Vec::new()))
             .collect();
-        let map = self.map.lock();
-        for replica in map.values() {
-            let (stored, index) = match replica {
-                Replica::Busy => continue,
-                Replica::Open(it) if it.kind == OpenKind::Temporary => continue,
-                Replica::Open(it) => {
-                    let block = Block { length: it.progress().on_disk, ..it.block };
-                    (StoredReplica { block, state: ReplicaState::Rbw }, it.volume.index)
-                }
-                Replica::Final(it) => {
-                    (StoredReplica { block: it.block, state: ReplicaState::Finalized }, it.volume.index)
-                }
-                Replica::Waiting(it) => {
-                    (StoredReplica { block: it.block, state: ReplicaState::Rwr }, it.volume.index)
-                }
-            };
-            if let Some((_, list)) = reports.iter_mut().find(|(volume, _)| volume.index == index) {
-                list.push(stored);
+        self.replicas.each(|replica| {
+            let state = replica.state();
+            if state == ReplicaState::Temporary {
+                return;
             }
-        }
+            let (block, index) = (replica.block(), replica.volume().index);
+            if let Some((_, list)) = reports.iter_mut().find(|(volume, _)| volume.index == index) {
+                list.push(StoredReplica { block, state });
+            }
+        });
         reports
+    }
+}
+
+/// Carries a step to its end, even if whoever waits for it goes away in the middle: a replica must not be left
+/// between two states.
+pub(crate) async fn whole<T: Send + 'static>(step: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(step).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and whoever waits here with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
@@ -540,36 +642,9 @@ pub(crate) enum DeleteReport {
     No,
 }
 
-fn volume_of(replica: &Replica) -> Option<&VolumeRef> {
-    match replica {
-        Replica::Busy => None,
-        Replica::Open(it) => Some(&it.volume),
-        Replica::Final(it) => Some(&it.volume),
-        Replica::Waiting(it) => Some(&it.volume),
-    }
-}
-
 /// Bytes that a replica takes on the disk.
 pub(crate) fn disk_bytes(checksum: Checksum, length: u64) -> u64 {
     length + meta::file_length(checksum, length)
-}
-
-/// A place in the map that is given back unless a replica came of it.
-struct Claim<'a> {
-    store: &'a Store,
-    id: BlockId,
-    kept: bool,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            let mut map = self.store.map.lock();
-            if matches!(map.get(&self.id), Some(Replica::Busy)) {
-                map.remove(&self.id);
-            }
-        }
-    }
 }
 
 fn make_files(
@@ -579,7 +654,7 @@ fn make_files(
     kind: OpenKind,
     (expected, direct): (u64, Direct),
     checksum: Checksum,
-) -> io::Result<Growing> {
+) -> io::Result<Parts> {
     let folder: PathBuf = match kind {
         OpenKind::Rbw => volume.rbw_folder(pool),
         OpenKind::Temporary => volume.tmp_folder(pool),
@@ -592,9 +667,19 @@ fn make_files(
         Ok(file)
     });
     match made {
-        Ok(file) => {
-            Ok(Growing::new(block, kind, volume.clone(), folder, checksum, data, file, expected, direct))
-        }
+        Ok(meta) => Ok(Parts {
+            block,
+            kind,
+            volume: volume.clone(),
+            folder,
+            checksum,
+            data,
+            meta,
+            progress: Progress::default(),
+            synced: 0,
+            reserved: expected,
+            direct,
+        }),
         Err(error) => {
             // The first error is the one that counts.
             let _ = disk.remove_file(&data_path);

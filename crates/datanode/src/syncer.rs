@@ -11,12 +11,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use mobula_types::Block;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::replica::Growing;
+use crate::replica::Pen;
 use crate::volume::{VolumeRef, data_name, meta_name};
 
 /// Replicas that wait for one volume; those who come later wait to queue.
@@ -29,7 +28,7 @@ const SYNC_TOGETHER_MIN: usize = 3;
 /// A replica to be finished.
 #[derive(Debug)]
 pub(crate) struct Finalise {
-    pub growing: Arc<Growing>,
+    pub pen: Pen,
     pub block: Block,
     pub folder: PathBuf,
 }
@@ -101,7 +100,8 @@ async fn finish(volume: &VolumeRef, steps: Vec<Finalise>) -> Vec<io::Result<()>>
 async fn sync_each(volume: &VolumeRef, steps: &[Finalise]) -> io::Result<()> {
     let mut syncs = Vec::with_capacity(steps.len() * 2);
     for step in steps {
-        for file in [step.growing.data.clone(), step.growing.meta.clone()] {
+        let growing = step.pen.growing();
+        for file in [growing.data.clone(), growing.meta.clone()] {
             let pool = volume.sync_pool.clone();
             syncs.push(tokio::spawn(async move { pool.run(move || file.sync_data()).await }));
         }
@@ -124,7 +124,7 @@ fn rename(volume: &VolumeRef, steps: &[Finalise]) -> io::Result<()> {
         folders.insert(&step.folder);
         // Checksums first: final data is never without them.
         for name in [meta_name(&step.block), data_name(step.block.id)] {
-            volume.disk.rename(&step.growing.folder.join(&name), &step.folder.join(&name))?;
+            volume.disk.rename(&step.pen.growing().folder.join(&name), &step.folder.join(&name))?;
         }
     }
     folders.into_iter().try_for_each(|folder| volume.disk.sync_folder(folder))

@@ -70,8 +70,8 @@ pub(crate) async fn by_order(node: &Arc<Node>, block: Block, targets: Targets) {
     }
 }
 
-/// TRANSFER_BLOCK: copies a final replica for a client. As in HDFS a copy that failed is only logged,
-/// and the client is told of success; the set-up that follows fails.
+/// TRANSFER_BLOCK: copies a replica for a client's pipeline: what is visible of it, under its own stamp. As in
+/// HDFS a copy that failed is only logged, and the client is told of success; the set-up that follows fails.
 pub(crate) async fn for_client(
     node: &Arc<Node>,
     write: &mut mobula_net::WriteHalf,
@@ -79,19 +79,21 @@ pub(crate) async fn for_client(
 ) -> Result<(), SendError> {
     let block = checked(node, &request.header.base_header.block)?;
     let source = Source::open(node, &block.block, 0).await?;
-    if source.state != ReplicaState::Finalized {
-        let (block, state) = (block.block.id, source.state);
-        return Err(SourceError::State { block, state }.into());
-    }
+    let stage = match source.state {
+        ReplicaState::Finalized => Stage::TransferFinalized,
+        ReplicaState::Rbw => Stage::TransferRbw,
+        state => return Err(SourceError::State { block: block.block.id, state }.into()),
+    };
     let targets = Targets {
         nodes: request.targets,
         kinds: request.target_storage_types,
         storages: request.target_storage_ids,
     };
-    let length = source.visible;
+    // To the end of the last visible byte's chunk: its checksum is here, and its bytes fit it.
+    let (_, length) = source.span(0, source.visible)?;
     let _counted = Counted::new(&node.transfers);
     let client = &request.header.client_name;
-    if let Err(error) = send(node, source, length, &targets, client, Stage::TransferFinalized).await {
+    if let Err(error) = send(node, source, length, &targets, client, stage).await {
         tracing::warn!(block = %block, %error, "cannot copy a replica for a client");
     }
     let mut out = BytesMut::new();
@@ -145,7 +147,7 @@ async fn send(
     encode_op(Op::WriteBlock, &request, &mut out);
     write_all(&mut write, &out, WRITE_LIMIT).await?;
     sending.send(node, &mut write).await?;
-    if stage == Stage::TransferFinalized {
+    if !client.is_empty() {
         let decode = |input: &mut BytesMut| try_decode_delimited::<DnTransferAckProto>(input, ACK_MAX);
         let ack = Framed::new(read, READ_LIMIT).next(decode).await?;
         if ack.status != Status::Success as i32 {

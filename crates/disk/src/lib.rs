@@ -218,6 +218,14 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Final, as [`Disk::sync_folder`].
     fn sync_all(&self) -> io::Result<()>;
 
+    /// How many names it has: more than one if it is kept elsewhere, too.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn links(&self) -> io::Result<u64> {
+        Ok(1)
+    }
+
     /// The operating system's file, where there is one: for sendfile and for handing it out.
     fn system_file(&self) -> Option<&std::fs::File> {
         None

@@ -231,6 +231,10 @@ impl DiskFile for RealFile {
         self.file.sync_all().map_err(at(&self.path))
     }
 
+    fn links(&self) -> io::Result<u64> {
+        self.file.metadata().map(|found| found.nlink()).map_err(at(&self.path))
+    }
+
     fn system_file(&self) -> Option<&File> {
         Some(&self.file)
     }

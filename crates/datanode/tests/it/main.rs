@@ -7,6 +7,7 @@ mod namenode;
 mod orders;
 mod pipeline;
 mod speaker;
+mod stages;
 mod write_read;
 
 use std::time::Duration;

@@ -1,0 +1,308 @@
+//! A block on its way in, packet by packet: each is passed on to the next node of the pipeline while it comes,
+//! handed to the disk and acknowledged (HDFS: `BlockReceiver`). The walk goes on in `store`.
+//!
+//! Three activities in one task, joined by two short queues: *ingest* reads packets, verifies them
+//! and forwards them; *persist* writes what was gathered; *respond* (in `respond`) joins the acknowledgements
+//! of the nodes further down with ours, in order.
+//!
+//! Invariants: nothing is acknowledged before it was handed to the operating system; bytes with a wrong
+//! checksum go nowhere.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mobula_net::{ReadHalf, WriteHalf};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use crate::batch::{Arrived, Batch, Checksums, PacketError, Tail};
+use crate::framed::{Framed, write_two};
+use crate::incoming::Incoming;
+use crate::node::{Node, WRITE_LIMIT};
+use crate::receive::{Mirror, ReceiveError, Sender, Setup};
+use crate::replica::{OpenReplica, Pen, SyncNow};
+use crate::reports::BadBlock;
+use crate::respond::Respond;
+
+/// Batches of one connection: one is filled while the other is written.
+const BATCHES: usize = 2;
+/// Acknowledgements that wait for the nodes further down. The sender's window bounds it, too.
+const ACKS_MAX: usize = 4096;
+/// What is still read from a sender that was told of an error, in bytes, so that it can read the answer.
+const DRAIN_MAX: usize = 64 << 20;
+
+/// A packet that is on its way to its acknowledgement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pending {
+    /// It is with the operating system.
+    Stored(Arrived),
+    /// Its bytes were wrong.
+    Corrupt(i64),
+}
+
+/// Everything that receives one block.
+pub(crate) struct Pipeline<'a> {
+    node: &'a Arc<Node>,
+    setup: &'a Setup,
+    mirror_write: Option<WriteHalf>,
+    mirror_read: Option<Framed<ReadHalf>>,
+    incoming: Incoming<ReadHalf>,
+    upstream: WriteHalf,
+    state: PipelineState,
+}
+
+/// What the three activities tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct PipelineState {
+    pub mirror_broken: AtomicBool,
+    pub broke: Notify,
+    pub sender_gone: AtomicBool,
+    pub gone: Notify,
+    /// When the next node was last sent something.
+    sent: Mutex<Option<Instant>>,
+}
+
+impl PipelineState {
+    /// When the next node was last sent something, if ever.
+    pub(crate) fn last_sent(&self) -> Option<Instant> {
+        *self.sent.lock()
+    }
+
+    fn break_mirror(&self) {
+        self.mirror_broken.store(true, Ordering::Release);
+        self.broke.notify_one();
+    }
+
+    fn lose_sender(&self) {
+        self.sender_gone.store(true, Ordering::Release);
+        self.gone.notify_one();
+    }
+}
+
+impl<'a> Pipeline<'a> {
+    pub(crate) fn new(
+        node: &'a Arc<Node>,
+        setup: &'a Setup,
+        mirror: Option<Mirror>,
+        incoming: Incoming<ReadHalf>,
+        upstream: WriteHalf,
+    ) -> Pipeline<'a> {
+        let (mirror_read, mirror_write) = match mirror {
+            Some(mirror) => (Some(mirror.read), Some(mirror.write)),
+            None => (None, None),
+        };
+        let state = PipelineState::default();
+        Pipeline { node, setup, mirror_write, mirror_read, incoming, upstream, state }
+    }
+
+    /// Receives all packets of the block, the last one among them.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]; `open` is still there unless its block was finished.
+    pub(crate) async fn run(self, open: &mut Option<OpenReplica>) -> Result<(), ReceiveError> {
+        let pen = open.as_ref().expect("the replica was just opened").pen();
+        let growing = pen.growing().clone();
+        let progress = growing.progress();
+        let tail = Tail { length: progress.on_disk, last_sum: progress.last_sum.unwrap_or(0) };
+        let Pipeline { node, setup, mirror_write, mirror_read, mut incoming, mut upstream, state } = self;
+        let (full, filled) = mpsc::channel(1);
+        let (spare, spares) = mpsc::channel(BATCHES);
+        for _ in 0..BATCHES {
+            spare.try_send(Batch::default()).expect("the queue holds all batches");
+        }
+        let (stored, acks) = mpsc::channel(ACKS_MAX);
+        let corrupt = stored.clone();
+        let checksums = Checksums { sent: setup.checksum, stored: growing.checksum };
+        let ingest = Ingest { setup, checksums, state: &state, mirror: mirror_write };
+        let ingest = async {
+            let result = ingest.run(&mut incoming, tail, spares, full).await;
+            if let Err(ReceiveError::Sender(_)) = &result {
+                state.lose_sender();
+            }
+            (result, corrupt)
+        };
+        let respond = Respond::new(node, setup, &state, &growing, mirror_read);
+        let (ingested, persisted, responded) = {
+            let ingest = async {
+                let (result, corrupt) = ingest.await;
+                // Behind all that arrived before it, once that is stored: see `persist`.
+                (result, corrupt)
+            };
+            let persist = persist(pen, filled, spare, stored);
+            let chain = async {
+                let (ingest, persist) = tokio::join!(ingest, persist);
+                let (ingested, corrupt) = ingest;
+                if let Err(ReceiveError::Packet(PacketError::Checksum { seqno, .. })) = &ingested {
+                    // The queue is open as long as somebody answers; if nobody does, nobody needs to know.
+                    let _ = corrupt.send(Pending::Corrupt(*seqno)).await;
+                }
+                drop(corrupt);
+                (ingested, persist)
+            };
+            let respond = respond.run(acks, &mut upstream, open);
+            tokio::pin!(chain);
+            tokio::pin!(respond);
+            let mut chained = None;
+            let mut responded = None;
+            while chained.is_none() || responded.is_none() {
+                tokio::select! {
+                    biased;
+                    result = &mut chain, if chained.is_none() => chained = Some(result),
+                    result = &mut respond, if responded.is_none() => {
+                        let failed = result.is_err();
+                        responded = Some(result);
+                        if failed { break; }
+                    }
+                }
+                // A disk that failed, or a sender out of its mind: nothing more is answered.
+                if let Some((Err(ReceiveError::Packet(error)), _)) = &chained
+                    && !matches!(error, PacketError::Checksum { .. })
+                {
+                    break;
+                }
+                if let Some((_, Err(_))) = &chained {
+                    break;
+                }
+            }
+            let (ingested, persisted) = chained.unwrap_or((Ok(()), Ok(())));
+            (ingested, persisted, responded.unwrap_or(Ok(())))
+        };
+        if let Err(ReceiveError::Packet(PacketError::Checksum { .. })) = &ingested {
+            report_source(node, setup);
+            // So that the answer is not lost with the connection: read on until the sender hangs up.
+            drop(upstream);
+            incoming.drain(DRAIN_MAX).await;
+        }
+        persisted.and(responded).and(ingested)
+    }
+}
+
+/// A DataNode sent bad bytes: its replica is bad.
+fn report_source(node: &Node, setup: &Setup) {
+    if let (Sender::Datanode, Some(source)) = (setup.sender, &setup.request.source) {
+        let bad = BadBlock { block: setup.block.block, storage: None, source: Some(source.clone()) };
+        node.store.reports.bad(&bad);
+    }
+}
+
+/// Reads, verifies and forwards.
+struct Ingest<'a> {
+    setup: &'a Setup,
+    checksums: Checksums,
+    state: &'a PipelineState,
+    mirror: Option<WriteHalf>,
+}
+
+impl Ingest<'_> {
+    async fn run(
+        mut self,
+        incoming: &mut Incoming<ReadHalf>,
+        mut tail: Tail,
+        mut spares: mpsc::Receiver<Batch>,
+        full: mpsc::Sender<Batch>,
+    ) -> Result<(), ReceiveError> {
+        let mut spare = None;
+        loop {
+            let taken = match spare.take() {
+                Some(batch) => Some(batch),
+                None => spares.recv().await,
+            };
+            let Some(mut batch) = taken else { return Ok(()) };
+            batch.begin(tail.length);
+            let filled = self.fill(incoming, &mut batch, &mut tail, &mut spares, &mut spare).await;
+            let last = batch.packets.last().is_some_and(|packet| packet.last);
+            if !batch.packets.is_empty() && full.send(batch).await.is_err() {
+                // The disk failed; that is told elsewhere.
+                return Ok(());
+            }
+            filled?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes packets until there is enough for a write, or nothing more is here and the disk is idle,
+    /// which shows by a batch that came back: `spare`.
+    async fn fill(
+        &mut self,
+        incoming: &mut Incoming<ReadHalf>,
+        batch: &mut Batch,
+        tail: &mut Tail,
+        spares: &mut mpsc::Receiver<Batch>,
+        spare: &mut Option<Batch>,
+    ) -> Result<(), ReceiveError> {
+        loop {
+            let prefix = incoming.prefix().await.map_err(ReceiveError::Sender)?;
+            let front = incoming.take_front(&prefix);
+            let (at, length) = (batch.filled, prefix.header.data_length as usize);
+            incoming.data(&mut batch.data, at, length).await.map_err(ReceiveError::Sender)?;
+            batch.add(&prefix.header, &front[prefix.length..], self.checksums, tail)?;
+            self.forward(&front, &batch.data[at..at + length]).await;
+            if prefix.header.last || batch.is_full() {
+                return Ok(());
+            }
+            if !incoming.is_ready().await {
+                tokio::select! {
+                    biased;
+                    // None: the disk failed; that is told elsewhere.
+                    back = spares.recv() => {
+                        *spare = back;
+                        return Ok(());
+                    }
+                    () = incoming.more() => {}
+                }
+            }
+        }
+    }
+
+    /// Passes a packet on as it came. A mirror that fails is given up; the block is stored here all the same.
+    async fn forward(&mut self, front: &[u8], data: &[u8]) {
+        let Some(mirror) = &mut self.mirror else { return };
+        if let Err(error) = write_two(mirror, front, data, WRITE_LIMIT).await {
+            tracing::warn!(block = %self.setup.block, %error, "the next node of the pipeline is gone");
+            self.mirror = None;
+            self.state.break_mirror();
+        } else if self.setup.sender == Sender::Client {
+            *self.state.sent.lock() = Some(Instant::now());
+        }
+    }
+}
+
+/// Hands batches to the operating system, one after the other, and says so.
+async fn persist(
+    pen: Pen,
+    mut filled: mpsc::Receiver<Batch>,
+    spare: mpsc::Sender<Batch>,
+    stored: mpsc::Sender<Pending>,
+) -> Result<(), ReceiveError> {
+    let mut folder_synced = false;
+    let volume = pen.growing().volume.clone();
+    while let Some(batch) = filled.recv().await {
+        // The end is synced when the replica is finished.
+        let sync = batch.packets.iter().any(|packet| packet.sync && !packet.last);
+        let sync_folder = sync && !folder_synced;
+        folder_synced |= sync;
+        let pen = pen.clone();
+        let write = move || {
+            let growing = pen.growing();
+            let sync = if sync { SyncNow::Yes } else { SyncNow::No };
+            pen.write(batch.write(growing.checksum).as_ref(), sync)?;
+            if sync_folder {
+                growing.volume.disk.sync_folder(&growing.folder)?;
+            }
+            Ok::<Batch, std::io::Error>(batch)
+        };
+        let pool = if sync { &volume.sync_pool } else { &volume.pool };
+        let batch = pool.run(write).await.map_err(ReceiveError::Disk)?;
+        for packet in &batch.packets {
+            if stored.send(Pending::Stored(*packet)).await.is_err() {
+                return Ok(());
+            }
+        }
+        // Nobody fills it any more after the last packet.
+        let _ = spare.send(batch).await;
+    }
+    Ok(())
+}
