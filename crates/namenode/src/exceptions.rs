@@ -164,6 +164,7 @@ fn class_of(kind: ErrorKind) -> &'static str {
         ErrorKind::FileNotFound => class::FILE_NOT_FOUND,
         ErrorKind::Io => class::IO,
         ErrorKind::IllegalArgument => class::ILLEGAL_ARGUMENT,
+        ErrorKind::JavaIllegalArgument => "java.lang.IllegalArgumentException",
         ErrorKind::FileAlreadyExists => class::FILE_ALREADY_EXISTS,
         ErrorKind::ParentNotDirectory => class::PARENT_NOT_DIRECTORY,
         ErrorKind::InvalidPath => class::INVALID_PATH,

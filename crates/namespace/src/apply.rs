@@ -1,6 +1,6 @@
 //! One transaction's worth of commands over one set of opened tables. Dispatch is here, each operation
-//! beside its noun: [`crate::tree`], [`crate::attribute`], [`crate::block`], [`crate::lease`],
-//! [`crate::reap`].
+//! beside its noun: [`crate::tree`], [`crate::attribute`], [`crate::block`], [`crate::append`],
+//! [`crate::pipeline`], [`crate::recovery`], [`crate::lease`], [`crate::reap`].
 //!
 //! Every operation checks first and changes after: a refusal has changed nothing, but where HDFS itself
 //! changes something and then refuses (a lease whose recovery begins).
@@ -109,15 +109,15 @@ impl Apply<'_, '_> {
             Operation::SetTimes { path, modified, accessed } => {
                 self.set_times(caller, path, *modified, *accessed)
             }
-            // Their types are agreed on; what they do comes next.
-            Operation::Append(_)
-            | Operation::Truncate(_)
-            | Operation::Concat { .. }
-            | Operation::UpdateBlockForPipeline { .. }
-            | Operation::UpdatePipeline(_)
-            | Operation::CommitBlockSynchronization(_)
-            | Operation::RetryRecovery { .. } => {
-                Err(NamespaceError::Unsupported("Files cannot be written again yet"))
+            Operation::Append(append) => self.append(caller, append),
+            Operation::UpdateBlockForPipeline { block, holder } => {
+                self.update_block_for_pipeline(*block, holder)
+            }
+            Operation::UpdatePipeline(update) => self.update_pipeline(update),
+            Operation::CommitBlockSynchronization(commit) => self.commit_block_synchronization(commit),
+            Operation::RetryRecovery { file, recovery } => self.retry_recovery(*file, *recovery),
+            Operation::Truncate(_) | Operation::Concat { .. } => {
+                Err(NamespaceError::Unsupported("Files cannot be cut or joined yet"))
             }
             Operation::Touch { accesses } => self.touch(accesses),
             Operation::Reap { inodes } => {

@@ -180,7 +180,7 @@ impl Apply<'_, '_> {
             self.tables.file_blocks.insert(key.as_slice(), id.0.to_be_bytes().as_slice())?;
         }
         let open = open_mut(walk);
-        open.open_length = 0;
+        (open.open_length, open.kept) = (0, 0);
         open.targets = add.targets.clone();
         self.put_block(id, &row)?;
         self.save(walk, walk.depth)?;
@@ -212,7 +212,7 @@ impl Apply<'_, '_> {
         row.state = BlockState::Committed;
         file.length += block.length;
         if let Some(open) = &mut file.open {
-            open.open_length = 0;
+            (open.open_length, open.kept) = (0, 0);
             open.targets.clear();
         }
         self.put_block(id, &row)?;
@@ -249,7 +249,7 @@ impl Apply<'_, '_> {
         file.blocks -= 1;
         let index = file.blocks;
         if let Some(open) = &mut file.open {
-            open.open_length = 0;
+            (open.open_length, open.kept) = (0, 0);
             open.targets.clear();
             open.recovery = None;
         }
@@ -265,14 +265,23 @@ impl Apply<'_, '_> {
         block: Block,
     ) -> Answer {
         let mut walk = self.leased(caller, path, file, "abandonBlock")?;
-        let (record, _) = check_lease(&walk, file, holder, || Ok(self.held(holder)))?;
+        let (record, open) = check_lease(&walk, file, holder, || Ok(self.held(holder)))?;
         let inode = walk.last().expect("the lease was checked").id;
         let last = last_block(&self.tables, inode, record)?;
-        if last.is_some_and(|(id, _)| id == block.id) {
-            self.drop_last(&mut walk)?;
-            self.save(&walk, walk.depth)?;
+        let Some((_, row)) = last.filter(|(id, _)| *id == block.id) else {
+            return Ok(Outcome::Done); // Another block: HDFS says nothing, too.
+        };
+        // A client abandons a block that it could not even begin.
+        if open.recovery.is_some() {
+            return Err(NamespaceError::AbandonUnderRecovery(block.to_string()));
         }
-        Ok(Outcome::Done) // Another block: HDFS says nothing, too.
+        let kept = if is_committed(&row) { row.length } else { open.kept };
+        if kept > 0 {
+            return Err(NamespaceError::AbandonKept { block: block.to_string(), kept });
+        }
+        self.drop_last(&mut walk)?;
+        self.save(&walk, walk.depth)?;
+        Ok(Outcome::Done)
     }
 
     pub(crate) fn fsync(
@@ -284,13 +293,16 @@ impl Apply<'_, '_> {
         last_length: Option<u64>,
     ) -> Answer {
         let mut walk = self.leased(caller, path, file, "fsync")?;
-        let (record, _) = check_lease(&walk, file, holder, || Ok(self.held(holder)))?;
+        let (record, open) = check_lease(&walk, file, holder, || Ok(self.held(holder)))?;
+        let recovered = open.recovery.is_some();
         let Some(length) = last_length.filter(|length| *length > 0) else { return Ok(Outcome::Done) };
         let inode = walk.last().expect("the lease was checked").id;
         let Some((id, mut row)) = last_block(&self.tables, inode, record)? else { return Ok(Outcome::Done) };
-        if !is_committed(&row) {
-            row.length = length;
-            open_mut(&mut walk).open_length = length;
+        // Never down: of two that overtook each other both were promised. What a recovery finds is its affair.
+        if !is_committed(&row) && !recovered && length > open.kept {
+            row.length = row.length.max(length);
+            let open = open_mut(&mut walk);
+            (open.open_length, open.kept) = (row.length, length);
             self.put_block(id, &row)?;
             self.save(&walk, walk.depth)?;
         }

@@ -95,7 +95,8 @@ impl Default for Rules {
 }
 
 /// Every change there is. Paths of RPCs that carry a file id have it in `file`: HDFS then goes by
-/// the id, not by the path.
+/// the id, not by the path. The log numbers them in this order: new ones come last, so that a log
+/// that was written before can be read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // The fields are those of the RPCs of the same name.
 pub enum Operation {
@@ -128,26 +129,6 @@ pub enum Operation {
         file: Option<InodeId>,
         holder: String,
         last_length: Option<u64>,
-    },
-    Append(Append),
-    Truncate(Truncate),
-    Concat {
-        target: HdfsPath,
-        sources: Vec<HdfsPath>,
-    },
-    /// `updateBlockForPipeline`: a new stamp for the last block of an open file; the block itself
-    /// stays as it is until `UpdatePipeline`.
-    UpdateBlockForPipeline {
-        block: Block,
-        holder: String,
-    },
-    UpdatePipeline(UpdatePipeline),
-    CommitBlockSynchronization(CommitBlockSynchronization),
-    /// A block's recovery did not end in time, found by the leader: it begins again under a higher
-    /// recovery id. Nothing if the file is closed, or the recovery is another one by now.
-    RetryRecovery {
-        file: InodeId,
-        recovery: GenStamp,
     },
     /// `recoverLease`: takes the lease from its holder at once.
     RecoverLease {
@@ -200,6 +181,26 @@ pub enum Operation {
     /// Removes up to `inodes` inodes of trees that were deleted.
     Reap {
         inodes: u32,
+    },
+    Append(Append),
+    Truncate(Truncate),
+    Concat {
+        target: HdfsPath,
+        sources: Vec<HdfsPath>,
+    },
+    /// `updateBlockForPipeline`: a new stamp for the last block of an open file; the block itself
+    /// stays as it is until `UpdatePipeline`.
+    UpdateBlockForPipeline {
+        block: Block,
+        holder: String,
+    },
+    UpdatePipeline(UpdatePipeline),
+    CommitBlockSynchronization(CommitBlockSynchronization),
+    /// A block's recovery did not end in time, found by the leader: it begins again under a higher
+    /// recovery id. Nothing if the file is closed, or the recovery is another one by now.
+    RetryRecovery {
+        file: InodeId,
+        recovery: GenStamp,
     },
 }
 

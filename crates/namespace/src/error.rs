@@ -15,6 +15,8 @@ pub enum ErrorKind {
     Io,
     /// `o.a.h.HadoopIllegalArgumentException`
     IllegalArgument,
+    /// `java.lang.IllegalArgumentException`
+    JavaIllegalArgument,
     /// `o.a.h.fs.FileAlreadyExistsException`
     FileAlreadyExists,
     /// `o.a.h.fs.ParentNotDirectoryException`
@@ -248,6 +250,102 @@ pub enum NamespaceError {
     /// `BlockManager.commitBlock` asserts it.
     #[error("Commit block {block} with {submitted} bytes, fewer than the {have} that were synced")]
     CommitShrinks { block: String, have: u64, submitted: u64 },
+    /// Not HDFS's: `abandonBlock` of a block with bytes that somebody was promised.
+    #[error("Abandon block {block}, of which {kept} bytes were synced")]
+    AbandonKept { block: String, kept: u64 },
+    /// Not HDFS's: `abandonBlock` of a block that is under recovery.
+    #[error("Abandon block {0}, whereas it is under recovery.")]
+    AbandonUnderRecovery(String),
+
+    /// `FSDirAppendOp.appendFile`.
+    #[error("Failed to append to non-existent file {path} for client {machine}")]
+    NothingToAppendTo { path: String, machine: String },
+    /// `FSDirAppendOp.appendFile`.
+    #[error("Cannot append to directory {0}; already exists as a directory.")]
+    AppendToDirectory(String),
+
+    /// `FSDirTruncateOp.truncate`, while another truncation runs.
+    #[error("{}{} is being truncated.", because(operation, of), of.path)]
+    BeingTruncated { operation: &'static str, of: Box<Contended> },
+    /// `FSDirTruncateOp.truncate`.
+    #[error("Cannot truncate to a larger file size. Current size: {have}, truncate size: {asked}.")]
+    TruncateLonger { have: u64, asked: u64 },
+
+    /// `FSNamesystem.checkUCBlock`.
+    #[error("{0} does not exist.")]
+    BlockMissing(String),
+    /// `FSNamesystem.checkUCBlock`.
+    #[error("Unexpected BlockUCState: {block} is {state} but not UNDER_CONSTRUCTION")]
+    UnexpectedBlockState { block: String, state: &'static str },
+    /// `FSNamesystem.checkUCBlock`.
+    #[error("The file {0} belonged to does not exist or it is not under construction.")]
+    BlockOfNothing(String),
+    /// `FSNamesystem.checkUCBlock`.
+    #[error("Lease mismatch: {block} is accessed by a non lease holder {holder}")]
+    LeaseMismatch { block: String, holder: String },
+    /// `FSNamesystem.updatePipeline` asserts it.
+    #[error("{new} and {old} has different block identifier")]
+    PipelineOfAnother { new: String, old: String },
+    /// `FSNamesystem.updatePipelineInternal`.
+    #[error(
+        "Update {old} but the new block {new} does not have a larger generation stamp than the last block {last}"
+    )]
+    PipelineStampOld { old: String, new: String, last: String },
+    /// `FSNamesystem.updatePipelineInternal`.
+    #[error("Update {old} (size={old_length}) to a smaller size block {new} (size={new_length})")]
+    PipelineShrinks { old: String, old_length: u64, new: String, new_length: u64 },
+    /// Not HDFS's: a stamp from the future would stand above those of later recoveries.
+    #[error("Update {old} to {new}, whose generation stamp was never given out")]
+    PipelineStampUnknown { old: String, new: String },
+
+    /// `FSNamesystem.commitBlockSynchronization`.
+    #[error("Block (={0}) not found")]
+    RecoveredNotFound(String),
+    /// `FSNamesystem.commitBlockSynchronization`.
+    #[error("File not found: {0}, likely due to delayed block removal")]
+    RecoveredFileGone(String),
+    /// `FSNamesystem.commitBlockSynchronization`.
+    #[error("The recovery id {submitted} does not match current recovery id {current} for block {block}")]
+    RecoveryMismatch { submitted: u64, current: u64, block: String },
+    /// Not HDFS's: it would cut off what fsync or close promised; the recovery is to be tried again.
+    #[error(
+        "The recovery {recovery} of block {block} ended with {length} bytes, but {kept} were synced before"
+    )]
+    RecoveryLoses { recovery: u64, block: String, length: u64, kept: u64 },
+    /// Not HDFS's: the file would not have the length that was asked for.
+    #[error(
+        "The recovery {recovery} of block {block} ended with {length} bytes, but it was to be cut to {asked}"
+    )]
+    RecoveryNotCut { recovery: u64, block: String, length: u64, asked: u64 },
+
+    /// `FSDirConcatOp.validatePath`.
+    #[error("No sources given")]
+    ConcatNothing,
+    /// `FSDirConcatOp.validatePath`.
+    #[error("Concat operation doesn't support .reserved relative path : {0}")]
+    ConcatReserved(String),
+    /// `FSDirConcatOp.verifyTargetFile`.
+    #[error("concat: target file {0} is under construction")]
+    ConcatTargetOpen(String),
+    /// `FSDirConcatOp.verifySrcFiles`.
+    #[error("Source file {source_path} is not in the same directory with the target {target_path}")]
+    ConcatElsewhere { source_path: String, target_path: String },
+    /// `FSDirConcatOp.verifySrcFiles`.
+    #[error("concat: the src file {source_path} is the same with the target file {target_path}")]
+    ConcatSame { source_path: String, target_path: String },
+    /// `FSDirConcatOp.verifySrcFiles`.
+    #[error("concat: source file {0} is invalid or empty or underConstruction")]
+    ConcatInvalid(String),
+    /// `FSDirConcatOp.verifySrcFiles`.
+    #[error(
+        "concat: source file {path} has preferred block size {size} which is greater than the target file's \
+         preferred block size {most}"
+    )]
+    ConcatBlockSize { path: String, size: u64, most: u64 },
+    /// `FSDirConcatOp.verifySrcFiles`.
+    #[error("concat: at least two of the source files are the same")]
+    ConcatTwice,
+
     /// `FSDirAttrOp.setTimes`.
     #[error(
         "Access time for hdfs is not configured.  Please set dfs.namenode.accesstime.precision \
@@ -355,6 +453,8 @@ impl NamespaceError {
             | E::InodePathInvalid(_)
             | E::RenameSourceNotFound(_)
             | E::RenameParentNotFound(_)
+            | E::NothingToAppendTo { .. }
+            | E::RecoveredFileGone(_)
             | E::LeaseOfNothing(_) => ErrorKind::FileNotFound,
             E::Denied(_)
             | E::DeniedBySticky { .. }
@@ -367,6 +467,7 @@ impl NamespaceError {
             E::ExistsAsDirectory(_)
             | E::FileExists { .. }
             | E::NotADirectory(_)
+            | E::AppendToDirectory(_)
             | E::RenameSame { .. }
             | E::RenameTargetExists(_) => ErrorKind::FileAlreadyExists,
             E::RenameSourceIsRoot
@@ -385,17 +486,44 @@ impl NamespaceError {
             | E::CommitIdMismatch { .. }
             | E::CommitUnderRecovery(_)
             | E::CommitShrinks { .. }
+            | E::AbandonKept { .. }
+            | E::AbandonUnderRecovery(_)
+            | E::BlockMissing(_)
+            | E::UnexpectedBlockState { .. }
+            | E::BlockOfNothing(_)
+            | E::PipelineOfAnother { .. }
+            | E::PipelineStampOld { .. }
+            | E::PipelineShrinks { .. }
+            | E::PipelineStampUnknown { .. }
+            | E::RecoveredNotFound(_)
+            | E::RecoveryMismatch { .. }
+            | E::RecoveryLoses { .. }
+            | E::RecoveryNotCut { .. }
+            | E::ConcatReserved(_)
             | E::NoAccessTimes
             | E::NotFormatted
             | E::AlreadyFormatted(_)
             | E::LastBlockMoved(_)
             | E::Tables(_) => ErrorKind::Io,
             E::InvalidPath(_) => ErrorKind::InvalidPath,
-            E::ReservedName(_) | E::ReservedRoot(_) => ErrorKind::IllegalArgument,
+            E::ReservedName(_)
+            | E::ReservedRoot(_)
+            | E::TruncateLonger { .. }
+            | E::ConcatTargetOpen(_)
+            | E::ConcatElsewhere { .. }
+            | E::ConcatSame { .. }
+            | E::ConcatInvalid(_)
+            | E::ConcatBlockSize { .. }
+            | E::ConcatTwice => ErrorKind::IllegalArgument,
+            E::ConcatNothing => ErrorKind::JavaIllegalArgument,
             E::NotEmpty(_) => ErrorKind::PathIsNotEmptyDirectory,
-            E::AlreadyHeld { .. } | E::HeldByOther { .. } => ErrorKind::AlreadyBeingCreated,
+            E::AlreadyHeld { .. } | E::HeldByOther { .. } | E::BeingTruncated { .. } => {
+                ErrorKind::AlreadyBeingCreated
+            }
             E::RecoveryStarted { .. } | E::RecoveryRuns { .. } => ErrorKind::RecoveryInProgress,
-            E::LeaseOfDirectory(_) | E::NotOpen(_) | E::NotLeaseOwner { .. } => ErrorKind::LeaseExpired,
+            E::LeaseOfDirectory(_) | E::NotOpen(_) | E::NotLeaseOwner { .. } | E::LeaseMismatch { .. } => {
+                ErrorKind::LeaseExpired
+            }
             E::NameTooLong { .. } => ErrorKind::PathComponentTooLong,
             E::DirectoryFull { .. } => ErrorKind::MaxDirectoryItems,
             E::SnapshotIsReadOnly => ErrorKind::SnapshotAccessControl,

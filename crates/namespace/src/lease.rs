@@ -73,7 +73,7 @@ impl Apply<'_, '_> {
         caller: &Caller,
         holder: &str,
         renewed: Option<Millis>,
-        walk: &Walk<'_>,
+        walk: &mut Walk<'_>,
         operation: &'static str,
     ) -> Result<(), NamespaceError> {
         let Some(open) = file_of(walk)?.open.as_deref() else { return Ok(()) };
@@ -91,7 +91,7 @@ impl Apply<'_, '_> {
             renewed.is_some_and(|renewed| self.now().since(renewed) > self.state.rules.lease_ms_soft);
         if expired {
             let internal = self.internal_holder(&open.holder);
-            return match self.release(walk.clone(), &internal)? {
+            return match self.release(walk, &internal)? {
                 true => Ok(()),
                 false => Err(NamespaceError::RecoveryStarted { operation, of }),
             };
@@ -103,13 +103,13 @@ impl Apply<'_, '_> {
     }
 
     pub(crate) fn recover_lease(&mut self, caller: &Caller, path: &HdfsPath, holder: &str) -> Answer {
-        let walk = self.resolve(caller, path, Aim::Write, "recoverLease")?;
+        let mut walk = self.resolve(caller, path, Aim::Write, "recoverLease")?;
         let asked = Check { access: WRITE, ..Check::default() };
         check(&self.tables, &self.state.rules, caller, &walk, asked)?;
         if file_of(&walk)?.open.is_none() {
             return Ok(Outcome::Bool(true));
         }
-        Ok(Outcome::Bool(self.release(walk, holder)?))
+        Ok(Outcome::Bool(self.release(&mut walk, holder)?))
     }
 
     /// The answer says whether the file is closed now.
@@ -122,56 +122,18 @@ impl Apply<'_, '_> {
         if open.holder != holder {
             return Ok(Outcome::Bool(false));
         }
+        let (free, unkept) = (open.recovery.is_none(), open.kept == 0);
         let internal = self.internal_holder(holder);
         match closable {
-            Closable::Complete { last } => {
-                let last = last.filter(|last| self.commits(&walk, *last).unwrap_or(false));
-                if let Some(last) = last {
-                    open_mut(&mut walk).recovery = None;
-                    self.commit_last(&mut walk, Some(last))?;
-                }
+            // While its recovery runs, only that may say what the block has.
+            Closable::Complete { last: Some(last) } if free && self.commits(&walk, *last)? => {
+                self.commit_last(&mut walk, Some(*last))?;
             }
-            Closable::DropLast => {
-                if self.last_is_open(&walk)? {
-                    self.drop_last(&mut walk)?;
-                }
-            }
-            Closable::NotYet => {}
+            // What was synced is somewhere, whoever did not see it.
+            Closable::DropLast if unkept && self.last_is_open(&walk)? => self.drop_last(&mut walk)?,
+            Closable::Complete { .. } | Closable::DropLast | Closable::NotYet => {}
         }
-        Ok(Outcome::Bool(self.release(walk, &internal)?))
-    }
-
-    /// `internalReleaseLease`: closes the file if its last block is committed, or has nothing; else the
-    /// lease goes to `holder` and the last block's recovery begins. Says whether it is closed.
-    fn release(&mut self, mut walk: Walk<'_>, holder: &str) -> Result<bool, TableError> {
-        if self.last_is_open(&walk)? {
-            let open = open_mut(&mut walk);
-            if !(open.targets.is_empty() && open.open_length == 0) {
-                self.begin_recovery(&mut walk, holder)?;
-                return Ok(false);
-            }
-            self.drop_last(&mut walk)?;
-        }
-        self.close(&mut walk)?;
-        Ok(true)
-    }
-
-    /// The place for block recovery (the next issue): its stamp is given out here, and a BlockEffect
-    /// would order it. Until then the leader's `ExpireLease` closes the file once its replicas agree.
-    fn begin_recovery(&mut self, walk: &mut Walk<'_>, holder: &str) -> Result<(), TableError> {
-        let file = walk.nodes[walk.depth].id;
-        let recovery = match open_mut(walk).recovery {
-            Some(running) => running,
-            None => self.next_stamp(),
-        };
-        let open = open_mut(walk);
-        let old = std::mem::replace(&mut open.holder, holder.to_owned());
-        open.recovery = Some(recovery);
-        if old != holder {
-            self.drop_lease(file, &old)?;
-            self.take_lease(holder);
-        }
-        self.save(walk, walk.depth)
+        Ok(Outcome::Bool(self.release(&mut walk, &internal)?))
     }
 
     /// `finalizeINodeFileUnderConstruction`.

@@ -4,6 +4,7 @@
 //! Knows no clock, entropy, socket, file or thread: time and choices come in with the command, the
 //! storage under the tables as a [`redb::StorageBackend`].
 
+mod append;
 mod apply;
 mod attribute;
 mod block;
@@ -17,8 +18,10 @@ pub mod outcome;
 #[cfg(test)]
 mod page;
 mod permission;
+mod pipeline;
 mod reap;
 mod record;
+mod recovery;
 mod resolve;
 pub mod retry;
 mod snapshot;
@@ -35,7 +38,7 @@ pub use error::{Contended, Denied, Described, ErrorKind, LeaseSubject, Namespace
 pub use namespace::{Counts, Entry, LogPosition, Namespace};
 pub use outcome::{
     Allocated, Appended, Applied, BlockEffect, BlockRecord, BlockState, ContentSummary, FileBlock,
-    FileBlocks, FileKind, FileStatus, Listing, OpenFile, Outcome,
+    FileBlocks, FileKind, FileStatus, Listing, OpenFile, Outcome, Recovery, RunningRecovery,
 };
 pub use table::TableError;
 pub use view::{Access, BlockPlan, View};

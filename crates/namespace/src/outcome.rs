@@ -9,7 +9,7 @@ use crate::error::NamespaceError;
 pub struct Applied {
     /// For the caller.
     pub outcome: Result<Outcome, NamespaceError>,
-    /// For the fleet; empty for failures.
+    /// For the fleet. A refusal has some where it began a recovery (`RecoveryStarted`) or closed a file.
     pub effects: Vec<BlockEffect>,
 }
 
@@ -195,6 +195,34 @@ pub struct OpenFile {
     pub path: HdfsPath,
     /// The lease's holder.
     pub holder: String,
-    /// The holder's address.
+    /// The address of the writer who opened it.
     pub machine: String,
+    /// When it was opened (log time); 0 if tables of an earlier version did not tell.
+    pub since: Millis,
+    /// Set while its last block is recovered or cut.
+    pub recovery: Option<Recovery>,
+}
+
+/// The recovery of a file's last block, while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// Its id: the stamp that the block will have.
+    pub id: GenStamp,
+    /// When this attempt began (log time); 0 if tables of an earlier version did not tell.
+    pub began: Millis,
+    /// The block is to be cut to this many bytes: a truncation.
+    pub truncate: Option<u64>,
+}
+
+/// A recovery with what a DataNode must be told of it; what [`BlockEffect::Recover`] said when it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningRecovery {
+    /// The file.
+    pub file: InodeId,
+    /// Its last block: stamp and length as they were before.
+    pub block: Block,
+    /// Where its replicas are expected.
+    pub targets: Vec<Target>,
+    /// Id, age and aim.
+    pub recovery: Recovery,
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use mobula_types::{BlockId, GenStamp, InodeId, Millis, StorageType, Target};
 
-use crate::outcome::BlockState;
+use crate::outcome::{BlockState, Recovery};
 use crate::record::{BlockRow, Body, Construction, Directory, File, Inode, Place};
 use crate::table::{entry_key, file_block_key};
 
@@ -67,8 +67,10 @@ fn open_file() -> (Inode, Construction) {
     let open = Construction {
         holder: "c1".into(),
         machine: "10.0.0.1".into(),
+        since: Millis(1_700_000_000_000),
         recovery: None,
         open_length: 7,
+        kept: 0,
         targets: vec![target],
     };
     inode.file_mut().unwrap().open = Some(Box::default());
@@ -92,6 +94,15 @@ fn the_page_shows_what_is_written() {
     open.encode(&mut bytes);
     assert_eq!(Construction::decode(&bytes).unwrap(), open);
     holds("open: of that file", &bytes);
+    let cut = Construction {
+        recovery: Some(Recovery { id: GenStamp(1_002), began: Millis(1_700_000_000_900), truncate: Some(5) }),
+        kept: 7,
+        ..open
+    };
+    bytes.clear();
+    cut.encode(&mut bytes);
+    assert_eq!(Construction::decode(&bytes).unwrap(), cut);
+    holds("open: of that file, while its last block is cut to 5 bytes", &bytes);
     bytes.clear();
     Place::encode(InodeId::ROOT, b"d", &mut bytes);
     let place = Place { parent: InodeId::ROOT, name: b"d".to_vec() };
@@ -110,6 +121,24 @@ fn the_page_shows_what_is_written() {
     assert_eq!(BlockRow::decode(&bytes).unwrap(), row);
     holds("blocks: a committed block", &bytes);
     holds("file_blocks: key of the second block of file 16387", &file_block_key(InodeId(16_387), 1));
+}
+
+/// A row of `open` as the first version wrote it: up to the targets.
+#[test]
+fn an_open_file_of_the_version_before_can_be_read() {
+    let (_, open) = open_file();
+    let mut bytes = Vec::new();
+    open.encode(&mut bytes);
+    let fields = bytes.len() - 8; // Tag and length of `since`, and its 6 bytes.
+    let old = Construction { since: Millis(0), ..open };
+    assert_eq!(Construction::decode(&bytes[..fields]).unwrap(), old);
+    bytes.truncate(fields);
+    bytes.splice(12..13, [0xea, 0x07]);
+    let recovery = Recovery { id: GenStamp(1_002), began: Millis(0), truncate: None };
+    assert_eq!(Construction::decode(&bytes).unwrap(), Construction { recovery: Some(recovery), ..old });
+    bytes.extend_from_slice(&[77, 0]);
+    let error = Construction::decode(&bytes).unwrap_err().to_string();
+    assert_eq!(error, "namespace tables: open: field 77, unknown here");
 }
 
 #[test]

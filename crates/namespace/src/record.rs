@@ -6,7 +6,7 @@
 
 use mobula_types::{Block, BlockId, GenStamp, InodeId, Millis, StorageType, Target};
 
-use crate::outcome::BlockState;
+use crate::outcome::{BlockState, Recovery};
 use crate::table::TableError;
 
 /// Reads one record; every error names the table.
@@ -70,6 +70,20 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map_err(|_| self.corrupt("text is not UTF-8"))
     }
 
+    pub(crate) fn targets(&mut self) -> Result<Vec<Target>, TableError> {
+        let count = self.number()?;
+        let mut targets = Vec::new();
+        for _ in 0..count {
+            let datanode = self.text()?.into();
+            let storage = self.text()?.into();
+            let kind = self.byte()?;
+            let kind = StorageType::from_number(i32::from(kind))
+                .ok_or_else(|| self.corrupt(format!("storage type {kind}")))?;
+            targets.push(Target { datanode, storage, kind });
+        }
+        Ok(targets)
+    }
+
     pub(crate) fn end(&self) -> Result<(), TableError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.corrupt("record goes on after its end")) }
     }
@@ -131,10 +145,15 @@ pub(crate) struct File {
 pub(crate) struct Construction {
     pub(crate) holder: String,
     pub(crate) machine: String,
-    /// The stamp under which the last block is being recovered.
-    pub(crate) recovery: Option<GenStamp>,
-    /// What fsync told of the last block while that is under construction, bytes.
+    /// When it was opened; 0 if the row is older than this field.
+    pub(crate) since: Millis,
+    /// Of the last block.
+    pub(crate) recovery: Option<Recovery>,
+    /// What is known of the last block's length while that is under construction, bytes.
     pub(crate) open_length: u64,
+    /// Of them, those that somebody was promised to find again: what the block had when it was opened anew,
+    /// and what fsync told, which comes after the DataNodes synced it. A recovery may not end below.
+    pub(crate) kept: u64,
     /// Where the last block's replicas are expected while that is under construction.
     pub(crate) targets: Vec<Target>,
 }
@@ -142,6 +161,10 @@ pub(crate) struct Construction {
 const KIND_DIRECTORY: u8 = 0;
 const KIND_FILE: u8 = 1;
 const TAG_CONSTRUCTION: u8 = 1;
+// Of the construction.
+const TAG_SINCE: u8 = 1;
+const TAG_RECOVERY: u8 = 2;
+const TAG_KEPT: u8 = 3;
 const TABLE_ENTRIES: &str = "entries";
 const TABLE_OPEN: &str = "open";
 
@@ -257,13 +280,15 @@ impl Construction {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.holder.as_bytes());
         put_bytes(out, self.machine.as_bytes());
-        put_number(out, self.recovery.map_or(0, |stamp| stamp.0));
+        put_number(out, self.recovery.map_or(0, |recovery| recovery.id.0));
         put_number(out, self.open_length);
-        put_number(out, self.targets.len() as u64);
-        for target in &self.targets {
-            put_bytes(out, target.datanode.as_str().as_bytes());
-            put_bytes(out, target.storage.as_str().as_bytes());
-            out.push(target.kind as u8);
+        put_targets(out, &self.targets);
+        put_field(out, TAG_SINCE, &[self.since.0]);
+        if let Some(Recovery { id: _, began, truncate }) = self.recovery {
+            put_field(out, TAG_RECOVERY, &[began.0, truncate.map_or(0, |length| length + 1)]);
+        }
+        if self.kept > 0 {
+            put_field(out, TAG_KEPT, &[self.kept]);
         }
     }
 
@@ -277,19 +302,46 @@ impl Construction {
         let holder = from.text()?.into();
         let machine = from.text()?.into();
         let recovery = Some(GenStamp(from.number()?)).filter(|stamp| stamp.0 != 0);
+        let recovery = recovery.map(|id| Recovery { id, began: Millis(0), truncate: None });
         let open_length = from.number()?;
-        let count = from.number()?;
-        let mut targets = Vec::new();
-        for _ in 0..count {
-            let datanode = from.text()?.into();
-            let storage = from.text()?.into();
-            let kind = from.byte()?;
-            let kind = StorageType::from_number(i32::from(kind))
-                .ok_or_else(|| from.corrupt(format!("storage type {kind}")))?;
-            targets.push(Target { datanode, storage, kind });
+        let targets = from.targets()?;
+        let mut open =
+            Construction { holder, machine, since: Millis(0), recovery, open_length, kept: 0, targets };
+        while !from.is_empty() {
+            let tag = from.byte()?;
+            let mut field = Reader::new(TABLE_OPEN, from.bytes()?);
+            match (tag, &mut open.recovery) {
+                (TAG_SINCE, _) => open.since = Millis(field.number()?),
+                (TAG_RECOVERY, Some(recovery)) => {
+                    recovery.began = Millis(field.number()?);
+                    recovery.truncate = field.number()?.checked_sub(1);
+                }
+                (TAG_KEPT, _) => open.kept = field.number()?,
+                _ => return Err(from.corrupt(format!("field {tag}, unknown here"))),
+            }
+            field.end()?;
         }
-        from.end()?;
-        Ok(Construction { holder, machine, recovery, open_length, targets })
+        Ok(open)
+    }
+}
+
+/// A field of one or two numbers.
+fn put_field(out: &mut Vec<u8>, tag: u8, numbers: &[u64]) {
+    out.push(tag);
+    let at = out.len();
+    out.push(0);
+    for number in numbers {
+        put_number(out, *number);
+    }
+    out[at] = (out.len() - at - 1) as u8; // Two numbers have at most 20 bytes.
+}
+
+pub(crate) fn put_targets(out: &mut Vec<u8>, targets: &[Target]) {
+    put_number(out, targets.len() as u64);
+    for target in targets {
+        put_bytes(out, target.datanode.as_str().as_bytes());
+        put_bytes(out, target.storage.as_str().as_bytes());
+        out.push(target.kind as u8);
     }
 }
 

@@ -147,6 +147,12 @@ pub(crate) fn resolve<'p, R: Read>(
     Ok(walk)
 }
 
+/// As `resolve`, with nobody asked.
+pub(crate) fn find<'p, R: Read>(tables: &R, path: &'p HdfsPath) -> Result<Walk<'p>, NamespaceError> {
+    let (path, _) = reserved(tables, path)?;
+    Ok(walk(tables, path)?)
+}
+
 /// As `resolve` for RPCs that carry a file id: that goes before the path, and asks nobody.
 pub(crate) fn resolve_file<'p, R: Read>(
     tables: &R,

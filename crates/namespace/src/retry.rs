@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
-use mobula_types::{ClientId, Millis};
+use mobula_types::{Block, BlockId, ClientId, GenStamp, Millis};
 use redb::ReadableTable;
 
 use crate::apply::{Apply, file_status};
 use crate::command::RetryKey;
-use crate::outcome::Outcome;
-use crate::record::{Inode, Reader, put_bytes, put_number};
+use crate::outcome::{Appended, BlockState, FileBlock, FileKind, FileStatus, Outcome};
+use crate::record::{Body, Construction, File, Inode, Reader, put_bytes, put_number, put_targets};
 use crate::table::TableError;
 
 /// Answers kept at most.
@@ -27,6 +27,7 @@ const KEY_BYTES: usize = 20;
 const ANSWER_DONE: u8 = 0;
 const ANSWER_TRUE: u8 = 1;
 const ANSWER_STATUS: u8 = 2;
+const ANSWER_APPENDED: u8 = 3;
 
 fn key_bytes(key: &RetryKey) -> [u8; KEY_BYTES] {
     let mut bytes = [0; KEY_BYTES];
@@ -92,9 +93,11 @@ impl Apply<'_, '_> {
         Ok(Some(match from.byte()? {
             ANSWER_DONE => Outcome::Done,
             ANSWER_TRUE => Outcome::Bool(true),
-            ANSWER_STATUS => {
-                let name = from.bytes()?;
-                Outcome::Status(file_status(&self.tables, &Inode::decode(from.bytes()?)?, name))
+            ANSWER_STATUS => Outcome::Status(self.answered_status(&mut from)?),
+            ANSWER_APPENDED => {
+                let status = self.answered_status(&mut from)?;
+                let block = if from.is_empty() { None } else { Some(answered_block(&mut from)?) };
+                Outcome::Appended(Appended { status, block })
             }
             other => return Err(from.corrupt(format!("answer {other}"))),
         }))
@@ -115,12 +118,16 @@ impl Apply<'_, '_> {
             Outcome::Status(status) => {
                 // The record was written just now: what is kept is what was answered.
                 value.push(ANSWER_STATUS);
-                put_bytes(&mut value, &status.name);
-                put_bytes(&mut value, &self.created_record(status)?);
+                self.put_status(&mut value, status)?;
             }
-            Outcome::Bool(false) | Outcome::Allocated(_) | Outcome::Appended(_) | Outcome::Restamped(_) => {
-                return Ok(());
+            Outcome::Appended(Appended { status, block }) => {
+                value.push(ANSWER_APPENDED);
+                self.put_status(&mut value, status)?;
+                if let Some(block) = block {
+                    put_block(&mut value, block);
+                }
             }
+            Outcome::Bool(false) | Outcome::Allocated(_) | Outcome::Restamped(_) => return Ok(()),
         }
         self.calls.note(key);
         let key = key_bytes(key);
@@ -180,11 +187,20 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    fn created_record(&self, status: &crate::outcome::FileStatus) -> Result<Vec<u8>, TableError> {
-        use crate::outcome::FileKind;
-        use crate::record::{Body, Construction, File};
+    fn put_status(&self, value: &mut Vec<u8>, status: &FileStatus) -> Result<(), TableError> {
+        put_bytes(value, &status.name);
+        put_bytes(value, &self.answered_record(status)?);
+        Ok(())
+    }
+
+    fn answered_status(&self, from: &mut Reader<'_>) -> Result<FileStatus, TableError> {
+        let name = from.bytes()?;
+        Ok(file_status(&self.tables, &Inode::decode(from.bytes()?)?, name))
+    }
+
+    fn answered_record(&self, status: &FileStatus) -> Result<Vec<u8>, TableError> {
         let FileKind::File { length, replication, block_size, open } = status.kind else {
-            return Err(TableError::Corrupt { table: "retry", detail: "a directory was created".into() });
+            return Err(TableError::Corrupt { table: "retry", detail: "a directory was opened".into() });
         };
         let number = |name: &str| self.numbers.get(name).unwrap_or_default();
         let file = File {
@@ -193,7 +209,7 @@ impl Apply<'_, '_> {
             block_size,
             length,
             blocks: 0,
-            first: mobula_types::BlockId(0),
+            first: BlockId(0),
             open: open.then(Box::<Construction>::default),
         };
         let inode = Inode {
@@ -208,4 +224,25 @@ impl Apply<'_, '_> {
         inode.encode(&mut bytes);
         Ok(bytes)
     }
+}
+
+/// The block in the answer to an `append`.
+fn put_block(out: &mut Vec<u8>, block: &FileBlock) {
+    let FileBlock { block: Block { id, stamp, length }, offset, state, targets } = block;
+    out.push(u8::from(*state == BlockState::Committed));
+    for number in [id.0, stamp.0, *length, *offset] {
+        put_number(out, number);
+    }
+    put_targets(out, targets);
+}
+
+fn answered_block(from: &mut Reader<'_>) -> Result<FileBlock, TableError> {
+    let state = match from.byte()? {
+        0 => BlockState::UnderConstruction,
+        1 => BlockState::Committed,
+        other => return Err(from.corrupt(format!("block state {other}"))),
+    };
+    let block =
+        Block { id: BlockId(from.number()?), stamp: GenStamp(from.number()?), length: from.number()? };
+    Ok(FileBlock { block, offset: from.number()?, state, targets: from.targets()? })
 }

@@ -56,7 +56,7 @@ impl Apply<'_, '_> {
         self.check_replication(create.replication, path, Some(&caller.machine))?;
         match walk.last() {
             Some(_) if create.flags & FLAG_OVERWRITE == 0 => {
-                return self.create_existing(caller, create, &walk);
+                return self.create_existing(caller, create, &mut walk);
             }
             // The name is there already, and was checked when it was made.
             Some(_) => self.remove_overwritten(&mut walk)?,
@@ -100,7 +100,7 @@ impl Apply<'_, '_> {
     }
 
     /// Without OVERWRITE: an open file's lease may change hands, and then the file exists.
-    fn create_existing(&mut self, caller: &Caller, create: &Create, walk: &Walk<'_>) -> Answer {
+    fn create_existing(&mut self, caller: &Caller, create: &Create, walk: &mut Walk<'_>) -> Answer {
         self.contend(caller, &create.holder, create.holder_renewed, walk, "CREATE_FILE")?;
         Err(NamespaceError::FileExists { path: walk.text(), machine: caller.machine.clone() })
     }
@@ -120,6 +120,7 @@ impl Apply<'_, '_> {
         let construction = Construction {
             holder: create.holder.clone(),
             machine: caller.machine.clone(),
+            since: self.now(),
             ..Construction::default()
         };
         let file = File {

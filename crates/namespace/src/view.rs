@@ -1,7 +1,6 @@
 //! A published view. Every read with a caller parses nothing, walks the path once and checks the
 //! caller once (DESIGN D8).
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use crate::names::Names;
 use crate::namespace::{Counts, LogPosition};
 use crate::outcome::{
     Allocated, BlockRecord, BlockState, ContentSummary, FileBlock, FileBlocks, FileKind, FileStatus, Listing,
-    OpenFile,
+    OpenFile, RunningRecovery,
 };
 use crate::permission::{Check, EXECUTE, READ, check, visit_tree};
 use crate::record::{BlockRow, Body, Construction, File};
@@ -498,6 +497,46 @@ impl View {
         Ok(files)
     }
 
+    /// Recoveries that run, by inode id, those of files after `after`: what a new leader must order again, and
+    /// retry when it is late. Looks at every open file.
+    ///
+    /// # Errors
+    /// The tables'.
+    pub fn recoveries(&self, after: InodeId, limit: usize) -> Result<Vec<RunningRecovery>, TableError> {
+        let mut running = Vec::new();
+        for row in self.tables().open.range(after.0.saturating_add(1)..)? {
+            if running.len() >= limit {
+                break;
+            }
+            let (id, value) = row?;
+            let open = Construction::decode(value.value())?;
+            if open.recovery.is_some() {
+                running.extend(self.recovery_of(InodeId(id.value()))?);
+            }
+        }
+        Ok(running)
+    }
+
+    /// The recovery of that file's last block; none if none runs, or the file is gone.
+    ///
+    /// # Errors
+    /// The tables'.
+    pub fn recovery_of(&self, file: InodeId) -> Result<Option<RunningRecovery>, TableError> {
+        let Some(place) = self.tables().place(file)? else { return Ok(None) };
+        if resolve::path_of(self.tables(), file)?.is_none() {
+            return Ok(None); // Of a tree that was cut off.
+        }
+        let Some(inode) = self.tables().entry(place.parent, &place.name)? else { return Ok(None) };
+        let Some(record) = inode.file() else { return Ok(None) };
+        let Some(open) = &record.open else { return Ok(None) };
+        let (Some(recovery), Some((id, row))) =
+            (open.recovery, block::last_block(self.tables(), file, record)?)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(RunningRecovery { file, block: row.block(id), targets: open.targets.clone(), recovery }))
+    }
+
     /// The files that `holder` writes. Looks at every open file.
     ///
     /// # Errors
@@ -530,10 +569,52 @@ impl View {
     /// # Errors
     /// The tables'.
     pub fn lease_at(&self, path: &HdfsPath) -> Result<Option<OpenFile>, TableError> {
+        Ok(self.found(path)?.and_then(|walk| open_file(&walk)))
+    }
+
+    /// The last block of the file at this path; for what must be known before an `append` is logged, so without
+    /// a caller. None if there is no such file, or it has no blocks.
+    ///
+    /// # Errors
+    /// The tables'.
+    pub fn last_block_at(&self, path: &HdfsPath) -> Result<Option<FileBlock>, TableError> {
+        let Some(walk) = self.found(path)? else { return Ok(None) };
+        let Some((id, file)) = walk.last().and_then(|last| Some((last.id, last.file()?))) else {
+            return Ok(None);
+        };
+        let last = file.blocks.checked_sub(1);
+        last.map(|index| self.file_block(id, file, index)).transpose()
+    }
+
+    /// The block of the file at this path in which a new end at `length` lies; for what must be known before a
+    /// `truncate` is logged, so without a caller. None if that is at a block's border or not within the file.
+    ///
+    /// # Errors
+    /// The tables'.
+    pub fn block_cut_at(&self, path: &HdfsPath, length: u64) -> Result<Option<FileBlock>, TableError> {
+        let Some(walk) = self.found(path)? else { return Ok(None) };
+        let Some((id, file)) = walk.last().and_then(|last| Some((last.id, last.file()?))) else {
+            return Ok(None);
+        };
+        let index = self.first_overlapping(id, file, length)?;
+        if index >= file.blocks {
+            return Ok(None);
+        }
+        let block = self.file_block(id, file, index)?;
+        let inside = block.offset < length && length < block.offset + block.block.length;
+        Ok(inside.then_some(block))
+    }
+
+    /// What a path names, with nobody asked; none if it is nothing.
+    fn found<'p>(&self, path: &'p HdfsPath) -> Result<Option<Walk<'p>>, TableError> {
         if self.state().format.is_none() {
             return Ok(None);
         }
-        Ok(open_file(&resolve::walk(self.tables(), Cow::Borrowed(path))?))
+        match resolve::find(self.tables(), path) {
+            Ok(walk) => Ok(Some(walk)),
+            Err(NamespaceError::Tables(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// How much there is.
@@ -596,5 +677,7 @@ fn open_file(walk: &Walk<'_>) -> Option<OpenFile> {
         path: walk.path.clone().into_owned(),
         holder: open.holder.clone(),
         machine: open.machine.clone(),
+        since: open.since,
+        recovery: open.recovery,
     })
 }

@@ -484,7 +484,7 @@ impl Model {
             }
             (Operation::Fsync { last_length: Some(length), .. }, _) if *length > 0 => {
                 if let Some((block, false)) = node.blocks.last_mut() {
-                    block.length = *length;
+                    block.length = block.length.max(*length);
                 }
             }
             _ => {}

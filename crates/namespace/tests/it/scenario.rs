@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use mobula_namespace::{
-    AddBlock, Applied, BlockEffect, Caller, Closable, Create, FileKind, FileStatus, Operation, Outcome,
-    Overwrite, Parents, RetryKey,
+    AddBlock, Append, Applied, BlockEffect, Caller, Closable, CommitBlockSynchronization, Create, FileBlock,
+    FileKind, FileStatus, LastBlock, OpenFile, Operation, Outcome, Overwrite, Parents, Recovery, RetryKey,
+    UpdatePipeline,
 };
-use mobula_types::{Block, BlockId, ClientId, GenStamp, InodeId, Millis};
+use mobula_types::{Block, BlockId, ClientId, GenStamp, InodeId, Millis, Target};
 
 use crate::fixture::{Fixture, START, path, superuser, target, user};
 
@@ -109,7 +110,7 @@ impl Player {
             "as" => self.caller = who(line.words[1]),
             "advance" => self.fixture.now += line.words[1].parse::<u64>().unwrap(),
             "stat" | "ls" | "blocks" | "summary" | "closed" | "blocksize" | "access" | "counts"
-            | "leases" => {
+            | "leases" | "recoveries" => {
                 self.read(&line, out);
             }
             _ => {
@@ -123,11 +124,35 @@ impl Player {
         }
     }
 
+    /// `name=A`: the block that the answer gives, or whose recovery begins.
     fn name(&mut self, line: &Line<'_>, applied: &Applied) {
-        if let (Some(name), Ok(Outcome::Allocated(allocated))) = (line.options.get("name"), &applied.outcome)
-        {
-            self.names.insert((*name).into(), allocated.block);
+        let Some(name) = line.options.get("name") else { return };
+        let recovered = applied.effects.iter().find_map(|effect| match effect {
+            BlockEffect::Recover { block, recovery, .. } => Some(Block { stamp: *recovery, ..*block }),
+            _ => None,
+        });
+        let block = match &applied.outcome {
+            Ok(Outcome::Allocated(allocated)) => Some(allocated.block),
+            Ok(Outcome::Restamped(block)) => Some(*block),
+            Ok(Outcome::Appended(appended)) => appended.block.as_ref().map(|block| block.block),
+            _ => recovered,
+        };
+        if let Some(block) = block {
+            self.names.insert((*name).into(), block);
         }
+    }
+
+    /// What the leader would look up: targets as many as `targets=`, the block that is there or `last=`.
+    fn last(&self, line: &Line<'_>, found: Option<FileBlock>) -> Option<LastBlock> {
+        let block = match line.options.get("last") {
+            Some(text) => self.block(text),
+            None => found?.block,
+        };
+        Some(LastBlock { block, targets: targets(line) })
+    }
+
+    fn renewed(&self, line: &Line<'_>) -> Option<Millis> {
+        line.number("renewed_ago").map(|ago| Millis(self.fixture.now - ago))
     }
 
     /// `A` is the block named so, `A:5` with length 5, `A+1` with a newer stamp.
@@ -156,14 +181,37 @@ impl Player {
                 parents: line.parents(),
                 replication: line.number("replication").unwrap_or(3) as u16,
                 block_size: line.number("blocksize").unwrap_or(128 << 20),
-                holder_renewed: line.number("renewed_ago").map(|ago| Millis(self.fixture.now - ago)),
+                holder_renewed: self.renewed(line),
             }),
+            "append" => Operation::Append(Append {
+                path: at(1),
+                holder,
+                flags: line.number("flags").unwrap_or(4) as u32,
+                holder_renewed: self.renewed(line),
+                last: self.last(line, self.fixture.namespace.view().last_block_at(&at(1)).unwrap()),
+            }),
+            "restamp" => Operation::UpdateBlockForPipeline { block: block("block").unwrap(), holder },
+            "pipeline" => Operation::UpdatePipeline(UpdatePipeline {
+                holder,
+                old: block("old").unwrap(),
+                new: block("new").unwrap(),
+                targets: targets(line),
+            }),
+            "sync" => Operation::CommitBlockSynchronization(CommitBlockSynchronization {
+                block: block("block").unwrap(),
+                stamp: block("as").unwrap().stamp,
+                length: line.number("length").unwrap_or(0),
+                close: !line.has("open"),
+                delete: line.has("delete"),
+                targets: targets(line),
+            }),
+            "retry" => Operation::RetryRecovery { file: file.unwrap(), recovery: block("as").unwrap().stamp },
             "add" => Operation::AddBlock(AddBlock {
                 path: at(1),
                 file,
                 holder,
                 previous: block("previous"),
-                targets: (1..=line.number("targets").unwrap_or(2)).map(|n| target(n as u32)).collect(),
+                targets: targets(line),
             }),
             "abandon" => {
                 Operation::AbandonBlock { path: at(1), file, holder, block: block("block").unwrap() }
@@ -272,17 +320,42 @@ impl Player {
                     counts.files, counts.directories, counts.blocks, counts.open_files, counts.pending_reap
                 ))
             }
+            "recoveries" => Ok(view
+                .recoveries(InodeId(0), 100)
+                .unwrap()
+                .iter()
+                .map(|running| {
+                    let Recovery { id, began, truncate } = running.recovery;
+                    let aim = truncate.map(|length| format!(" to {length} bytes")).unwrap_or_default();
+                    let (file, block, nodes) = (running.file, running.block, running.targets.len());
+                    let began = began.0 - START;
+                    format!(
+                        "{file} {block} {} bytes as {id}{aim} at {nodes} nodes since {began}",
+                        block.length
+                    )
+                })
+                .collect::<Vec<_>>()
+                .join("\n")),
             _ => Ok(view
                 .open_files(InodeId(0), 100)
                 .unwrap()
                 .iter()
-                .map(|open| format!("{} {} {} on {}", open.inode, open.path, open.holder, open.machine))
+                .map(|open| {
+                    let OpenFile { inode, path, holder, machine, since, recovery } = open;
+                    let since = since.0 - START;
+                    let state = if recovery.is_some() { ", in recovery" } else { "" };
+                    format!("{inode} {path} {holder} on {machine} since {since}{state}")
+                })
                 .collect::<Vec<_>>()
                 .join("\n")),
         };
         let text = text.unwrap_or_else(|error| format!("{:?}: {error}", error.kind()));
         writeln!(out, "{text}").unwrap();
     }
+}
+
+fn targets(line: &Line<'_>) -> Vec<Target> {
+    (1..=line.number("targets").unwrap_or(2)).map(|number| target(number as u32)).collect()
 }
 
 fn who(text: &str) -> Caller {
