@@ -18,7 +18,7 @@ use mobula_wire::remote::class;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::ipc::PEER_PROTOCOL;
 use crate::node::{Counted, Node};
@@ -40,6 +40,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CALL_LIMIT: Duration = Duration::from_secs(90);
 /// How often a NameNode is told what became of a block.
 const COMMIT_TRIES: usize = 6;
+/// Longest wait for its answer to that, before it is told again: it takes the same twice.
+const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 /// First pause between those; it doubles.
 const COMMIT_PAUSE: Duration = Duration::from_millis(250);
 
@@ -283,8 +285,13 @@ async fn commit(node: &Node, namenode: &RpcClient, task: &Task, what: Commit) {
     };
     let mut pause = COMMIT_PAUSE;
     for _ in 0..COMMIT_TRIES {
-        let told: Result<dn::CommitBlockSynchronizationResponseProto, _> =
-            namenode.call("commitBlockSynchronization", &request).await;
+        let call = namenode.call("commitBlockSynchronization", &request);
+        let told: Result<Result<dn::CommitBlockSynchronizationResponseProto, _>, _> =
+            timeout(COMMIT_LIMIT, call).await;
+        let Ok(told) = told else {
+            tracing::warn!(block = %task.block, "the NameNode did not answer to a recovery within {COMMIT_LIMIT:?}");
+            continue;
+        };
         match told {
             Ok(_) => return node.recoveries.forget(task.block.block.id),
             // It has another opinion by now: then it has begun, or will begin, another recovery.

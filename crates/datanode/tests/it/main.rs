@@ -3,9 +3,11 @@
 
 mod bad_input;
 mod durable;
+mod images;
 mod namenode;
 mod orders;
 mod pipeline;
+mod recovery;
 mod speaker;
 mod stages;
 mod write_read;

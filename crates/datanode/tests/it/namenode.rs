@@ -8,6 +8,7 @@ use mobula_proto::hdfs::datanode as dn;
 use mobula_rpc::{Call, Responder, RpcServer, RpcServerOptions, RpcService};
 use mobula_types::StoredReplica;
 use mobula_wire::block_report;
+use mobula_wire::remote::{RemoteException, class};
 use parking_lot::Mutex;
 use prost::Message;
 
@@ -22,6 +23,8 @@ pub struct Notes {
     pub bad: Vec<pb::LocatedBlockProto>,
     pub errors: Vec<(u32, String)>,
     pub orders: Vec<(String, dn::DatanodeCommandProto)>,
+    pub commits: Vec<dn::CommitBlockSynchronizationRequestProto>,
+    pub fail_commits: u32,
     pub cluster: String,
     pub txid: u64,
     pub fail_changes: u32,
@@ -51,6 +54,16 @@ impl FakeNamenode {
     /// Gives an order to the node with that uuid with its next heartbeat.
     pub fn order(&self, node: &str, command: dn::BlockCommandProto) {
         let command = dn::DatanodeCommandProto { cmd_type: 1, blk_cmd: Some(command), ..Default::default() };
+        self.notes.lock().orders.push((node.into(), command));
+    }
+
+    /// Orders the node with that uuid to recover a block.
+    pub fn order_recovery(&self, node: &str, order: pb::RecoveringBlockProto) {
+        let command = dn::DatanodeCommandProto {
+            cmd_type: dn::datanode_command_proto::Type::BlockRecoveryCommand.into(),
+            recovery_cmd: Some(dn::BlockRecoveryCommandProto { blocks: vec![order] }),
+            ..Default::default()
+        };
         self.notes.lock().orders.push((node.into(), command));
     }
 
@@ -134,6 +147,16 @@ impl RpcService for Service {
                     }
                 }
                 reply.success(&dn::BlockReceivedAndDeletedResponseProto::default());
+            }
+            b"commitBlockSynchronization" => {
+                let request: dn::CommitBlockSynchronizationRequestProto = read(&call);
+                notes.commits.push(request);
+                if notes.fail_commits > 0 {
+                    notes.fail_commits -= 1;
+                    let error = RemoteException::new(class::RETRIABLE, "not now");
+                    return reply.error(&error);
+                }
+                reply.success(&dn::CommitBlockSynchronizationResponseProto::default());
             }
             b"errorReport" => {
                 let request: dn::ErrorReportRequestProto = read(&call);

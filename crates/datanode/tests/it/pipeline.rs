@@ -1,9 +1,11 @@
 //! Three nodes in a row.
 
 use mobula_proto::hdfs::Status;
+use mobula_proto::hdfs::op_write_block_proto::BlockConstructionStage as Stage;
 use mobula_wire::datatransfer::Op;
 
 use crate::speaker::{Flags, Speaker, read_block, write_block, write_op};
+use crate::stages::Again;
 use crate::{Bench, bytes, until};
 
 #[tokio::test]
@@ -63,4 +65,108 @@ async fn a_mirror_that_dies_is_blamed_and_the_rest_is_stored() {
     assert_eq!((ack.seqno, ack.first_bad()), (-2, Some((1, Status::Error))));
     drop(speaker);
     assert_eq!(read_block(&bench.addr(0), 1, 0, 2000).await.unwrap(), data);
+}
+
+/// A block through three nodes, one of which is killed after some packets: the writer goes on with the two others as
+/// clients do, under a new stamp, and again when the second one is killed.
+#[tokio::test]
+async fn nodes_die_at_random_bytes() {
+    let seed = 20_261;
+    println!("seed {seed}");
+    let entropy = mobula_net::Entropy::seeded(seed);
+    let mut recoveries = 0;
+    for round in 0..8 {
+        let mut bench = Bench::real(3).await;
+        let data = bytes(300_000 + entropy.below(100_000) as usize);
+        let mut nodes: Vec<String> = (0..3).map(|at| bench.addr(at)).collect();
+        let mut alive: Vec<Option<mobula_datanode::DataNode>> = bench.nodes.drain(..).map(Some).collect();
+        let all = nodes.clone();
+        let mut speaker = Speaker::open(&nodes[0], 1, &nodes[1..]).await;
+        let (mut acked, mut sent, mut seqno, mut stamp) = (0, 0, 0, 1001);
+        let mut kills = [entropy.below(200_000), entropy.below(200_000) + 100_000].map(|at| at as usize);
+        kills.sort_unstable();
+        let mut kills = kills.into_iter().peekable();
+        let mut pending = std::collections::VecDeque::new();
+        loop {
+            if kills.peek().is_some_and(|at| sent >= *at) {
+                kills.next();
+                let at = entropy.below(nodes.len() as u64) as usize;
+                let which = all.iter().position(|addr| *addr == nodes[at]).unwrap();
+                drop(alive[which].take());
+            }
+            let failed = if sent < data.len() && pending.len() < 4 {
+                // Each begins at a chunk's border: what an hflush sent of the last chunk comes again.
+                let from = sent / 512 * 512;
+                let to = data.len().min(sent + 1 + entropy.below(20_000) as usize);
+                speaker.packet(seqno, from, &data[from..to], Flags::None).await;
+                pending.push_back((seqno, to));
+                (seqno, sent) = (seqno + 1, to);
+                None
+            } else if pending.is_empty() {
+                speaker.packet(seqno, data.len(), &[], Flags::Last).await;
+                pending.push_back((seqno, data.len()));
+                acknowledged(&mut speaker, nodes.len()).await.err()
+            } else {
+                match acknowledged(&mut speaker, nodes.len()).await {
+                    Ok(_) => {
+                        acked = pending.pop_front().unwrap().1;
+                        None
+                    }
+                    Err(bad) => Some(bad),
+                }
+            };
+            let Some(bad) = failed else {
+                if acked == data.len() && pending.front().is_some_and(|(last, _)| *last == seqno) {
+                    break;
+                }
+                continue;
+            };
+            let ending = sent == data.len() && acked == data.len();
+            nodes.remove(bad);
+            recoveries += 1;
+            let stage =
+                if ending { Stage::PipelineCloseRecovery } else { Stage::PipelineSetupStreamingRecovery };
+            loop {
+                let again = Again {
+                    stage,
+                    stamp,
+                    next: stamp + 1,
+                    least: acked as u64,
+                    most: sent as u64,
+                    client: "client",
+                };
+                let (next, accepted) = again.ask(&nodes[0], 1, &nodes[1..]).await;
+                speaker = next;
+                stamp += 1;
+                if accepted {
+                    break;
+                }
+                // Killed meanwhile: which one shows by trying those that are left.
+                nodes.retain(|addr| alive[all.iter().position(|other| other == addr).unwrap()].is_some());
+                assert!(!nodes.is_empty(), "round {round}: one lives");
+            }
+            if ending {
+                break;
+            }
+            (sent, pending) = (acked, std::collections::VecDeque::new());
+        }
+        for addr in &nodes {
+            if alive[all.iter().position(|other| other == addr).unwrap()].is_some() {
+                let read = read_block(addr, 1, 0, data.len() as u64).await;
+                assert!(read.unwrap() == data, "round {round}: other bytes");
+            }
+        }
+    }
+    assert!(recoveries >= 8, "only {recoveries} recoveries");
+}
+
+/// The next acknowledgement of data; else the node that a client would blame.
+async fn acknowledged(speaker: &mut Speaker, nodes: usize) -> Result<i64, usize> {
+    match speaker.ack().await {
+        None => Err(0),
+        Some(ack) => match ack.first_bad() {
+            Some((bad, _)) => Err(bad.min(nodes - 1)),
+            None => Ok(ack.seqno),
+        },
+    }
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::CrashDisk;
 use super::loss::Loss;
 use super::state::{Act, Medium};
+use super::{Crash, CrashDisk};
 
 /// What was on the disk at first, and every change since.
 #[derive(Clone, Debug)]
@@ -62,6 +62,20 @@ impl Recording {
             let images: Vec<Image> =
                 kinds.map(|(loss, variant)| image(&now, changes, loss, variant)).collect();
             images
+        })
+    }
+
+    /// The disk after every number of changes, as `kill -9` of all processes leaves it: nothing is lost.
+    pub fn kills(&self) -> impl Iterator<Item = (usize, CrashDisk)> + '_ {
+        let mut now = self.start.clone();
+        (0..=self.acts.len()).map(move |changes| {
+            if changes > 0 {
+                let done = now.act(Path::new("recording"), self.acts[changes - 1].clone());
+                assert!(done.is_ok(), "change {changes} of a recording cannot be made again: {done:?}");
+            }
+            let disk = CrashDisk::of(now.clone());
+            disk.crash(Crash::Kill);
+            (changes, disk)
         })
     }
 }

@@ -1,0 +1,170 @@
+//! Every instant at which a node can be killed, or lose its power, in the life of a replica: what was promised is
+//! there afterwards, under a stamp not older than the one that was promised.
+
+use mobula_disk::CrashDisk;
+use mobula_net::Env;
+use mobula_proto::hdfs::op_write_block_proto::BlockConstructionStage as Stage;
+
+use crate::namenode::FakeNamenode;
+use crate::recovery::Peer;
+use crate::speaker::{Flags, Speaker, read_block};
+use crate::stages::Again;
+use crate::{bytes, on};
+
+const ID: u64 = 1;
+
+/// What a client knows to hold.
+#[derive(Clone, Copy, Debug, Default)]
+struct Promise {
+    /// Bytes that survive a kill.
+    flushed: usize,
+    /// Bytes that survive a power loss.
+    synced: usize,
+    /// The stamp that they have at least.
+    stamp: u64,
+    /// Whether the block is closed.
+    closed: bool,
+}
+
+/// A block's life: flushed, synced, cut by the recovery of its pipeline, closed, appended to, closed, truncated.
+struct Life {
+    disk: CrashDisk,
+    addr: String,
+    data: Vec<u8>,
+    now: Promise,
+    /// Each with the number of changes to the disk at the time.
+    promises: Vec<(usize, Promise)>,
+}
+
+impl Life {
+    fn promise(&mut self, change: impl FnOnce(&mut Promise)) {
+        change(&mut self.now);
+        self.promises.push((self.disk.changes(), self.now));
+    }
+
+    /// Writes from a chunk's border, or within a chunk, and waits.
+    async fn write(&mut self, speaker: &mut Speaker, seqno: i64, (from, to): (usize, usize), flags: Flags) {
+        speaker.packet(seqno, from, &self.data[from..to], flags).await;
+        speaker.acked(seqno, 1).await;
+        self.promise(|promise| {
+            promise.flushed = to;
+            if flags == Flags::Sync {
+                promise.synced = to;
+            }
+        });
+    }
+
+    async fn again(&mut self, stage: Stage, next: u64) -> Speaker {
+        let length = self.now.flushed as u64;
+        self.promise(|promise| promise.closed = false);
+        let again =
+            Again { stage, stamp: self.now.stamp, next, least: length, most: length, client: "client" };
+        let (speaker, accepted) = again.ask(&self.addr, ID, &[]).await;
+        assert!(accepted, "{again:?}");
+        self.promise(|promise| promise.stamp = next);
+        speaker
+    }
+
+    async fn close(&mut self, speaker: &mut Speaker, seqno: i64) {
+        let length = self.now.flushed;
+        speaker.packet(seqno, length, &[], Flags::Last).await;
+        speaker.acked(seqno, 1).await;
+        self.promise(|promise| {
+            promise.closed = true;
+            promise.synced = promise.flushed;
+        });
+    }
+
+    async fn live(&mut self, peer: &Peer) {
+        let mut speaker = Speaker::open(&self.addr, ID, &[]).await;
+        self.promise(|promise| promise.stamp = 1001);
+        self.write(&mut speaker, 0, (0, 100), Flags::None).await;
+        self.write(&mut speaker, 1, (0, 700), Flags::Sync).await;
+        // On within the chunk whose checksum was synced, flushed and not.
+        self.write(&mut speaker, 2, (512, 800), Flags::None).await;
+        self.write(&mut speaker, 3, (512, 900), Flags::None).await;
+        self.write(&mut speaker, 4, (512, 5000), Flags::None).await;
+        self.write(&mut speaker, 5, (4608, 6000), Flags::Sync).await;
+        self.write(&mut speaker, 6, (5632, 6100), Flags::None).await;
+        drop(speaker);
+        let mut speaker = self.again(Stage::PipelineSetupStreamingRecovery, 1002).await;
+        self.write(&mut speaker, 7, (5632, 6300), Flags::None).await;
+        self.write(&mut speaker, 8, (6144, 6400), Flags::Sync).await;
+        self.close(&mut speaker, 9).await;
+        let mut speaker = self.again(Stage::PipelineSetupAppend, 1003).await;
+        self.write(&mut speaker, 0, (6400, 6500), Flags::None).await;
+        self.write(&mut speaker, 1, (6400, 6656), Flags::Sync).await;
+        self.write(&mut speaker, 2, (6656, 7000), Flags::None).await;
+        drop(speaker);
+        self.again(Stage::PipelineCloseRecovery, 1004).await;
+        self.promise(|promise| {
+            promise.closed = true;
+            promise.synced = promise.flushed;
+        });
+        // Truncated: from now on that much is promised.
+        self.promise(|promise| {
+            *promise = Promise { flushed: 5500, synced: 5500, closed: false, ..*promise };
+        });
+        assert_eq!(peer.init(ID, 1004, 1005).await.unwrap(), Some((0, 7000, 1004)));
+        peer.update((ID, 1004, 7000), 1005, 5500, None).await.unwrap();
+        self.promise(|promise| *promise = Promise { stamp: 1005, closed: true, ..*promise });
+    }
+}
+
+#[tokio::test]
+async fn every_kill_and_power_loss_in_a_replicas_life() {
+    let namenode = FakeNamenode::start(&Env::real()).await;
+    let disk = CrashDisk::new(1);
+    let node = on(&disk, &namenode).await;
+    disk.record();
+    let addr = node.xfer_addr().to_string();
+    let mut life =
+        Life { disk: disk.clone(), addr, data: bytes(7000), now: Promise::default(), promises: Vec::new() };
+    life.live(&Peer::of(&node)).await;
+    assert_eq!(read_block(&life.addr, ID, 0, 5500).await.unwrap(), &life.data[..5500]);
+    drop(node);
+    let recording = disk.recorded();
+    let mut images = 0;
+    for image in recording.images(3) {
+        check(&life, &namenode, image.changes, &image.disk, false, &format!("{image:?}")).await;
+        images += 1;
+    }
+    for (changes, disk) in recording.kills() {
+        check(&life, &namenode, changes, &disk, true, &format!("killed after change {changes}")).await;
+        images += 1;
+    }
+    assert!(images > 400, "only {images} images of {} changes", recording.len());
+}
+
+/// Starts a node on an image, recovers the block there, and compares.
+async fn check(
+    life: &Life,
+    namenode: &FakeNamenode,
+    changes: usize,
+    disk: &CrashDisk,
+    killed: bool,
+    what: &str,
+) {
+    let before = life.promises.iter().rev().find(|(at, _)| *at <= changes);
+    let Some((_, promise)) = before.copied() else { return };
+    let least = if killed { promise.flushed } else { promise.synced };
+    let node = on(disk, namenode).await;
+    let peer = Peer::of(&node);
+    let found = peer.init(ID, 0, 9000).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let Some((state, length, stamp)) = found else {
+        assert!(least == 0 && !promise.closed, "{what}: nothing is there, but {promise:?}");
+        return;
+    };
+    assert!(length >= least as u64, "{what}: {length} bytes of {promise:?}");
+    // A stamp that a pipeline agreed on is durable as soon as something of it was synced, or it was killed.
+    let stamped = promise.stamp == 0 || stamp >= promise.stamp || (!killed && promise.synced == 0);
+    assert!(stamped, "{what}: stamp {stamp}, but {promise:?}");
+    assert_eq!(promise.closed, promise.closed && state == 0, "{what}: state {state}, but {promise:?}");
+    if length > 0 {
+        peer.update((ID, stamp, length), 9000, length, None)
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let read = read_block(&node.xfer_addr().to_string(), ID, 0, length).await;
+        assert!(read.is_ok_and(|read| read == life.data[..length as usize]), "{what}: other bytes");
+    }
+}
