@@ -1,6 +1,7 @@
 //! One transaction's worth of commands over one set of opened tables. Dispatch is here, each operation
 //! beside its noun: [`crate::tree`], [`crate::attribute`], [`crate::block`], [`crate::append`],
-//! [`crate::pipeline`], [`crate::recovery`], [`crate::lease`], [`crate::reap`].
+//! [`crate::truncate`], [`crate::concat`], [`crate::pipeline`], [`crate::recovery`], [`crate::lease`],
+//! [`crate::reap`].
 //!
 //! Every operation checks first and changes after: a refusal has changed nothing, but where HDFS itself
 //! changes something and then refuses (a lease whose recovery begins).
@@ -116,9 +117,8 @@ impl Apply<'_, '_> {
             Operation::UpdatePipeline(update) => self.update_pipeline(update),
             Operation::CommitBlockSynchronization(commit) => self.commit_block_synchronization(commit),
             Operation::RetryRecovery { file, recovery } => self.retry_recovery(*file, *recovery),
-            Operation::Truncate(_) | Operation::Concat { .. } => {
-                Err(NamespaceError::Unsupported("Files cannot be cut or joined yet"))
-            }
+            Operation::Truncate(truncate) => self.truncate(caller, truncate),
+            Operation::Concat { target, sources } => self.concat(caller, target, sources),
             Operation::Touch { accesses } => self.touch(accesses),
             Operation::Reap { inodes } => {
                 self.reap(*inodes)?;

@@ -9,6 +9,7 @@ mod apply;
 mod attribute;
 mod block;
 pub mod command;
+mod concat;
 mod directories;
 pub mod error;
 pub mod lease;
@@ -28,6 +29,7 @@ mod snapshot;
 mod state;
 pub mod table;
 mod tree;
+mod truncate;
 pub mod view;
 
 pub use command::{

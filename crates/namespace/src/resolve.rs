@@ -279,3 +279,9 @@ pub(crate) fn is_reserved_for_files(path: &HdfsPath) -> bool {
     let mut names = path.components();
     names.next() == Some(RESERVED_NAME) && !matches!(names.next(), Some(RESERVED_INODES | RESERVED_RAW))
 }
+
+/// Whether it stands for another path (`FSDirectory.isReservedRawName`, `isReservedInodesName`).
+pub(crate) fn is_reserved_path(path: &HdfsPath) -> bool {
+    let mut names = path.components();
+    names.next() == Some(RESERVED_NAME) && matches!(names.next(), Some(RESERVED_INODES | RESERVED_RAW))
+}

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use mobula_namespace::{
     AddBlock, Append, Applied, BlockEffect, Caller, Closable, CommitBlockSynchronization, Create, FileBlock,
     FileKind, FileStatus, LastBlock, OpenFile, Operation, Outcome, Overwrite, Parents, Recovery, RetryKey,
-    UpdatePipeline,
+    Truncate, UpdatePipeline,
 };
 use mobula_types::{Block, BlockId, ClientId, GenStamp, InodeId, Millis, Target};
 
@@ -190,6 +190,21 @@ impl Player {
                 holder_renewed: self.renewed(line),
                 last: self.last(line, self.fixture.namespace.view().last_block_at(&at(1)).unwrap()),
             }),
+            "truncate" => {
+                let length = line.words[2].parse().unwrap();
+                let found = self.fixture.namespace.view().block_cut_at(&at(1), length).unwrap();
+                Operation::Truncate(Truncate {
+                    path: at(1),
+                    holder,
+                    length,
+                    holder_renewed: self.renewed(line),
+                    last: self.last(line, found),
+                })
+            }
+            "concat" => Operation::Concat {
+                target: at(1),
+                sources: line.words[2..].iter().map(|word| path(word)).collect(),
+            },
             "restamp" => Operation::UpdateBlockForPipeline { block: block("block").unwrap(), holder },
             "pipeline" => Operation::UpdatePipeline(UpdatePipeline {
                 holder,
