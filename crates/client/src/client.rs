@@ -16,7 +16,8 @@ use crate::lease::{self, Leases};
 use crate::link::LinkCache;
 use crate::namenode::{NameNodeProxy, RetryPolicy};
 use crate::reader::FileReader;
-use crate::writer::FileWriter;
+use crate::recovery::ReplaceDatanode;
+use crate::writer::{FileWriter, OpenedFile};
 
 /// Where to connect to, as whom, and how to write.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct ClientOptions {
     pub umask: u16,
     /// Longest wait for an answer of the NameNode.
     pub call_limit: Duration,
+    /// What becomes of a pipeline that lost a node.
+    pub replace_datanode: ReplaceDatanode,
 }
 
 /// How a file is made.
@@ -54,6 +57,23 @@ impl Default for CreateOptions {
     fn default() -> CreateOptions {
         CreateOptions { overwrite: false, parents: true, mode: 0o666, replication: None, block_size: None }
     }
+}
+
+/// Where appending goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NewBlock {
+    /// In the file's last block, unless it is full.
+    #[default]
+    WhenFull,
+    /// In a new block (HDFS: `CreateFlag.NEW_BLOCK`).
+    Always,
+}
+
+/// How a file is gone on with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AppendOptions {
+    /// Where.
+    pub new_block: NewBlock,
 }
 
 /// A client; cheap to clone. Files that it has open for writing are kept alive by lease renewals.
@@ -154,8 +174,94 @@ impl Client {
         };
         // A server that leaves it out knows the file by its path only.
         let status = self.namenode().create(request).await?.fs.unwrap_or_default();
+        Ok(self.writer(OpenedFile {
+            path: path.into(),
+            // What was asked for: a new file is empty, whatever it replaced.
+            status: hdfs::HdfsFileStatusProto { length: 0, ..status },
+            block_size,
+            replication: usize::from(replication.unwrap_or_default()),
+            last_block: None,
+            previous: None,
+        }))
+    }
+
+    /// A file to go on writing to, at its end. Its bytes stay visible; they are durable as before.
+    ///
+    /// # Errors
+    /// The NameNode's exceptions: `FileNotFoundException`, `AlreadyBeingCreatedException` if somebody
+    /// writes to it, `RecoveryInProgressException` for a file whose last writer is being cleaned up after.
+    pub async fn append(&self, path: &str, options: AppendOptions) -> Result<FileWriter, ClientError> {
+        let new_block = options.new_block == NewBlock::Always;
+        let flag = hdfs::CreateFlagProto::Append as u32
+            | if new_block { hdfs::CreateFlagProto::NewBlock as u32 } else { 0 };
+        let request = hdfs::AppendRequestProto {
+            src: path.into(),
+            client_name: self.shared.name.clone(),
+            flag: Some(flag),
+        };
+        let hdfs::AppendResponseProto { block, stat } = self.namenode().append(request).await?;
+        // It is open now: were this dropped, nobody would renew its lease, and it would end by itself.
+        let status = match stat {
+            Some(status) => status,
+            None => self.status(path).await?.unwrap_or_default(),
+        };
+        let (last_block, previous) = match block {
+            Some(last) if new_block => (None, Some(last.b)),
+            last => (last, None),
+        };
+        let replication = usize::from(self.shared.options.replication.unwrap_or_default());
+        let block_size = self.shared.options.block_size.unwrap_or(status.blocksize.unwrap_or_default());
+        let path = path.into();
+        Ok(self.writer(OpenedFile { path, status, block_size, replication, last_block, previous }))
+    }
+
+    fn writer(&self, file: OpenedFile) -> FileWriter {
         let lease = lease::hold(&self.shared.leases, self.namenode(), &self.shared.name);
-        Ok(FileWriter::new(self.shared.clone(), path.into(), &status, block_size, lease))
+        FileWriter::new(self.shared.clone(), file, lease)
+    }
+
+    /// Cuts a closed file to `length` bytes. `true`: it is done; `false`: its last block is being cut,
+    /// and the file can be opened for writing again once [`Client::is_closed`].
+    ///
+    /// # Errors
+    /// The NameNode's exceptions; `HadoopIllegalArgumentException` if the file is shorter.
+    pub async fn truncate(&self, path: &str, length: u64) -> Result<bool, ClientError> {
+        let request = hdfs::TruncateRequestProto {
+            src: path.into(),
+            new_length: length,
+            client_name: self.shared.name.clone(),
+        };
+        Ok(self.namenode().truncate(request).await?.result)
+    }
+
+    /// Moves the blocks of `sources` behind those of `target`; the sources are gone then.
+    ///
+    /// # Errors
+    /// The NameNode's exceptions.
+    pub async fn concat(&self, target: &str, sources: &[&str]) -> Result<(), ClientError> {
+        let srcs = sources.iter().map(|source| (*source).to_owned()).collect();
+        self.namenode().concat(hdfs::ConcatRequestProto { trg: target.into(), srcs }).await?;
+        Ok(())
+    }
+
+    /// Takes an open file from its writer and has it closed, with all that was flushed. `true`: it is
+    /// closed; `false`: recovery runs, ask again.
+    ///
+    /// # Errors
+    /// The NameNode's exceptions.
+    pub async fn recover_lease(&self, path: &str) -> Result<bool, ClientError> {
+        let client_name = self.shared.name.clone();
+        let request = hdfs::RecoverLeaseRequestProto { src: path.into(), client_name };
+        Ok(self.namenode().recover_lease(request).await?.result)
+    }
+
+    /// Whether nobody writes to the file, and its last block is whole.
+    ///
+    /// # Errors
+    /// The NameNode's exceptions; `FileNotFoundException` for none and for directories.
+    pub async fn is_closed(&self, path: &str) -> Result<bool, ClientError> {
+        let request = hdfs::IsFileClosedRequestProto { src: path.into() };
+        Ok(self.namenode().is_file_closed(request).await?.result)
     }
 
     /// The server's defaults, asked for once an hour.

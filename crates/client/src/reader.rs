@@ -13,6 +13,7 @@ use mobula_proto::hdfs;
 use mobula_wire::remote::{RemoteException, class};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::client::Shared;
 use crate::error::ClientError;
@@ -28,6 +29,10 @@ const PATIENCE_LAST: Patience = Patience { connect: Duration::from_secs(20), sta
 /// before the NameNode is asked for others, which doubles (HDFS: 3 s and more each time).
 const ROUNDS_MAX: u32 = 4;
 const ROUND_PAUSE: Duration = Duration::from_millis(300);
+/// The NameNode knows no replica of an open block: how long it is asked again, and how often (HDFS: 3
+/// times, 4 s apart).
+const NO_LOCATIONS_LIMIT: Duration = Duration::from_secs(12);
+const NO_LOCATIONS_PAUSE: Duration = Duration::from_millis(500);
 /// The next block is asked for when less than this is left of the one before.
 const AHEAD_BYTES: u64 = 2 << 20;
 
@@ -43,12 +48,12 @@ pub struct FileReader {
 struct OpenFile {
     client: Arc<Shared>,
     path: String,
-    length: u64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    length: u64,
     /// By offset in the file.
     blocks: BTreeMap<u64, Arc<hdfs::LocatedBlockProto>>,
     /// DataNodes (uuid) that did not answer; cleared when locations are asked for again.
@@ -99,26 +104,39 @@ impl Cursor {
 
 impl FileReader {
     pub(crate) async fn open(client: Arc<Shared>, path: &str) -> Result<FileReader, ClientError> {
-        let located = locate(&client, path, 0).await?;
-        let mut length = located.file_length;
-        let mut blocks = by_offset(located.blocks);
-        if located.under_construction
-            && !located.is_last_block_complete
-            && let Some(mut last) = located.last_block
-        {
-            let visible = visible::length_of(&client, &last).await?;
-            last.b.num_bytes = Some(visible);
-            length += visible;
-            blocks.insert(last.offset, Arc::new(last));
-        }
-        let state = Mutex::new(State { blocks, ..State::default() });
-        let file = OpenFile { client, path: path.into(), length, state };
+        let (length, blocks) = look(&client, path, 0).await?;
+        let state = Mutex::new(State { length, blocks, ..State::default() });
+        let file = OpenFile { client, path: path.into(), state };
         Ok(FileReader { file: Arc::new(file), cursor: Cursor::new(0, length) })
     }
 
-    /// Its length in bytes, the visible part of an open last block included.
+    /// Its length in bytes, the visible part of an open last block included, as it was when the file was
+    /// opened or looked at again.
     pub fn length(&self) -> u64 {
-        self.file.length
+        self.file.state.lock().length
+    }
+
+    /// Looks again how long the file is, and answers that: a writer may have flushed more since.
+    ///
+    /// # Errors
+    /// The NameNode's exceptions; `FileNotFoundException` if the file is gone.
+    pub async fn refresh(&mut self) -> Result<u64, ClientError> {
+        let from = self.file.state.lock().blocks.last_key_value().map_or(0, |(offset, _)| *offset);
+        let (length, blocks) = look(&self.file.client, &self.file.path, from).await?;
+        {
+            let mut state = self.file.state.lock();
+            state.length = length;
+            state.dead.clear();
+            state.blocks.split_off(&from);
+            state.blocks.extend(blocks);
+            state.blocks.split_off(&length);
+        }
+        if length < self.cursor.position {
+            // It was cut under us.
+            self.cursor = Cursor::new(length, length);
+        }
+        self.cursor.end = length;
+        Ok(length)
     }
 
     /// The stream's position.
@@ -131,7 +149,7 @@ impl FileReader {
     /// # Errors
     /// No replica of a block could be read.
     pub async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, ClientError> {
-        let end = self.file.length.min(offset.saturating_add(length as u64));
+        let end = self.length().min(offset.saturating_add(length as u64));
         let mut cursor = Cursor::new(offset.min(end), end);
         let Some(first) = self.file.next(&mut cursor).await? else { return Ok(Bytes::new()) };
         if cursor.position == end {
@@ -159,7 +177,8 @@ impl FileReader {
     /// Moves the stream's position.
     pub fn seek(&mut self, offset: u64) {
         if offset != self.cursor.position {
-            self.cursor = Cursor::new(offset.min(self.file.length), self.file.length);
+            let length = self.length();
+            self.cursor = Cursor::new(offset.min(length), length);
         }
     }
 }
@@ -320,7 +339,10 @@ impl OpenFile {
         }
         self.locate_again(position).await?;
         self.known_block_at(position).ok_or_else(|| {
-            ClientError::DataNodes(format!("the NameNode names no block of {} at {position}", self.path))
+            ClientError::DataNodes(format!(
+                "the NameNode names no block of {} at {position}: was it cut?",
+                self.path
+            ))
         })
     }
 
@@ -333,13 +355,15 @@ impl OpenFile {
     /// Asks the NameNode for the locations from `position` on, and gives nodes that failed a new chance.
     async fn locate_again(&self, position: u64) -> Result<(), ClientError> {
         let located = locate(&self.client, &self.path, position).await?;
+        // Of an open block the NameNode does not know the visible length: it is what it was when we looked.
+        let open = (!located.is_last_block_complete).then_some(located.last_block.as_ref()).flatten();
+        let open = open.map(|block| block.b.block_id);
         let mut state = self.state.lock();
         state.dead.clear();
         for (offset, block) in by_offset(located.blocks) {
-            // The visible length of an open block is what it was when the file was opened.
             let old = state.blocks.get(&offset).map(|old| (old.b.block_id, length_of(old)));
             match old {
-                Some((id, length)) if id == block.b.block_id && length > length_of(&block) => {
+                Some((id, length)) if Some(id) == open && length > length_of(&block) => {
                     let mut block = (*block).clone();
                     block.b.num_bytes = Some(length);
                     state.blocks.insert(offset, Arc::new(block));
@@ -370,6 +394,39 @@ fn length_of(block: &hdfs::LocatedBlockProto) -> u64 {
 
 fn by_offset(blocks: Vec<hdfs::LocatedBlockProto>) -> BTreeMap<u64, Arc<hdfs::LocatedBlockProto>> {
     blocks.into_iter().map(|block| (block.offset, Arc::new(block))).collect()
+}
+
+/// The length of the file, and its blocks from the one at `offset` on, the visible part of an open one
+/// included.
+async fn look(
+    client: &Shared,
+    path: &str,
+    offset: u64,
+) -> Result<(u64, BTreeMap<u64, Arc<hdfs::LocatedBlockProto>>), ClientError> {
+    let started = Instant::now();
+    loop {
+        let located = locate(client, path, offset).await?;
+        let mut length = located.file_length;
+        let mut blocks = by_offset(located.blocks);
+        if !located.under_construction || located.is_last_block_complete {
+            return Ok((length, blocks));
+        }
+        let Some(mut last) = located.last_block else { return Ok((length, blocks)) };
+        if last.locs.is_empty() {
+            // The NameNode was started again, and has not heard of the replicas yet.
+            if started.elapsed() >= NO_LOCATIONS_LIMIT {
+                let text = format!("Cannot obtain block length for blk_{}: no locations", last.b.block_id);
+                return Err(ClientError::DataNodes(text));
+            }
+            tokio::time::sleep(NO_LOCATIONS_PAUSE).await;
+            continue;
+        }
+        let visible = visible::length_of(client, &last).await?;
+        last.b.num_bytes = Some(visible);
+        length += visible;
+        blocks.insert(last.offset, Arc::new(last));
+        return Ok((length, blocks));
+    }
 }
 
 async fn locate(client: &Shared, path: &str, offset: u64) -> Result<hdfs::LocatedBlocksProto, ClientError> {

@@ -4,48 +4,47 @@
 use std::time::Duration;
 
 use mobula_proto::hdfs;
-use mobula_rpc::{CallError, RpcClient, RpcClientOptions};
+use mobula_rpc::CallError;
 use mobula_wire::remote::class;
 
 use crate::client::Shared;
 use crate::error::ClientError;
+use crate::probe;
 
-/// Java's name of the protocol that DataNodes speak with clients.
-const CLIENT_DATANODE_PROTOCOL: &str = "org.apache.hadoop.hdfs.protocol.ClientDatanodeProtocol";
 /// Longest wait for one DataNode.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-const CALL_LIMIT: Duration = Duration::from_secs(10);
+const LENGTH_LIMIT: Duration = Duration::from_secs(5);
+/// A DataNode that has just started does not know its pool yet: how long it is asked again, and how often.
+const STARTING_LIMIT: Duration = Duration::from_secs(20);
+const STARTING_PAUSE: Duration = Duration::from_millis(200);
 
-/// The first length that a DataNode tells; 0 if all say that they have no replica yet.
+/// The first length that a DataNode tells; 0 if all say that they have no replica yet, or none was chosen.
 pub(crate) async fn length_of(client: &Shared, block: &hdfs::LocatedBlockProto) -> Result<u64, ClientError> {
-    let mut reasons = Vec::new();
-    for node in &block.locs {
-        let rpc = RpcClient::new(
-            &client.env,
-            RpcClientOptions {
-                address: format!("{}:{}", node.id.ip_addr, node.id.ipc_port),
-                user: client.options.user.clone(),
-                protocol: CLIENT_DATANODE_PROTOCOL,
-                connect_limit: CONNECT_LIMIT,
-                call_limit: CALL_LIMIT,
-            },
-        );
-        let request = hdfs::GetReplicaVisibleLengthRequestProto { block: block.b.clone() };
-        let answer = rpc
-            .call::<_, hdfs::GetReplicaVisibleLengthResponseProto>("getReplicaVisibleLength", &request)
-            .await;
-        match answer {
-            // 2^64-1 is Java's -1: the replica waits for recovery.
-            Ok(answer) if answer.length as i64 >= 0 => return Ok(answer.length),
-            Ok(_) => reasons.push(format!("{}: waits for recovery", node.id.host_name)),
-            Err(CallError::Remote(remote)) if remote.class == class::REPLICA_NOT_FOUND => {}
-            Err(error) => reasons.push(error.to_string()),
+    let started = tokio::time::Instant::now();
+    loop {
+        let mut reasons = Vec::new();
+        let mut starting = false;
+        for node in &block.locs {
+            match probe::visible_length(client, node, &block.b, LENGTH_LIMIT).await {
+                // 2^64-1 is Java's -1: the replica waits for recovery.
+                Ok(length) if length as i64 >= 0 => return Ok(length),
+                Ok(_) => reasons.push(format!("{}: waits for recovery", node.id.host_name)),
+                Err(CallError::Remote(remote)) if remote.class == class::REPLICA_NOT_FOUND => {}
+                Err(CallError::Remote(remote)) if remote.class == class::RETRIABLE => {
+                    starting = true;
+                    reasons.push(remote.to_string());
+                }
+                Err(error) => reasons.push(error.to_string()),
+            }
         }
+        // Nobody has a replica: the writer has the block and has sent nothing yet.
+        if reasons.is_empty() {
+            return Ok(0);
+        }
+        if !starting || started.elapsed() >= STARTING_LIMIT {
+            let reasons = reasons.join("; ");
+            let text = format!("Cannot obtain block length for blk_{}: {reasons}", block.b.block_id);
+            return Err(ClientError::DataNodes(text));
+        }
+        tokio::time::sleep(STARTING_PAUSE).await;
     }
-    // Nobody has a replica: the writer has the block and has sent nothing yet.
-    if reasons.is_empty() {
-        return Ok(0);
-    }
-    let reasons = reasons.join("; ");
-    Err(ClientError::DataNodes(format!("Cannot obtain block length for blk_{}: {reasons}", block.b.block_id)))
 }

@@ -1,37 +1,31 @@
 //! Writing a file: bytes are cut into packets, packets go down a pipeline, blocks follow each other.
 //!
-//! The packets of the block in hand are kept until the block is closed, so that it can be written
-//! again elsewhere when a node of its pipeline dies. They share the caller's buffers: an open file
-//! holds references to at most one block's worth of them (`dfs.blocksize`), and copies only what was
-//! written in small pieces. Next on the walk: the NameNode's `client_rpc`, which hands out blocks.
+//! Packets are kept until all nodes of the pipeline have acknowledged them, so that they can be sent
+//! again when a node is lost; [`crate::recovery`] says how. An open file holds at most a window of
+//! packets, whatever its block size. Next on the walk: the NameNode's `client_rpc`, which hands out
+//! blocks.
 //!
-//! Invariant: `held` are the packets of the block in hand, from its first byte, without a gap;
-//! `tail` are the bytes after them. What is acknowledged lies on every node of the pipeline.
+//! Invariants: what is acknowledged lies on every node of the pipeline; what `hflush` returned for stays
+//! there as long as one of them lives; what `hsync` and `close` returned for is on their disks, in every
+//! block that this writer wrote.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mobula_proto::hdfs;
-use mobula_wire::checksum::{BYTES_PER_CHUNK_DEFAULT, Checksum, SUM_LENGTH};
 use mobula_wire::remote::class;
 use tokio::time::Instant;
 
 use crate::client::Shared;
 use crate::error::ClientError;
 use crate::lease::Lease;
-use crate::pipeline::{Fault, Packet, Pipeline};
+use crate::packet::{Cutter, Packets};
+use crate::pipeline::{Fault, Pipeline};
+use crate::recovery::Block;
 
-/// Data bytes of a packet: HDFS's 126 chunks are the least that pays.
-const PACKET_BYTES: usize = 126 * CHUNK_BYTES;
-/// What one checksum covers (`dfs.bytes-per-checksum`).
-const CHUNK_BYTES: usize = BYTES_PER_CHUNK_DEFAULT as usize;
-/// Shorter writes than this are copied together.
-const COPY_BYTES_MAX: usize = 16 << 10;
-/// How often one block is begun before the writer gives up (HDFS: 1 + 3 retries).
-const BLOCK_TRIES_MAX: u32 = 6;
-/// How long a node that failed is not asked for (HDFS: 10 minutes).
-const EXCLUDE_FOR: Duration = Duration::from_secs(600);
+/// So much of what `write` was given is cut into packets before they are sent.
+const SLICE_BYTES: usize = 1 << 20;
 /// Waiting for the NameNode to hear of the replicas: the first pause, doubling, and in all (HDFS
 /// begins at 400 ms and gives up after 12 s).
 const SETTLE_PAUSE_FIRST: Duration = Duration::from_millis(2);
@@ -42,34 +36,58 @@ const NO_NODES_PAUSE: Duration = Duration::from_millis(500);
 
 /// A file being written. Dropped without `close`, it stays open on the server until its lease ends.
 ///
-/// A `write`, `hflush` or `hsync` that is dropped half-way makes the block in hand start again.
+/// A `write`, `hflush` or `hsync` may be dropped half-way: [`FileWriter::position`] says what was taken,
+/// and the next call goes on from there over a new connection.
 #[derive(Debug)]
 pub struct FileWriter {
-    client: Arc<Shared>,
-    path: String,
-    file_id: Option<u64>,
-    block_size: u64,
+    pub(crate) client: Arc<Shared>,
+    pub(crate) path: String,
+    pub(crate) file_id: Option<u64>,
+    pub(crate) block_size: u64,
+    /// Replicas that each block shall have.
+    pub(crate) replication: usize,
     /// The block before the one in hand, with its length.
     previous: Option<hdfs::ExtendedBlockProto>,
-    pipeline: Option<Pipeline>,
-    held: Vec<Packet>,
-    /// How many of `held` this pipeline was sent.
-    sent: usize,
+    /// The block in hand, and the connection to its nodes; a block without one needs recovery.
+    pub(crate) block: Option<Block>,
+    pub(crate) pipeline: Option<Pipeline>,
+    pub(crate) packets: Packets,
+    pub(crate) cutter: Cutter,
     /// A send began and did not end.
     sending: bool,
-    /// Where `tail` begins in the block in hand: a chunk's start.
-    tail_start: u64,
-    tail: BytesMut,
-    /// Bytes of `tail` that are in `held` already: a partial chunk that was flushed.
-    tail_held: usize,
     /// Bytes in blocks that are done.
     finished: u64,
-    excluded: Vec<(hdfs::DatanodeInfoProto, Instant)>,
-    tries: u32,
-    /// The NameNode was told of this block by fsync.
-    told: bool,
+    /// DataNodes that failed, and until when they are not asked for.
+    pub(crate) excluded: Vec<(hdfs::DatanodeInfoProto, Instant)>,
+    /// How often the block in hand was begun.
+    pub(crate) tries: u32,
+    /// The only node restarts: until when it is waited for.
+    pub(crate) restarts_until: Option<Instant>,
     failed: Option<String>,
     _lease: Lease,
+}
+
+/// What an open file is at the NameNode when writing begins.
+#[derive(Debug)]
+pub(crate) struct OpenedFile {
+    pub(crate) path: String,
+    pub(crate) status: hdfs::HdfsFileStatusProto,
+    /// What the caller wanted, should the status not say.
+    pub(crate) block_size: u64,
+    pub(crate) replication: usize,
+    /// A last block to be gone on with.
+    pub(crate) last_block: Option<hdfs::LocatedBlockProto>,
+    /// A last block that stays as it is.
+    pub(crate) previous: Option<hdfs::ExtendedBlockProto>,
+}
+
+/// What a flush shall do beyond making visible (HDFS: `HdfsDataOutputStream.SyncFlag`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncOptions {
+    /// The NameNode learns the length, so that `getFileInfo` and listings show it.
+    pub update_length: bool,
+    /// The block in hand ends here; the next byte begins a new one.
+    pub end_block: bool,
 }
 
 /// How far the block in hand must get.
@@ -81,31 +99,36 @@ enum Goal {
     Acknowledged,
 }
 
+/// Whether a flush waits for the disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    Visible,
+    OnDisk,
+}
+
 impl FileWriter {
-    pub(crate) fn new(
-        client: Arc<Shared>,
-        path: String,
-        status: &hdfs::HdfsFileStatusProto,
-        block_size: u64,
-        lease: Lease,
-    ) -> FileWriter {
+    pub(crate) fn new(client: Arc<Shared>, file: OpenedFile, lease: Lease) -> FileWriter {
+        let OpenedFile { path, status, block_size, replication, last_block, previous } = file;
+        let begun = last_block.as_ref().map_or(0, |last| last.b.num_bytes.unwrap_or(0));
         FileWriter {
             client,
             path,
             file_id: status.file_id,
             block_size: status.blocksize.filter(|size| *size > 0).unwrap_or(block_size),
-            previous: None,
+            replication: status
+                .block_replication
+                .filter(|wanted| *wanted > 0)
+                .map_or(replication, |wanted| wanted as usize),
+            previous,
+            packets: Packets::new(last_block.is_none()),
+            block: last_block.map(Block::reopened),
             pipeline: None,
-            held: Vec::new(),
-            sent: 0,
+            cutter: Cutter::new(begun),
             sending: false,
-            tail_start: 0,
-            tail: BytesMut::new(),
-            tail_held: 0,
-            finished: 0,
+            finished: status.length.saturating_sub(begun),
             excluded: Vec::new(),
             tries: 0,
-            told: false,
+            restarts_until: None,
             failed: None,
             _lease: lease,
         }
@@ -116,7 +139,7 @@ impl FileWriter {
         &self.path
     }
 
-    /// Bytes written so far.
+    /// Bytes of the file so far: what it had, and what was written.
     pub fn position(&self) -> u64 {
         self.finished + self.block_length()
     }
@@ -127,33 +150,42 @@ impl FileWriter {
     /// The NameNode's exceptions, or no DataNode left that takes the block.
     pub async fn write(&mut self, mut data: Bytes) -> Result<(), ClientError> {
         self.check_usable()?;
+        self.finish_what_was_dropped().await?;
         while !data.is_empty() {
-            let room = self.block_size - self.block_length();
-            let part = data.split_to(data.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
-            self.cut(part);
-            if self.block_length() == self.block_size {
+            let room = usize::try_from(self.block_size.saturating_sub(self.block_length()));
+            let part = data.split_to(data.len().min(room.unwrap_or(usize::MAX)).min(SLICE_BYTES));
+            self.cutter.cut(part, &mut self.packets);
+            if self.block_length() >= self.block_size {
                 self.finish_block().await?;
-            } else if self.sent < self.held.len() {
+            } else if self.packets.has_unsent() {
                 self.settle(Goal::Sent).await?;
             }
         }
         Ok(())
     }
 
-    /// Waits until all that was written is visible to new readers.
+    /// Waits until all that was written is visible to new readers, on all nodes of the pipeline.
     ///
     /// # Errors
     /// As `write`.
     pub async fn hflush(&mut self) -> Result<(), ClientError> {
-        self.flush(false).await
+        self.flush(Depth::Visible, SyncOptions::default()).await
     }
 
-    /// Waits until all that was written survives power loss.
+    /// Waits until all that was written survives power loss, in every block of the file.
     ///
     /// # Errors
     /// As `write`.
     pub async fn hsync(&mut self) -> Result<(), ClientError> {
-        self.flush(true).await
+        self.flush(Depth::OnDisk, SyncOptions::default()).await
+    }
+
+    /// As `hsync`, and more.
+    ///
+    /// # Errors
+    /// As `write`.
+    pub async fn hsync_with(&mut self, options: SyncOptions) -> Result<(), ClientError> {
+        self.flush(Depth::OnDisk, options).await
     }
 
     /// Completes the file; when this returns it is durable.
@@ -162,7 +194,7 @@ impl FileWriter {
     /// As `write`.
     pub async fn close(mut self) -> Result<(), ClientError> {
         self.check_usable()?;
-        if self.block_length() > 0 {
+        if self.block.is_some() || self.block_length() > 0 {
             self.finish_block().await?;
         }
         self.complete().await
@@ -175,141 +207,84 @@ impl FileWriter {
         }
     }
 
+    /// A call before this one was dropped while it waited for the end of the block.
+    async fn finish_what_was_dropped(&mut self) -> Result<(), ClientError> {
+        match self.packets.has_end() {
+            true => self.finish_block().await,
+            false => Ok(()),
+        }
+    }
+
     fn block_length(&self) -> u64 {
-        self.tail_start + self.tail.len() as u64
+        self.cutter.length()
     }
 
-    /// Cuts `data`, which fits into the block, into packets; what ends in the middle of a chunk, and
-    /// what came in small pieces, stays in `tail`.
-    fn cut(&mut self, mut data: Bytes) {
-        if data.len() < COPY_BYTES_MAX {
-            self.tail.extend_from_slice(&data);
-            if self.tail.len() >= PACKET_BYTES {
-                let whole = self.tail.len() - self.tail.len() % CHUNK_BYTES;
-                self.hold_tail(whole);
-            }
-            return;
-        }
-        let missing = (CHUNK_BYTES - self.tail.len() % CHUNK_BYTES) % CHUNK_BYTES;
-        self.tail.extend_from_slice(&data.split_to(missing));
-        self.hold_tail(self.tail.len());
-        while data.len() >= CHUNK_BYTES {
-            let length = data.len().min(PACKET_BYTES);
-            self.hold(data.split_to(length - length % CHUNK_BYTES));
-        }
-        self.tail.extend_from_slice(&data);
-    }
-
-    /// The first `length` bytes of the tail, whole chunks, become packets.
-    fn hold_tail(&mut self, length: usize) {
-        let mut data = self.tail.split_to(length).freeze();
-        while !data.is_empty() {
-            self.hold(data.split_to(data.len().min(PACKET_BYTES)));
-        }
-    }
-
-    fn hold(&mut self, data: Bytes) {
-        // A partial chunk that was flushed is sent again from its start, and replaces what was held of it.
-        if self.tail_held > 0 {
-            self.drop_partial_chunk();
-        }
-        let packet = Packet { offset: self.tail_start, sums: sums_of(&data), last: false, sync: false, data };
-        self.tail_start += packet.data.len() as u64;
-        self.held.push(packet);
-    }
-
-    /// Takes the flushed partial chunk at the end off the packets held: the tail has it, too.
-    fn drop_partial_chunk(&mut self) {
-        self.tail_held = 0;
-        let Some(packet) = self.held.last_mut() else { return };
-        let whole = packet.data.len() - packet.data.len() % CHUNK_BYTES;
-        packet.data.truncate(whole);
-        packet.sums.truncate(whole / CHUNK_BYTES * SUM_LENGTH);
-        if whole == 0 {
-            self.held.pop();
-            self.sent = self.sent.min(self.held.len());
-        }
-    }
-
-    /// Everything written becomes packets; the partial chunk at the end also stays in the tail.
-    fn hold_everything(&mut self) {
-        let whole = self.tail.len() - self.tail.len() % CHUNK_BYTES;
-        if whole > 0 {
-            self.hold_tail(whole);
-        }
-        if self.tail.len() > self.tail_held {
-            if self.tail_held > 0 {
-                self.drop_partial_chunk();
-            }
-            let data = Bytes::copy_from_slice(&self.tail);
-            let sums = sums_of(&data);
-            self.held.push(Packet { offset: self.tail_start, data, sums, last: false, sync: false });
-            self.tail_held = self.tail.len();
-        }
-    }
-
-    async fn flush(&mut self, sync: bool) -> Result<(), ClientError> {
+    async fn flush(&mut self, depth: Depth, options: SyncOptions) -> Result<(), ClientError> {
         self.check_usable()?;
         if self.block_length() == 0 {
             // Blocks that are done are synced, and known to the NameNode.
             return Ok(());
         }
-        self.hold_everything();
-        if sync {
-            // An empty packet carries the wish, so that packets sent before need not be sent again.
-            let offset = self.block_length();
-            self.held.push(Packet::empty(offset, false));
+        if options.end_block || self.packets.has_end() {
+            return self.finish_block().await;
         }
-        let settled = self.settle(Goal::Acknowledged).await;
-        if sync {
-            self.held.pop();
-            self.sent = self.sent.min(self.held.len());
+        self.cutter.cut_all(&mut self.packets);
+        if depth == Depth::OnDisk {
+            self.packets.want_sync(self.block_length());
         }
-        settled?;
-        if !self.told {
-            self.tell_namenode().await?;
+        if self.packets.has_unacked() {
+            self.settle(Goal::Acknowledged).await?;
         }
-        Ok(())
+        self.packets.promise();
+        self.tell_namenode(options).await
     }
 
-    /// Makes the NameNode keep the block for this open file, come what may (once a block).
-    async fn tell_namenode(&mut self) -> Result<(), ClientError> {
+    /// Makes the NameNode keep the block for this open file, come what may (once a block), or tells it
+    /// the length.
+    async fn tell_namenode(&mut self, options: SyncOptions) -> Result<(), ClientError> {
+        let length = self.block_length();
+        let Some(block) = &mut self.block else { return Ok(()) };
+        block.flushed = true;
+        if block.told && !options.update_length {
+            return Ok(());
+        }
         let request = hdfs::FsyncRequestProto {
             src: self.path.clone(),
             client: self.client.name.clone(),
-            last_block_length: Some(self.block_length() as i64),
+            last_block_length: Some(if options.update_length { length as i64 } else { -1 }),
             file_id: self.file_id,
         };
         self.client.namenode.fsync(request).await?;
-        self.told = true;
+        block.told = true;
         Ok(())
     }
 
     /// Ends the block in hand; when this returns its replicas are on disk.
     async fn finish_block(&mut self) -> Result<(), ClientError> {
-        self.hold_everything();
         let length = self.block_length();
-        // There is one already if a write was dropped while it waited for this.
-        if !self.held.last().is_some_and(|packet| packet.last) {
-            self.held.push(Packet::empty(length, true));
+        if !self.packets.has_end() {
+            self.cutter.cut_all(&mut self.packets);
+            // No node may end its replica while another one may still lack bytes of it: those two could
+            // not go on together. A small block, which can be begun again, need not wait.
+            if !self.packets.stays_whole() && self.packets.has_unacked() {
+                self.settle(Goal::Acknowledged).await?;
+            }
+            self.packets.push_end(length);
         }
         self.settle(Goal::Acknowledged).await?;
-        let pipeline = self.pipeline.take().expect("settled: there is a pipeline");
-        let mut block = pipeline.located.b.clone();
-        block.num_bytes = Some(length);
-        self.previous = Some(block);
+        self.pipeline = None;
+        let block = self.block.take().expect("settled: there is a block");
+        let mut done = block.located.b;
+        done.num_bytes = Some(length);
+        self.previous = Some(done);
         self.finished += length;
-        self.held.clear();
-        self.sent = 0;
-        self.tail.clear();
-        self.tail_start = 0;
-        self.tail_held = 0;
+        self.packets = Packets::new(true);
+        self.cutter = Cutter::new(0);
         self.tries = 0;
-        self.told = false;
         Ok(())
     }
 
-    /// Brings the block in hand to `goal`, beginning it again elsewhere as often as that may help.
+    /// Brings the block in hand to `goal`, over as many pipelines as that may take.
     async fn settle(&mut self, goal: Goal) -> Result<(), ClientError> {
         let result = self.try_settle(goal).await;
         if let Err(error) = &result {
@@ -321,82 +296,50 @@ impl FileWriter {
     async fn try_settle(&mut self, goal: Goal) -> Result<(), ClientError> {
         loop {
             if self.pipeline.is_none() {
-                self.begin_block().await?;
+                self.connect().await?;
+                self.sending = false;
             }
-            let Err(fault) = self.push(goal).await else { return Ok(()) };
-            let pipeline = self.pipeline.take().expect("pushed: there is a pipeline");
-            self.give_up_block(pipeline.located.clone(), fault).await?;
+            let result = self.push(goal).await;
+            self.take_acks();
+            match result {
+                Ok(()) => return Ok(()),
+                Err(fault) => self.lose_pipeline(fault),
+            }
         }
     }
 
     async fn push(&mut self, goal: Goal) -> Result<(), Fault> {
-        let pipeline = self.pipeline.as_mut().expect("begun: there is a pipeline");
+        let pipeline = self.pipeline.as_mut().expect("connected: there is a pipeline");
         if std::mem::replace(&mut self.sending, true) {
             // Which packets went out is not known: the caller dropped the write before this one.
-            return Err(Fault { bad: None, reason: "a write was dropped half-way".into() });
+            return Err(Fault::ours("a write was dropped half-way"));
         }
-        pipeline.send(&self.held[self.sent..]).await?;
+        if let Some(block) = &mut self.block {
+            block.note_sending(&self.packets);
+        }
+        pipeline.send(self.packets.unsent()).await?;
         self.sending = false;
-        self.sent = self.held.len();
+        self.packets.mark_sent();
         match goal {
             Goal::Sent => Ok(()),
             Goal::Acknowledged => pipeline.wait_all().await,
         }
     }
 
-    /// Gets a block from the NameNode and connects its nodes.
-    async fn begin_block(&mut self) -> Result<(), ClientError> {
-        loop {
-            let located = self.add_block().await?;
-            let opened =
-                Pipeline::open(&self.client, located, self.block_size, Checksum::default_crc32c()).await;
-            match opened {
-                Ok(pipeline) => {
-                    self.sent = 0;
-                    self.sending = false;
-                    self.pipeline = Some(pipeline);
-                    return Ok(());
-                }
-                Err((located, fault)) => self.give_up_block(located, fault).await?,
-            }
+    /// Lets go of what was acknowledged meanwhile.
+    fn take_acks(&mut self) {
+        let (Some(pipeline), Some(block)) = (&mut self.pipeline, &mut self.block) else { return };
+        let count = pipeline.take_news();
+        if count > 0 {
+            // Acks of packets of a send that failed half-way: they are sent, too.
+            self.packets.mark_sent_at_least(count);
+            let end = self.packets.acknowledge(count);
+            block.note_acked(end.unwrap_or(0));
+            self.restarts_until = None;
         }
     }
 
-    /// Excludes the bad node and abandons the block, unless it was tried too often.
-    async fn give_up_block(
-        &mut self,
-        located: hdfs::LocatedBlockProto,
-        fault: Fault,
-    ) -> Result<(), ClientError> {
-        self.tries += 1;
-        tracing::warn!(
-            path = self.path,
-            block = located.b.block_id,
-            reason = fault.reason,
-            "a pipeline failed"
-        );
-        if let Some(node) = fault.bad.and_then(|bad| located.locs.get(bad)) {
-            self.excluded.push((node.clone(), Instant::now() + EXCLUDE_FOR));
-        }
-        if self.tries >= BLOCK_TRIES_MAX {
-            let text = format!(
-                "Unable to write a block of {} after {} tries: {}",
-                self.path, self.tries, fault.reason
-            );
-            return Err(ClientError::DataNodes(text));
-        }
-        let request = hdfs::AbandonBlockRequestProto {
-            b: located.b,
-            src: self.path.clone(),
-            holder: self.client.name.clone(),
-            file_id: self.file_id,
-        };
-        self.client.namenode.abandon_block(request).await?;
-        self.told = false;
-        Ok(())
-    }
-
-    async fn add_block(&mut self) -> Result<hdfs::LocatedBlockProto, ClientError> {
+    pub(crate) async fn add_block(&mut self) -> Result<hdfs::LocatedBlockProto, ClientError> {
         let started = Instant::now();
         let mut pause = SETTLE_PAUSE_FIRST;
         loop {
@@ -456,12 +399,4 @@ impl FileWriter {
             pause = (pause * 2).min(SETTLE_PAUSE_MAX);
         }
     }
-}
-
-/// The checksums of whole chunks, the last of which may be partial.
-fn sums_of(data: &[u8]) -> Bytes {
-    let checksum = Checksum::default_crc32c();
-    let mut sums = BytesMut::with_capacity(checksum.sums_length(data.len() as u64) as usize);
-    checksum.compute(data, &mut sums);
-    sums.freeze()
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use mobula_client::{Client, ClientOptions};
+use mobula_client::{Client, ClientOptions, ReplaceDatanode};
 use mobula_datanode::{DataNode, DatanodeConfig, VolumeConfig};
 use mobula_disk::{DiskRef, RealDisk};
 use mobula_namenode::{NameNode, NamenodeConfig};
@@ -159,6 +159,7 @@ impl Cluster {
                 block_size: None,
                 umask: 0o022,
                 call_limit: READY_LIMIT,
+                replace_datanode: ReplaceDatanode::default(),
             },
         )
     }

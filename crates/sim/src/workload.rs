@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mobula_client::{Client, ClientError, ClientOptions, CreateOptions};
+use mobula_client::{Client, ClientError, ClientOptions, CreateOptions, ReplaceDatanode};
 use mobula_net::{Entropy, Env};
 use mobula_proto::hdfs;
 
@@ -35,6 +35,7 @@ fn client(env: &Env, namenode: &str) -> Client {
             block_size: Some(BLOCK),
             umask: 0o022,
             call_limit: CALL_LIMIT,
+            replace_datanode: ReplaceDatanode::default(),
         },
     )
 }

@@ -1,26 +1,21 @@
-//! A cluster that is just real enough for the client: a NameNode that hands out blocks, and DataNodes
-//! that keep them in memory, speak DataTransferProtocol, and fail when they are told to.
+//! A cluster that is just real enough for the client: a NameNode that hands out blocks and stamps, and
+//! the DataNodes of [`crate::fake_node`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use mobula_client::{Client, ClientOptions, RetryPolicy};
-use mobula_net::{Env, Listener, Stream};
+use bytes::Bytes;
+use mobula_client::{Client, ClientOptions, ReplaceDatanode, RetryPolicy};
+use mobula_net::{Env, Listener};
 use mobula_proto::hdfs;
 use mobula_rpc::{Call, Responder, RpcServer, RpcServerOptions, RpcService};
-use mobula_wire::ack::{PipelineAck, UNKNOWN_SEQNO};
-use mobula_wire::checksum::{Checksum, ChecksumKind};
-use mobula_wire::datatransfer::{self, Op, OpDecoder, Request};
-use mobula_wire::packet::{HEARTBEAT_SEQNO, PacketHeader, PacketPrefix};
 use mobula_wire::remote::{RemoteException, class};
-use mobula_wire::{WireError, encode_delimited, try_decode_delimited};
 use parking_lot::Mutex;
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::fake_node::FakeNode;
 
 pub struct Fake {
     env: Env,
@@ -47,10 +42,14 @@ impl Fake {
                 data: data.local_addr().unwrap(),
                 ipc: ipc.local_addr().unwrap(),
                 state: Mutex::default(),
+                peers: std::sync::OnceLock::new(),
             });
             servers.push(RpcServer::start(&env, ipc, node.clone(), rpc_options()));
             tokio::spawn(node.clone().serve(data));
             nodes.push(node);
+        }
+        for node in &nodes {
+            let _ = node.peers.set(nodes.clone());
         }
         let namenode = Arc::new(FakeNameNode { nodes: nodes.clone(), state: Mutex::default() });
         let listener = listen(&env).await;
@@ -64,6 +63,10 @@ impl Fake {
     }
 
     pub fn client_of(&self, namenodes: Vec<String>) -> Client {
+        self.client_with(namenodes, ReplaceDatanode::default())
+    }
+
+    pub fn client_with(&self, namenodes: Vec<String>, replace_datanode: ReplaceDatanode) -> Client {
         let options = ClientOptions {
             namenodes,
             user: "alice".into(),
@@ -71,6 +74,7 @@ impl Fake {
             block_size: Some(1 << 20),
             umask: 0o022,
             call_limit: Duration::from_secs(20),
+            replace_datanode,
         };
         Client::with_retries(self.env.clone(), options, RetryPolicy::default())
     }
@@ -88,6 +92,9 @@ pub fn rpc_options() -> RpcServerOptions {
     RpcServerOptions { connections_max: 1000, calls_in_flight_max: 1000, outbox_bytes_max: 8 << 20 }
 }
 
+/// HDFS's first generation stamp, and one.
+const FIRST_STAMP: u64 = 1001;
+
 pub struct FakeNameNode {
     nodes: Vec<Arc<FakeNode>>,
     pub state: Mutex<Namespace>,
@@ -97,6 +104,8 @@ pub struct FakeNameNode {
 pub struct Namespace {
     pub files: BTreeMap<String, FakeFile>,
     blocks_made: u64,
+    stamps_made: u64,
+    pub pipelines_updated: usize,
     pub abandoned: Vec<u64>,
     /// Block and uuid of replicas that were reported.
     pub bad: Vec<(u64, String)>,
@@ -119,9 +128,10 @@ pub struct FakeFile {
     replication: usize,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct FakeBlock {
     pub id: u64,
+    pub stamp: u64,
     pub length: u64,
     pub nodes: Vec<usize>,
 }
@@ -147,6 +157,10 @@ impl RpcService for FakeNameNode {
                 self.state.lock().fsyncs += 1;
                 reply.success(&hdfs::FsyncResponseProto {});
             }
+            "append" => reply.finish(self.append(&decode(&call))),
+            "updateBlockForPipeline" => reply.finish(self.new_stamp(&decode(&call))),
+            "updatePipeline" => reply.finish(self.update_pipeline(&decode(&call))),
+            "getAdditionalDatanode" => reply.finish(self.additional_node(&decode(&call))),
             "renewLease" => reply.success(&hdfs::RenewLeaseResponseProto {}),
             "getBlockLocations" => reply.success(&self.locations(&decode(&call))),
             "getFileInfo" => reply.success(&hdfs::GetFileInfoResponseProto { fs: None }),
@@ -157,7 +171,7 @@ impl RpcService for FakeNameNode {
     }
 }
 
-fn decode<M: Message + Default>(call: &Call) -> M {
+pub fn decode<M: Message + Default>(call: &Call) -> M {
     M::decode(call.body.clone()).unwrap()
 }
 
@@ -194,13 +208,82 @@ impl FakeNameNode {
             ..FakeFile::default()
         };
         state.files.insert(request.src.clone(), file);
-        let status = hdfs::HdfsFileStatusProto {
-            file_type: hdfs::hdfs_file_status_proto::FileType::IsFile as i32,
-            blocksize: Some(request.block_size),
-            file_id: Some(16_386),
-            ..Default::default()
-        };
+        let status = state.files[&request.src].status();
         Ok(hdfs::CreateResponseProto { fs: Some(status) })
+    }
+
+    fn append(
+        &self,
+        request: &hdfs::AppendRequestProto,
+    ) -> Result<hdfs::AppendResponseProto, RemoteException> {
+        let mut state = self.state.lock();
+        let Some(file) = state.files.get_mut(&request.src) else {
+            let text = format!("Failed to append to non-existent file {}", request.src);
+            return Err(RemoteException::new(class::FILE_NOT_FOUND, text));
+        };
+        if file.open {
+            return Err(RemoteException::new(class::ALREADY_BEING_CREATED, request.src.clone()));
+        }
+        file.open = true;
+        let new_block = request.flag() & hdfs::CreateFlagProto::NewBlock as u32 != 0;
+        let before = file.length() - file.blocks.last().map_or(0, |last| last.length);
+        let last = file.blocks.last().filter(|last| new_block || last.length < file.block_size);
+        let mut block = last.map(|last| self.located(last, before));
+        if let Some(block) = block.as_mut().filter(|_| new_block) {
+            block.locs.clear();
+        }
+        Ok(hdfs::AppendResponseProto { block, stat: Some(file.status()) })
+    }
+
+    fn new_stamp(
+        &self,
+        request: &hdfs::UpdateBlockForPipelineRequestProto,
+    ) -> Result<hdfs::UpdateBlockForPipelineResponseProto, RemoteException> {
+        let mut state = self.state.lock();
+        state.stamps_made += 1;
+        let stamp = FIRST_STAMP + state.stamps_made;
+        let block = state.last_block(request.block.block_id)?;
+        let mut located = self.located(block, 0);
+        located.b.generation_stamp = stamp;
+        located.locs.clear();
+        Ok(hdfs::UpdateBlockForPipelineResponseProto { block: located })
+    }
+
+    fn update_pipeline(
+        &self,
+        request: &hdfs::UpdatePipelineRequestProto,
+    ) -> Result<hdfs::UpdatePipelineResponseProto, RemoteException> {
+        let mut state = self.state.lock();
+        state.pipelines_updated += 1;
+        let block = state.last_block(request.new_block.block_id)?;
+        assert!(request.new_block.generation_stamp > block.stamp, "stamps grow");
+        assert!(request.new_block.num_bytes.unwrap() >= block.length, "blocks do not shrink");
+        assert_eq!(request.new_nodes.len(), request.storage_i_ds.len());
+        block.stamp = request.new_block.generation_stamp;
+        let index = |id: &hdfs::DatanodeIdProto| {
+            self.nodes.iter().position(|node| node.info().id == *id).expect("a node of ours")
+        };
+        block.nodes = request.new_nodes.iter().map(index).collect();
+        Ok(hdfs::UpdatePipelineResponseProto {})
+    }
+
+    fn additional_node(
+        &self,
+        request: &hdfs::GetAdditionalDatanodeRequestProto,
+    ) -> Result<hdfs::GetAdditionalDatanodeResponseProto, RemoteException> {
+        let mut state = self.state.lock();
+        let taken = |node: &FakeNode| {
+            request.existings.iter().chain(&request.excludes).any(|taken| taken.id == node.info().id)
+        };
+        let Some(index) = self.nodes.iter().position(|node| !taken(node)) else {
+            return Err(RemoteException::new(class::IO, "no node is left"));
+        };
+        let mut block = state.last_block(request.blk.block_id)?.clone();
+        let index_of = |node: &hdfs::DatanodeInfoProto| {
+            self.nodes.iter().position(|ours| ours.info().id == node.id).expect("a node of ours")
+        };
+        block.nodes = request.existings.iter().map(index_of).chain([index]).collect();
+        Ok(hdfs::GetAdditionalDatanodeResponseProto { block: self.located(&block, 0) })
     }
 
     fn add_block(
@@ -223,7 +306,7 @@ impl FakeNameNode {
             return Err(RemoteException::new(class::IO, text));
         }
         commit(file, request.previous.as_ref());
-        let block = FakeBlock { id: 1_073_741_824 + made, length: 0, nodes };
+        let block = FakeBlock { id: 1_073_741_824 + made, stamp: FIRST_STAMP, length: 0, nodes };
         let offset = file.blocks.iter().map(|block| block.length).sum();
         file.blocks.push(block.clone());
         Ok(hdfs::AddBlockResponseProto { block: self.located(&block, offset) })
@@ -236,7 +319,11 @@ impl FakeNameNode {
         let mut state = self.state.lock();
         state.abandoned.push(request.b.block_id);
         let file = state.files.get_mut(&request.src).unwrap();
-        assert_eq!(file.blocks.pop().unwrap().id, request.b.block_id, "the last block is abandoned");
+        let block = file.blocks.pop().unwrap();
+        assert_eq!(block.id, request.b.block_id, "the last block is abandoned");
+        for node in &self.nodes {
+            node.state.lock().replicas.remove(&block.id);
+        }
         Ok(hdfs::AbandonBlockResponseProto {})
     }
 
@@ -297,7 +384,7 @@ impl FakeNameNode {
             b: hdfs::ExtendedBlockProto {
                 pool_id: "BP-1".into(),
                 block_id: block.id,
-                generation_stamp: 1001,
+                generation_stamp: block.stamp,
                 num_bytes: Some(block.length),
             },
             offset,
@@ -308,360 +395,71 @@ impl FakeNameNode {
         }
     }
 
+    /// Every node of every block of a closed file that lives has the block: whole, under its stamp, ended,
+    /// and on disk. Answers how many replicas each block has.
+    pub fn check_closed(&self, path: &str, data: &[u8]) -> Vec<usize> {
+        let state = self.state.lock();
+        let file = &state.files[path];
+        assert!(!file.open, "{path} is closed");
+        assert_eq!(file.length(), data.len() as u64);
+        let (mut offset, mut counts) = (0, Vec::new());
+        for block in &file.blocks {
+            let expected = &data[offset..offset + block.length as usize];
+            offset += block.length as usize;
+            let mut count = 0;
+            for node in block.nodes.iter().map(|index| &self.nodes[*index]) {
+                let node_state = node.state.lock();
+                if node_state.dead || node_state.hung {
+                    continue;
+                }
+                let replica = node_state.replicas.get(&block.id).expect("the NameNode counts on it");
+                assert!(replica.data == expected, "blk_{} on node {}", block.id, node.index);
+                assert!(replica.finalized, "blk_{} on node {} is open", block.id, node.index);
+                assert_eq!(replica.stamp, block.stamp);
+                assert_eq!(replica.synced, expected.len(), "close syncs, on node {}", node.index);
+                count += 1;
+            }
+            counts.push(count);
+        }
+        counts
+    }
+
     pub fn blocks_of(&self, path: &str) -> Vec<FakeBlock> {
         self.state.lock().files[path].blocks.clone()
+    }
+}
+
+impl Namespace {
+    /// The open file's last block, which must be that one.
+    fn last_block(&mut self, id: u64) -> Result<&mut FakeBlock, RemoteException> {
+        let mut open = self.files.values_mut().filter(|file| file.open);
+        let found = open.find_map(|file| file.blocks.last_mut().filter(|last| last.id == id));
+        found.ok_or_else(|| RemoteException::new(class::IO, format!("blk_{id} is not under construction")))
+    }
+}
+
+impl FakeFile {
+    fn length(&self) -> u64 {
+        self.blocks.iter().map(|block| block.length).sum()
+    }
+
+    fn status(&self) -> hdfs::HdfsFileStatusProto {
+        hdfs::HdfsFileStatusProto {
+            file_type: hdfs::hdfs_file_status_proto::FileType::IsFile as i32,
+            length: self.length(),
+            blocksize: Some(self.block_size),
+            block_replication: Some(self.replication as u32),
+            file_id: Some(16_386),
+            ..Default::default()
+        }
     }
 }
 
 fn commit(file: &mut FakeFile, block: Option<&hdfs::ExtendedBlockProto>) {
     if let (Some(block), Some(last)) = (block, file.blocks.last_mut()) {
         assert_eq!(block.block_id, last.id, "the last block is committed");
+        assert_eq!(block.generation_stamp, last.stamp, "under its present stamp");
         last.length = block.num_bytes.unwrap();
         assert!(last.length <= file.block_size);
-    }
-}
-
-pub struct FakeNode {
-    env: Env,
-    pub index: usize,
-    data: SocketAddr,
-    ipc: SocketAddr,
-    pub state: Mutex<NodeState>,
-}
-
-#[derive(Default)]
-pub struct NodeState {
-    pub replicas: BTreeMap<u64, Replica>,
-    /// Hangs up on everybody.
-    pub dead: bool,
-    /// Dies before it acknowledges the packet that arrives after so many.
-    pub dies_after_packets: Option<usize>,
-    /// Dies in the middle of a read after so many bytes.
-    pub dies_after_bytes_read: Option<usize>,
-    /// Acknowledges the next packet as one with a wrong checksum.
-    pub claims_bad_checksum: bool,
-    /// Takes a read and says nothing more.
-    pub stalls_reads: bool,
-    pub connections: usize,
-    pub reads: usize,
-    pub statuses: Vec<i32>,
-    pub syncs: usize,
-}
-
-#[derive(Default, Clone)]
-pub struct Replica {
-    pub data: Vec<u8>,
-    /// The sums as they were when the bytes came, so that what rots can be told.
-    sums: Vec<u8>,
-    pub finalized: bool,
-}
-
-impl FakeNode {
-    fn info(&self) -> hdfs::DatanodeInfoProto {
-        hdfs::DatanodeInfoProto {
-            id: hdfs::DatanodeIdProto {
-                ip_addr: "127.0.0.1".into(),
-                host_name: "localhost".into(),
-                datanode_uuid: self.uuid(),
-                xfer_port: self.data.port().into(),
-                ipc_port: self.ipc.port().into(),
-                ..Default::default()
-            },
-            ..Default::default()
-        }
-    }
-
-    pub fn uuid(&self) -> String {
-        format!("uuid-{}", self.index)
-    }
-
-    async fn serve(self: Arc<Self>, listener: Listener) {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            self.state.lock().connections += 1;
-            let node = self.clone();
-            tokio::spawn(async move {
-                let _ = node.talk(stream).await;
-            });
-        }
-    }
-
-    fn check_alive(&self) -> io::Result<()> {
-        match self.state.lock().dead {
-            true => Err(io::ErrorKind::ConnectionReset.into()),
-            false => Ok(()),
-        }
-    }
-
-    async fn talk(&self, mut stream: Stream) -> io::Result<()> {
-        let mut input = BytesMut::new();
-        loop {
-            self.check_alive()?;
-            let mut decoder = OpDecoder;
-            let request = loop {
-                match decoder.next(&mut input) {
-                    Ok(Some(request)) => break request,
-                    Ok(None) => more(&mut stream, &mut input).await?,
-                    Err(_) => return Err(io::ErrorKind::InvalidData.into()),
-                }
-            };
-            self.check_alive()?;
-            match request {
-                Request::WriteBlock(op) => return self.write(stream, input, op).await,
-                Request::ReadBlock(op) => self.read(&mut stream, &mut input, op).await?,
-                Request::BlockChecksum(op) => return self.checksum(stream, op).await,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    async fn write(
-        &self,
-        mut stream: Stream,
-        mut input: BytesMut,
-        op: hdfs::OpWriteBlockProto,
-    ) -> io::Result<()> {
-        let id = op.header.base_header.block.block_id;
-        assert_eq!(op.latest_generation_stamp, 0);
-        self.state.lock().replicas.insert(id, Replica::default());
-        let mut mirror = None;
-        let mut answer = BytesMut::new();
-        if let Some((next, rest)) = op.targets.split_first() {
-            let address = format!("{}:{}", next.id.ip_addr, next.id.xfer_port);
-            match connect_mirror(&self.env, &address, &op, rest).await {
-                Ok(link) => mirror = Some(link),
-                Err(_) => {
-                    let response = datatransfer::response_failure(hdfs::Status::Error, &address, "no mirror");
-                    datatransfer::encode_response(&response, &mut answer);
-                    return stream.write_all(&answer).await;
-                }
-            }
-        }
-        datatransfer::encode_response(&datatransfer::response_success(), &mut answer);
-        stream.write_all(&answer).await?;
-        loop {
-            let (prefix, packet) = packet(&mut stream, &mut input).await?;
-            self.check_alive()?;
-            let last = prefix.header.last;
-            let mut statuses = vec![self.store(id, &prefix, &packet)?];
-            let mut seqno = prefix.header.seqno;
-            if let Some((stream, input)) = &mut mirror {
-                match forward(stream, input, &packet).await {
-                    Ok(ack) => {
-                        seqno = ack.seqno;
-                        statuses.extend(ack.replies.iter().map(|reply| reply.status));
-                    }
-                    // As HDFS says that the node after it is gone, whichever packet it is.
-                    Err(_) => {
-                        seqno = UNKNOWN_SEQNO;
-                        statuses.push(hdfs::Status::Error);
-                    }
-                }
-            }
-            let mut ack = BytesMut::new();
-            PipelineAck::new(seqno, statuses).encode(&mut ack);
-            stream.write_all(&ack).await?;
-            if last {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Checks and stores a packet, unless this is when the node dies.
-    fn store(&self, id: u64, prefix: &PacketPrefix, packet: &Bytes) -> io::Result<hdfs::Status> {
-        let mut state = self.state.lock();
-        if let Some(left) = state.dies_after_packets.as_mut() {
-            if *left == 0 {
-                state.dead = true;
-                return Err(io::ErrorKind::ConnectionReset.into());
-            }
-            *left -= 1;
-        }
-        if std::mem::take(&mut state.claims_bad_checksum) {
-            return Ok(hdfs::Status::ErrorChecksum);
-        }
-        if prefix.header.seqno == HEARTBEAT_SEQNO {
-            return Ok(hdfs::Status::Success);
-        }
-        state.syncs += usize::from(prefix.header.sync);
-        let sums = packet.slice(prefix.length..prefix.length + prefix.checksum_length as usize);
-        let data = packet.slice(prefix.length + sums.len()..);
-        let checksum = Checksum::default_crc32c();
-        let start = prefix.header.offset_in_block;
-        assert!(
-            data.is_empty() || start.is_multiple_of(512),
-            "our writer begins at a chunk's start, not {start}"
-        );
-        checksum.verify(&data, &sums).expect("the client's sums are right");
-        let replica = state.replicas.get_mut(&id).unwrap();
-        assert!(start <= replica.data.len() as u64, "no gap: {start} after {}", replica.data.len());
-        if !data.is_empty() {
-            replica.data.truncate(start as usize);
-            replica.data.extend_from_slice(&data);
-            replica.sums.truncate(start as usize / 512 * 4);
-            replica.sums.extend_from_slice(&sums);
-        }
-        if prefix.header.last {
-            assert_eq!(start, replica.data.len() as u64, "the last packet stands at the block's end");
-            replica.finalized = true;
-        }
-        Ok(hdfs::Status::Success)
-    }
-
-    async fn read(
-        &self,
-        stream: &mut Stream,
-        input: &mut BytesMut,
-        op: hdfs::OpReadBlockProto,
-    ) -> io::Result<()> {
-        let (replica, stalls) = {
-            let mut state = self.state.lock();
-            state.reads += 1;
-            (state.replicas.get(&op.header.base_header.block.block_id).cloned(), state.stalls_reads)
-        };
-        if stalls {
-            return std::future::pending().await;
-        }
-        let mut out = BytesMut::new();
-        let Some(replica) = replica.filter(|replica| op.offset + op.len <= replica.data.len() as u64) else {
-            let response = datatransfer::response_failure(hdfs::Status::Error, "", "no such replica");
-            datatransfer::encode_response(&response, &mut out);
-            stream.write_all(&out).await?;
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let first = op.offset / 512 * 512;
-        let until = (op.offset + op.len).div_ceil(512).saturating_mul(512).min(replica.data.len() as u64);
-        let response = hdfs::BlockOpResponseProto {
-            read_op_checksum_info: Some(hdfs::ReadOpChecksumInfoProto {
-                checksum: Checksum::default_crc32c().to_proto(),
-                chunk_offset: first,
-            }),
-            ..datatransfer::response_success()
-        };
-        datatransfer::encode_response(&response, &mut out);
-        let (mut at, mut seqno) = (first, 0);
-        while at < until {
-            let end = until.min(at + READ_PACKET as u64);
-            let data = &replica.data[at as usize..end as usize];
-            let sums = &replica.sums[at as usize / 512 * 4..end.div_ceil(512) as usize * 4];
-            put_packet(&mut out, at, seqno, data, sums, false);
-            (at, seqno) = (end, seqno + 1);
-        }
-        put_packet(&mut out, until, seqno, &[], &[], true);
-        let dies = self.state.lock().dies_after_bytes_read;
-        if let Some(bytes) = dies.filter(|bytes| *bytes < out.len()) {
-            stream.write_all(&out[..bytes]).await?;
-            self.state.lock().dead = true;
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        stream.write_all(&out).await?;
-        let decode = |input: &mut BytesMut| try_decode_delimited::<hdfs::ClientReadStatusProto>(input, 100);
-        let status = receive(stream, input, decode).await?;
-        self.state.lock().statuses.push(status.status);
-        Ok(())
-    }
-
-    async fn checksum(&self, mut stream: Stream, op: hdfs::OpBlockChecksumProto) -> io::Result<()> {
-        use md5::{Digest, Md5};
-        let replica = self.state.lock().replicas[&op.header.block.block_id].clone();
-        let composite = op.block_checksum_options.and_then(|options| options.block_checksum_type)
-            == Some(hdfs::BlockChecksumTypeProto::CompositeCrc as i32);
-        let block_checksum = match composite {
-            true => Bytes::from(ChecksumKind::Crc32c.crc(&replica.data).to_be_bytes().to_vec()),
-            false => Bytes::from(Md5::digest(&replica.sums).to_vec()),
-        };
-        let response = hdfs::BlockOpResponseProto {
-            checksum_response: Some(hdfs::OpBlockChecksumResponseProto {
-                bytes_per_crc: 512,
-                crc_per_block: replica.sums.len() as u64 / 4,
-                block_checksum,
-                crc_type: Some(hdfs::ChecksumTypeProto::ChecksumCrc32c as i32),
-                block_checksum_options: op.block_checksum_options,
-            }),
-            ..datatransfer::response_success()
-        };
-        let mut out = BytesMut::new();
-        encode_delimited(&response, &mut out);
-        stream.write_all(&out).await
-    }
-}
-
-impl RpcService for FakeNode {
-    fn call(&self, call: Call, reply: Responder) {
-        assert_eq!(&call.method[..], b"getReplicaVisibleLength");
-        let request: hdfs::GetReplicaVisibleLengthRequestProto = decode(&call);
-        let length =
-            self.state.lock().replicas.get(&request.block.block_id).map(|replica| replica.data.len());
-        reply.finish(match length {
-            Some(length) => Ok(hdfs::GetReplicaVisibleLengthResponseProto { length: length as u64 }),
-            None => Err(RemoteException::new(class::REPLICA_NOT_FOUND, "not here")),
-        });
-    }
-}
-
-fn put_packet(out: &mut BytesMut, offset: u64, seqno: i64, data: &[u8], sums: &[u8], last: bool) {
-    let header =
-        PacketHeader { offset_in_block: offset, seqno, last, data_length: data.len() as u32, sync: false };
-    PacketPrefix::encode(&header, sums.len() as u32, out);
-    out.extend_from_slice(sums);
-    out.extend_from_slice(data);
-}
-
-async fn connect_mirror(
-    env: &Env,
-    address: &str,
-    op: &hdfs::OpWriteBlockProto,
-    rest: &[hdfs::DatanodeInfoProto],
-) -> io::Result<(Stream, BytesMut)> {
-    let mut stream = env.net.connect(address, Duration::from_secs(5)).await?;
-    let op = hdfs::OpWriteBlockProto { targets: rest.to_vec(), ..op.clone() };
-    let mut frame = BytesMut::new();
-    datatransfer::encode_op(Op::WriteBlock, &op, &mut frame);
-    stream.write_all(&frame).await?;
-    let mut input = BytesMut::new();
-    let answer = receive(&mut stream, &mut input, datatransfer::decode_response).await?;
-    match answer.status {
-        0 => Ok((stream, input)),
-        _ => Err(io::ErrorKind::ConnectionRefused.into()),
-    }
-}
-
-async fn forward(stream: &mut Stream, input: &mut BytesMut, packet: &Bytes) -> io::Result<PipelineAck> {
-    stream.write_all(packet).await?;
-    receive(stream, input, PipelineAck::decode).await
-}
-
-async fn more(stream: &mut Stream, input: &mut BytesMut) -> io::Result<()> {
-    input.reserve(64 << 10);
-    match stream.read_buf(input).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
-    }
-}
-
-async fn receive<M>(
-    stream: &mut Stream,
-    input: &mut BytesMut,
-    decode: impl Fn(&mut BytesMut) -> Result<Option<M>, WireError>,
-) -> io::Result<M> {
-    loop {
-        match decode(input) {
-            Ok(Some(message)) => return Ok(message),
-            Ok(None) => more(stream, input).await?,
-            Err(error) => return Err(io::Error::other(error)),
-        }
-    }
-}
-
-/// A whole packet as it came, with its prefix.
-async fn packet(stream: &mut Stream, input: &mut BytesMut) -> io::Result<(PacketPrefix, Bytes)> {
-    loop {
-        if let Some(prefix) = PacketPrefix::parse(input).map_err(io::Error::other)? {
-            let whole = prefix.length + prefix.body_length();
-            if input.len() >= whole {
-                return Ok((prefix, input.split_to(whole).freeze()));
-            }
-        }
-        more(stream, input).await?;
     }
 }

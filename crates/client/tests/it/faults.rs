@@ -113,25 +113,6 @@ async fn locations_are_asked_for_again_when_all_replicas_fail() {
 }
 
 #[tokio::test]
-async fn a_node_of_the_pipeline_that_dies_costs_the_block_in_hand() {
-    for place in 0..3 {
-        let fake = Fake::start(4).await;
-        let client = fake.client();
-        let data = pattern(900_000);
-        // The second block goes to nodes 2, 3 and 0, in that order: see the fake's `add_block`.
-        let victim = [2, 3, 0][place];
-        let packets_of_first_block = if victim == 2 || victim == 3 { 6 } else { 0 };
-        fake.nodes[victim].state.lock().dies_after_packets = Some(packets_of_first_block + 2);
-        client.put("/f", data.clone(), options(3)).await.unwrap();
-        assert!(fake.nodes[victim].state.lock().dead, "node {victim} died");
-        assert_same(&client.get("/f").await.unwrap(), &data);
-        let blocks = fake.namenode.blocks_of("/f");
-        assert_eq!(blocks.iter().map(|block| block.length).sum::<u64>(), data.len() as u64);
-        assert_eq!(fake.namenode.state.lock().abandoned.len(), 1, "one block was given up");
-    }
-}
-
-#[tokio::test]
 async fn a_node_that_does_not_answer_is_excluded() {
     let fake = Fake::start(4).await;
     let client = fake.client();
@@ -163,24 +144,6 @@ async fn a_node_that_calls_the_bytes_wrong_is_replaced() {
     client.put("/f", data.clone(), options(3)).await.unwrap();
     assert_same(&client.get("/f").await.unwrap(), &data);
     assert!(!fake.namenode.blocks_of("/f")[0].nodes.contains(&2), "the bad node is excluded");
-}
-
-#[tokio::test]
-async fn what_was_flushed_survives_the_pipeline() {
-    let fake = Fake::start(4).await;
-    let client = fake.client();
-    let data = pattern(100_000);
-    let mut writer = client.create("/f", options(3)).await.unwrap();
-    writer.write(data.slice(..70_001)).await.unwrap();
-    writer.hflush().await.unwrap();
-    writer.write(data.slice(70_001..70_100)).await.unwrap();
-    writer.hsync().await.unwrap();
-    let first = fake.namenode.blocks_of("/f")[0].clone();
-    fake.nodes[first.nodes[1]].state.lock().dies_after_packets = Some(0);
-    writer.write(data.slice(70_100..)).await.unwrap();
-    writer.close().await.unwrap();
-    assert_same(&client.get("/f").await.unwrap(), &data);
-    assert_eq!(fake.namenode.state.lock().abandoned, [first.id]);
 }
 
 #[tokio::test]

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod appends;
 mod fake;
+mod fake_node;
 mod faults;
 mod namenodes;
 mod real;
+mod recovery;
 mod round_trip;
 
 use bytes::Bytes;

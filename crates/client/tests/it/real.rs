@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mobula_client::{Client, ClientOptions, CreateOptions};
+use mobula_client::{Client, ClientOptions, CreateOptions, ReplaceDatanode};
 use mobula_datanode::{DataNode, DatanodeConfig, VolumeConfig};
 use mobula_disk::RealDisk;
 use mobula_namenode::{NameNode, NamenodeConfig};
@@ -54,6 +54,7 @@ impl Cluster {
             block_size: Some(BLOCK),
             umask: 0o022,
             call_limit: LIMIT,
+            replace_datanode: ReplaceDatanode::default(),
         };
         let client = Client::new(env, options);
         Cluster { folder, client, datanodes: nodes, _namenode: namenode }
@@ -125,7 +126,6 @@ async fn datanodes_killed_while_writing_and_reading_cost_nothing() {
     let data = pattern(3 << 20);
     let mut writer = cluster.client.create("/f", CreateOptions::default()).await.unwrap();
     writer.write(data.slice(..1_000_000)).await.unwrap();
-    writer.hflush().await.unwrap();
     let victim = blocks_of(&cluster.client, "/f").await.last().unwrap().locs[1].id.datanode_uuid.clone();
     let at = cluster.index_of(&victim);
     cluster.datanodes[at.unwrap()] = None;

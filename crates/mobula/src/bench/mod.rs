@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use mobula_client::{Client, ClientOptions};
+use mobula_client::{Client, ClientOptions, ReplaceDatanode};
 use mobula_net::Env;
 
 pub use report::Row;
@@ -84,6 +84,7 @@ impl Target {
             block_size: None,
             umask: 0o022,
             call_limit: CALL_LIMIT,
+            replace_datanode: ReplaceDatanode::default(),
         };
         Client::new(self.env.clone(), options)
     }

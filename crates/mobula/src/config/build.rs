@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use mobula_client::ClientOptions;
+use mobula_client::{ClientOptions, ReplaceDatanode, ReplacePolicy};
 use mobula_datanode::{DatanodeConfig, VolumeConfig};
 use mobula_fleet::FleetConfig;
 use mobula_namenode::{GroupMapping, NamenodeConfig};
@@ -301,7 +301,33 @@ pub fn client_options(settings: &Settings) -> Result<ClientOptions> {
         block_size: settings.size("dfs.blocksize")?,
         umask,
         call_limit: CALL_LIMIT,
+        replace_datanode: replace_datanode(settings)?,
     })
+}
+
+/// What becomes of a pipeline that lost a node: `dfs.client.block.write.replace-datanode-on-failure.*`.
+fn replace_datanode(settings: &Settings) -> Result<ReplaceDatanode> {
+    let default = ReplaceDatanode::default();
+    let key = |name: &str| format!("dfs.client.block.write.replace-datanode-on-failure.{name}");
+    let policy = match settings.get(&key("policy")) {
+        None => default.policy,
+        Some(text) => match text.trim().to_uppercase().as_str() {
+            "DEFAULT" => ReplacePolicy::Default,
+            "ALWAYS" => ReplacePolicy::Always,
+            "NEVER" => ReplacePolicy::Never,
+            _ => bail!("{} is '{text}', but must be DEFAULT, ALWAYS or NEVER", key("policy")),
+        },
+    };
+    let flag = |name: &str, default: bool| match settings.get(&key(name)) {
+        None => Ok(default),
+        Some(text) => match text.trim() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => bail!("{} is '{text}', but must be true or false", key(name)),
+        },
+    };
+    let policy = if flag("enable", true)? { policy } else { ReplacePolicy::Never };
+    Ok(ReplaceDatanode { policy, best_effort: flag("best-effort", default.best_effort)? })
 }
 
 /// HDFS's default of `fs.permissions.umask-mode`.

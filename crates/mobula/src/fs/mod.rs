@@ -349,6 +349,7 @@ mod tests {
                 block_size: None,
                 umask: 0o022,
                 call_limit: Duration::from_secs(1),
+                replace_datanode: mobula_client::ReplaceDatanode::default(),
             },
             default_fs: "hdfs://127.0.0.1:1".into(),
             settings: BTreeMap::new(),

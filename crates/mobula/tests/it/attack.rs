@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mobula_client::{Client, ClientOptions, CreateOptions};
+use mobula_client::{Client, ClientOptions, CreateOptions, ReplaceDatanode};
 use mobula_net::{Entropy, Env};
 
 use crate::servers::Cluster;
@@ -31,6 +31,7 @@ fn client(address: &str) -> Client {
             block_size: Some(64 << 10),
             umask: 0o022,
             call_limit: Duration::from_secs(20),
+            replace_datanode: ReplaceDatanode::default(),
         },
     )
 }

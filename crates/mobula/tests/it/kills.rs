@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mobula_client::{Client, ClientOptions, CreateOptions};
+use mobula_client::{Client, ClientOptions, CreateOptions, ReplaceDatanode};
 use mobula_net::{Entropy, Env};
 
 use crate::servers::Cluster;
@@ -34,6 +34,7 @@ fn client(address: &str) -> Client {
             block_size: Some(BLOCK),
             umask: 0o022,
             call_limit: Duration::from_secs(20),
+            replace_datanode: ReplaceDatanode::default(),
         },
     )
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
-use mobula_client::{Client, ClientOptions, CreateOptions};
+use mobula_client::{Client, ClientOptions, CreateOptions, ReplaceDatanode};
 use mobula_net::Env;
 use mobula_proto::hdfs;
 use serde_json::Value;
@@ -114,6 +114,7 @@ impl Show {
                 block_size: Some(block_size),
                 umask: 0o022,
                 call_limit: Duration::from_secs(60),
+                replace_datanode: ReplaceDatanode::default(),
             },
         );
         let (path, stored, compared, healed) = (String::new(), None, 0, Vec::new());
