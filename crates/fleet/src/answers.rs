@@ -24,28 +24,11 @@ impl Fleet {
                 ranked.push(found);
             }
         }
-        if let Some(open) = self.open.get(&id) {
-            // Writers' pipelines are named in their order, whether they have reported or not.
-            for (place, slot) in open.iter().enumerate() {
-                let standing = self.roster.standing(*slot);
-                if standing != Standing::Gone && self.map.get(id, *slot).is_none() {
-                    let stale = standing == Standing::Suspect;
-                    if let Some(location) = self.location_at(*slot, false, stale) {
-                        ranked.push((rank(stale, false, place as u64), location));
-                    }
-                }
-            }
-        }
-        let corrupt = !ranked.is_empty() && ranked.iter().all(|(_, location)| location.corrupt);
-        if !corrupt {
-            ranked.retain(|(_, location)| !location.corrupt);
-        }
-        ranked.sort_by_key(|(rank, _)| *rank);
-        Locations { replicas: ranked.into_iter().map(|(_, location)| location).collect(), corrupt }
+        in_order(ranked)
     }
 
     /// A replica's place with its rank for the reader; none if it cannot be read.
-    fn location(&self, id: BlockId, entry: Entry, reader: &str) -> Option<(u64, Location)> {
+    pub(crate) fn location(&self, id: BlockId, entry: Entry, reader: &str) -> Option<(u64, Location)> {
         let slot = entry.slot();
         let standing = self.roster.standing(slot);
         if standing == Standing::Gone {
@@ -159,6 +142,7 @@ impl Fleet {
             stats.missing_repl_one = self.needs.missing_one.len();
         }
         stats.pending_copies = self.copies.len();
+        stats.pending_recoveries = self.recoveries.len() as u64;
         stats.in_future = self.needs.future.len();
         stats.replicas = self.map.len();
         stats
@@ -259,6 +243,16 @@ impl Fleet {
             deletes_open: self.gate.deletes_open,
         }
     }
+}
+
+/// Best first; bad ones only if all are.
+pub(crate) fn in_order(mut ranked: SmallVec<[(u64, Location); 4]>) -> Locations {
+    let corrupt = !ranked.is_empty() && ranked.iter().all(|(_, location)| location.corrupt);
+    if !corrupt {
+        ranked.retain(|(_, location)| !location.corrupt);
+    }
+    ranked.sort_by_key(|(rank, _)| *rank);
+    Locations { replicas: ranked.into_iter().map(|(_, location)| location).collect(), corrupt }
 }
 
 /// Suspect ones last, then local ones first, then as `spread` says.

@@ -116,7 +116,8 @@ impl Fleet {
             };
             if verdict != replica.verdict {
                 self.map.put_odd(id, slot, OddReplica { verdict, ..replica });
-                if verdict.is_bad() {
+                // That replicas grow stale while a block is written is nothing to tell people of.
+                if verdict.is_bad() && row.committed && !self.needs.is_young(id) {
                     self.tell_corrupt(now, id, slot);
                 }
             }
@@ -223,9 +224,12 @@ fn verdict(replica: &OddReplica, row: &TableBlock) -> Option<Verdict> {
     use ReplicaState::{Finalized, Rbw, Rur, Temporary};
     let same_stamp = replica.stamp == row.block.stamp;
     let verdict = match replica.state {
-        Rur | Temporary => Verdict::Mismatch,
+        Temporary => Verdict::Mismatch,
+        // Older than its writer's pipeline: it left that, or was not there when it changed (CASES 16, 23).
         _ if !row.committed && replica.stamp < row.block.stamp => Verdict::Mismatch,
+        // One under recovery too: that recovery may be given up, and then it is a replica as before.
         _ if !row.committed => Verdict::Open,
+        Rur => Verdict::Mismatch,
         Finalized if same_stamp && replica.length == row.block.length => return None,
         Rbw if same_stamp => Verdict::Open,
         _ => Verdict::Mismatch,

@@ -167,6 +167,57 @@ pub enum BlockChange {
     },
 }
 
+/// How a block's recovery ended, as its primary DataNode tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Synchronization<'a> {
+    /// Id, the stamp from before the recovery, and the least length that the writer is known to have
+    /// been promised (`fsync`), bytes.
+    pub block: Block,
+    /// The recovery's id.
+    pub recovery: GenStamp,
+    /// The length that the replicas have now, bytes.
+    pub length: u64,
+    /// No replica that took part had any byte: the block is to be dropped.
+    pub delete: bool,
+    /// Who took part and has it now.
+    pub targets: &'a [Target],
+}
+
+/// Why the end of a recovery is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undecided {
+    /// It would drop a block that has bytes somewhere.
+    #[error("{block} has bytes on DataNode {holder}, which had no part in recovery {recovery}")]
+    BytesElsewhere {
+        /// Which.
+        block: Block,
+        /// Who has them.
+        holder: DatanodeUuid,
+        /// The recovery.
+        recovery: GenStamp,
+    },
+    /// It would drop a block of which the NameNode was told that so many bytes were written.
+    #[error("{block} was dropped by recovery {recovery}, though its writer was promised its bytes")]
+    BytesPromised {
+        /// Which, with the promised length.
+        block: Block,
+        /// The recovery.
+        recovery: GenStamp,
+    },
+    /// It would cut off bytes, and a node that had no part in it may have them.
+    #[error("recovery {recovery} of {block} has {length} bytes, and DataNode {absent} may have more")]
+    Cut {
+        /// Which, with the promised length.
+        block: Block,
+        /// Who is awaited.
+        absent: DatanodeUuid,
+        /// The recovery.
+        recovery: GenStamp,
+        /// What it came to.
+        length: u64,
+    },
+}
+
 /// Why a registration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {

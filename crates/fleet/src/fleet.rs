@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mobula_types::{Block, BlockId, DatanodeUuid, Millis, StorageUuid, StoredReplica};
+use mobula_types::{Block, BlockId, DatanodeUuid, GenStamp, Millis, StorageUuid, StoredReplica, Target};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use smallvec::SmallVec;
@@ -13,6 +13,7 @@ use crate::event::*;
 use crate::map::ReplicaMap;
 use crate::needs::{Needs, Urgency};
 use crate::notice::{Journal, Notice};
+use crate::recovery::Recoveries;
 use crate::report::ReportCursor;
 use crate::roster::Roster;
 use crate::set::BlockSet;
@@ -33,8 +34,8 @@ pub struct Fleet {
     pub(crate) leading: bool,
     pub(crate) roster: Roster,
     pub(crate) map: ReplicaMap,
-    /// Blocks under construction: the slots where replicas are expected, in pipeline order.
-    pub(crate) open: BTreeMap<BlockId, SmallVec<[u32; 3]>>,
+    /// Blocks whose recovery runs or is to run.
+    pub(crate) recoveries: Recoveries,
     /// Blocks whose removal was told and that still have replicas.
     pub(crate) removed: BlockSet,
     pub(crate) needs: Needs,
@@ -61,7 +62,7 @@ impl Fleet {
             leading: true,
             roster: Roster::default(),
             map: ReplicaMap::default(),
-            open: BTreeMap::new(),
+            recoveries: Recoveries::default(),
             removed: BlockSet::default(),
             needs: Needs::default(),
             copies: Copies::default(),
@@ -102,8 +103,10 @@ impl Fleet {
             }
             let node = self.roster.node_mut(index);
             node.outbox.clear();
+            node.recover_box.clear();
             node.forget_deletions();
         }
+        self.recoveries.unassign_all();
     }
 
     /// A DataNode says who it is.
@@ -236,10 +239,14 @@ impl Fleet {
     /// The namespace changed.
     pub fn on_block_change(&mut self, now: Millis, change: BlockChange) {
         match change {
-            BlockChange::Allocated { block, targets, .. } => self.allocated(block, &targets),
+            // Where its replicas are expected stands in the table; what reports say is noted as it comes.
+            BlockChange::Allocated { .. } => {}
             BlockChange::Committed { block, replication } => self.committed(now, block, replication),
-            // The place of block recovery: the namespace does not change so yet.
-            BlockChange::Reopened { .. } | BlockChange::Pipeline { .. } | BlockChange::Recover { .. } => {}
+            BlockChange::Reopened { block, .. } => self.reopened(block),
+            BlockChange::Pipeline { block, .. } => self.pipeline_changed(block),
+            BlockChange::Recover { block, recovery, targets, truncate } => {
+                self.begin_recovery(now, block, recovery, targets, truncate);
+            }
             BlockChange::Removed { block } => self.take_away(block),
             BlockChange::Replication { block, .. } => {
                 self.dirty.insert(block);
@@ -247,20 +254,8 @@ impl Fleet {
         }
     }
 
-    fn allocated(&mut self, block: Block, targets: &[mobula_types::Target]) {
-        let mut slots = SmallVec::new();
-        for target in targets {
-            if let Some(index) = self.roster.index(&target.datanode)
-                && let Some(slot) = self.roster.slot_of(index, &target.storage, target.kind)
-            {
-                slots.push(slot);
-            }
-        }
-        self.open.insert(block.id, slots);
-    }
-
     fn committed(&mut self, now: Millis, block: Block, replication: u16) {
-        self.open.remove(&block.id);
+        self.end_recovery(block.id);
         self.needs.make_young(block.id, now + Millis(COMMIT_GRACE_MS));
         let next = BlockId(block.id.0.saturating_add(1));
         self.assess(now, block.id, Some(TableBlock { block, replication, committed: true }), next);
@@ -269,15 +264,20 @@ impl Fleet {
     }
 
     fn take_away(&mut self, id: BlockId) {
-        self.open.remove(&id);
+        self.end_recovery(id);
         self.needs.forget(id);
-        let targets: SmallVec<[u32; 2]> = self.copies.of(id).iter().map(|copy| copy.target).collect();
-        for target in targets {
-            self.copies.take(&mut self.roster, id, target);
-        }
+        self.drop_copies(id);
         if !self.map.entries(id).is_empty() {
             self.removed.insert(id);
             self.doom_all(id);
+        }
+    }
+
+    /// Forgets the copies of a block that must not be made any more.
+    pub(crate) fn drop_copies(&mut self, id: BlockId) {
+        let targets: SmallVec<[u32; 2]> = self.copies.of(id).iter().map(|copy| copy.target).collect();
+        for target in targets {
+            self.copies.take(&mut self.roster, id, target);
         }
     }
 
@@ -288,6 +288,7 @@ impl Fleet {
         self.expire_leases(now);
         self.expire_copies(now);
         self.expire_deletes(now);
+        self.advance_recoveries(now);
         let mut more = self.advance_sweep(now, table);
         more |= self.advance_walk(now, table);
         more |= self.settle_dirty(now, table);
@@ -318,6 +319,56 @@ impl Fleet {
     pub fn locations(&self, now: Millis, block: BlockId, reader_machine: &str) -> Locations {
         let _ = now;
         self.locate(block, reader_machine)
+    }
+
+    /// Where the replicas of a block under construction are, best first: those that were reported and
+    /// are not stale, then those that are `expected` (the block table has them) and have not reported
+    /// yet. Stale ones only where there is nothing else.
+    pub fn open_locations(&self, block: Block, expected: &[Target], reader_machine: &str) -> Locations {
+        self.locate_open(block, expected, reader_machine)
+    }
+
+    /// Nodes with a finalized replica of this committed block, those that readers would be sent to:
+    /// where it can be appended to.
+    pub fn good_targets(&self, block: Block) -> Vec<Target> {
+        self.list_good_targets(block)
+    }
+
+    /// A recovery that ran before this NameNode started goes on: its primary may still be at work, so
+    /// it is given a moment before [`Fleet::overdue_recoveries`] names it.
+    pub fn resume_recovery(
+        &mut self,
+        now: Millis,
+        block: Block,
+        recovery: GenStamp,
+        targets: Vec<Target>,
+        truncate: Option<u64>,
+    ) {
+        self.resume(now, block, recovery, targets, truncate);
+    }
+
+    /// Up to `limit` recoveries whose attempt has ended without a result, or has taken too long: they
+    /// are to begin again under a higher id. Each is named again only after a pause.
+    pub fn overdue_recoveries(&mut self, now: Millis, limit: usize) -> Vec<(BlockId, GenStamp)> {
+        self.list_overdue(now, limit)
+    }
+
+    /// A recovery's attempt came to nothing, for a reason that was found elsewhere.
+    pub fn on_recovery_failed(&mut self, now: Millis, block: BlockId, recovery: GenStamp) {
+        self.fail_recovery(now, block, recovery);
+    }
+
+    /// Whether the end of a recovery, as its primary tells it, may be taken: not if bytes that a writer
+    /// was promised could be on replicas that had no part in it.
+    ///
+    /// # Errors
+    /// [`Undecided`]: it is tried again.
+    pub fn check_synchronization(
+        &mut self,
+        now: Millis,
+        sync: &Synchronization<'_>,
+    ) -> Result<(), Undecided> {
+        self.judge_synchronization(now, sync)
     }
 
     /// Live finalized replicas with this stamp and length: for `complete` and `addBlock`.

@@ -11,8 +11,10 @@ mod fleet;
 mod map;
 mod needs;
 pub mod notice;
+mod open;
 pub mod order;
 mod placement;
+mod recovery;
 mod report;
 mod roster;
 mod set;
@@ -23,7 +25,7 @@ mod watch;
 
 pub use event::{
     BlockChange, FleetConfig, Heartbeat, HeartbeatAnswer, NodeError, Placement, PlacementRequest,
-    ReceivedDeleted, RegisterError, Registration, ReplicaNews, ReportError,
+    ReceivedDeleted, RegisterError, Registration, ReplicaNews, ReportError, Synchronization, Undecided,
 };
 pub use fleet::Fleet;
 pub use notice::Notice;

@@ -74,17 +74,19 @@ impl Needs {
     pub fn sort_in(&mut self, id: BlockId, wanted: u16, census: Census) -> bool {
         let was_missing = self.missing.contains(id);
         self.take_out(id);
-        if census.bad > 0 {
+        // Within its grace it may just be that word of the new stamp has not come from all.
+        let bad = census.bad > 0 && !self.is_young(id);
+        if bad {
             self.corrupt.insert(id);
         } else {
             self.corrupt.remove(id);
         }
-        if census.present > wanted || census.bad > 0 && census.present > 0 {
+        if census.present > wanted || bad && census.present > 0 {
             self.trim.insert(id);
         } else {
             self.trim.remove(id);
         }
-        if census.present >= wanted || self.young.contains_key(&id) {
+        if census.present >= wanted || self.is_young(id) {
             return false;
         }
         self.needy.insert(id);
@@ -127,6 +129,11 @@ impl Needs {
     pub fn make_young(&mut self, id: BlockId, until: Millis) {
         self.young.insert(id, until);
         self.young_queue.push_back((until, id));
+    }
+
+    /// Whether it was committed just now.
+    pub fn is_young(&self, id: BlockId) -> bool {
+        self.young.contains_key(&id)
     }
 
     /// It has what it needs before its grace is over.

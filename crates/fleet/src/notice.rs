@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use mobula_types::{BlockId, DatanodeUuid, Millis, StorageUuid};
+use mobula_types::{BlockId, DatanodeUuid, GenStamp, Millis, StorageUuid};
 
 /// Oldest notices are forgotten beyond this many.
 pub const NOTICES_MAX: usize = 16_384;
@@ -112,6 +112,22 @@ pub enum Notice {
         block: BlockId,
         /// Where.
         node: DatanodeUuid,
+    },
+    /// A DataNode was ordered to bring an open block's replicas to one length and stamp.
+    RecoveryOrdered {
+        /// What.
+        block: BlockId,
+        /// Who does it.
+        primary: DatanodeUuid,
+        /// The recovery's id.
+        recovery: GenStamp,
+    },
+    /// That came to nothing: it begins again under a higher id.
+    RecoveryGivenUp {
+        /// What.
+        block: BlockId,
+        /// The id that was in vain.
+        recovery: GenStamp,
     },
     /// No good replica is left.
     BlockMissing {

@@ -242,19 +242,19 @@ impl Fleet {
     }
 
     fn take_receiving(&mut self, now: Millis, slot: u32, block: Block, table: &dyn BlockTable) {
-        // For a block that is finalized here, this is an old message.
-        if self.map.get(block.id, slot).is_some_and(|entry| !entry.is_odd()) {
+        let id = block.id;
+        // What is known of this version or a newer one is further on: this is an old message.
+        if self.stamp_at(id, slot).is_some_and(|stamp| stamp >= block.stamp) {
             return;
         }
-        let row = self.row(block.id, table);
-        let stored = StoredReplica { block, state: ReplicaState::Rbw };
-        let finalized = self
-            .map
-            .odd(block.id, slot)
-            .is_some_and(|odd| odd.state == ReplicaState::Finalized && odd.stamp >= block.stamp);
-        if !finalized && self.note(slot, stored, row, table.next_block()) {
-            self.assess(now, block.id, row, table.next_block());
+        self.mark_recent(slot, id);
+        let row = self.row(id, table);
+        if row.is_some() {
+            // A replica that was closed is written on under a new stamp: what was said of it is past.
+            self.drop_replica(id, slot);
         }
+        self.note(slot, StoredReplica { block, state: ReplicaState::Rbw }, row, table.next_block());
+        self.assess(now, id, row, table.next_block());
     }
 
     fn take_received(&mut self, now: Millis, index: u32, slot: u32, block: Block, table: &dyn BlockTable) {
@@ -272,6 +272,10 @@ impl Fleet {
             && (entry.is_doomed() || self.is_bad(id, entry))
         {
             // An old message: it does not bring back what is to be deleted, nor mend bad bytes.
+            return;
+        }
+        if !expected && old_stamp > Some(block.stamp) {
+            // As old: the replica has been written on since.
             return;
         }
         if old.is_some() && (expected || old_stamp < Some(block.stamp)) {

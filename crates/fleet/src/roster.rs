@@ -124,6 +124,8 @@ pub struct Node {
     pub placed: (u32, u64),
     /// Blocks whose copies it is to make with its next beat.
     pub outbox: Vec<BlockId>,
+    /// Blocks whose recovery it is to begin with its next beats.
+    pub recover_box: VecDeque<BlockId>,
     /// Replicas to delete with its next beats.
     pub doomed: BlockSet,
     /// Where in `doomed` the next beat goes on.
@@ -154,7 +156,7 @@ impl Node {
     }
 
     /// Times of `config`, stretched to the beat that this node is seen to make.
-    fn stretched(&self, span: Millis, unknown: u64, config: &FleetConfig) -> u64 {
+    pub fn stretched(&self, span: Millis, unknown: u64, config: &FleetConfig) -> u64 {
         let usual = config.heartbeat_ms.0.max(1);
         let beat = self.beat_ms().unwrap_or(unknown).min(BEAT_MS_MAX);
         // A quarter is jitter.
@@ -548,6 +550,7 @@ fn new_node(info: Arc<NodeInfo>, now: Millis) -> Node {
         load: Load::default(),
         placed: (0, 0),
         outbox: Vec::new(),
+        recover_box: VecDeque::new(),
         doomed: BlockSet::default(),
         doom_cursor: BlockId(0),
         deleting: VecDeque::new(),

@@ -129,6 +129,8 @@ pub struct FleetStats {
     pub pending_deletion: u64,
     /// Copies ordered and not verified yet.
     pub pending_copies: u64,
+    /// Open blocks whose recovery runs or waits for a DataNode that can do it.
+    pub pending_recoveries: u64,
     /// Blocks that stand above the namespace's next id.
     pub in_future: u64,
     /// Replicas in the map.

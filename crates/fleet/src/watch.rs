@@ -149,6 +149,10 @@ impl Fleet {
             answer.orders.push(Order::Register);
         }
         self.give_up_idle(now, index);
+        // Apache's NameNode sends a recovery command alone, so nobody has tried anything else.
+        if self.hand_recoveries(now, index, &mut answer.orders) {
+            return answer;
+        }
         self.hand_copies(now, index, table, &mut answer.orders);
         self.hand_deletes(now, index, table, &mut answer.orders);
         answer

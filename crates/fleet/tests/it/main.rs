@@ -5,3 +5,4 @@ mod oracle;
 mod scenario;
 mod week;
 mod world;
+mod writing;

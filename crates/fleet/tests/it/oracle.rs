@@ -2,7 +2,7 @@
 //! no deletion of a last good replica, no copy from a dead or corrupt source.
 
 use mobula_fleet::FleetConfig;
-use mobula_types::{BlockId, ReplicaState};
+use mobula_types::BlockId;
 use proptest::prelude::*;
 
 use crate::world::World;
@@ -11,6 +11,14 @@ use crate::world::World;
 enum Event {
     Write { replication: u16 },
     Open { replication: u16, at: usize },
+    Flush { block: usize, length: u64 },
+    Close { block: usize },
+    Append { block: usize, pipeline: bool },
+    Truncate { block: usize, length: u64 },
+    Recover { block: usize },
+    Breaks { node: usize },
+    Part { node: usize, other: usize },
+    Rejoin,
     Kill { node: usize },
     Start { node: usize },
     Cut { node: usize },
@@ -32,7 +40,15 @@ fn event() -> impl Strategy<Value = Event> {
     let node = 0..NODES;
     prop_oneof![
         4 => (1_u16..5).prop_map(|replication| Event::Write { replication }),
-        1 => (1_u16..4, node.clone()).prop_map(|(replication, at)| Event::Open { replication, at }),
+        3 => (1_u16..4, node.clone()).prop_map(|(replication, at)| Event::Open { replication, at }),
+        4 => (any::<usize>(), 1_u64..100_000).prop_map(|(block, length)| Event::Flush { block, length }),
+        2 => any::<usize>().prop_map(|block| Event::Close { block }),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(block, pipeline)| Event::Append { block, pipeline }),
+        1 => (any::<usize>(), 1_u64..100_000).prop_map(|(block, length)| Event::Truncate { block, length }),
+        3 => any::<usize>().prop_map(|block| Event::Recover { block }),
+        1 => node.clone().prop_map(|node| Event::Breaks { node }),
+        1 => (node.clone(), node.clone()).prop_map(|(node, other)| Event::Part { node, other }),
+        1 => Just(Event::Rejoin),
         3 => node.clone().prop_map(|node| Event::Kill { node }),
         4 => node.clone().prop_map(|node| Event::Start { node }),
         2 => node.clone().prop_map(|node| Event::Cut { node }),
@@ -56,15 +72,38 @@ fn pick(world: &World, choice: usize) -> Option<BlockId> {
     (!committed.is_empty()).then(|| committed[choice % committed.len()])
 }
 
+/// Does something to one of the committed, or of the open blocks.
+fn with(world: &mut World, choice: usize, committed: bool, act: impl FnOnce(&mut World, BlockId) -> bool) {
+    let of_kind = world.table.rows.values().filter(|row| row.committed == committed);
+    let blocks: Vec<BlockId> = of_kind.map(|row| row.block.id).collect();
+    if !blocks.is_empty() {
+        act(world, blocks[choice % blocks.len()]);
+    }
+}
+
 fn apply(world: &mut World, event: &Event) {
     match *event {
         Event::Write { replication } => {
             world.write(replication, 1 << 20, None);
         }
         Event::Open { replication, at } => {
-            let block = world.allocate(replication, &[at]).unwrap();
-            world.store(at, 0, block, ReplicaState::Rbw, true);
+            world
+                .open_block(replication, (0..replication as usize).map(|next| (at + next) % NODES).collect());
         }
+        Event::Flush { block, length } => with(world, block, false, |world, id| world.flush(id, length)),
+        Event::Close { block } => with(world, block, false, |world, id| world.close_block(id)),
+        Event::Append { block, pipeline } => with(world, block, true, |world, id| world.append(id, pipeline)),
+        Event::Truncate { block, length } => with(world, block, true, |world, id| world.truncate(id, length)),
+        Event::Recover { block } => with(world, block, false, |world, id| {
+            world.recover(id);
+            true
+        }),
+        Event::Breaks { node } => world.nodes[node].breaks = true,
+        Event::Part { node, other } if node != other => {
+            world.writing.parted.insert((node.min(other), node.max(other)));
+        }
+        Event::Part { .. } => {}
+        Event::Rejoin => world.writing.parted.clear(),
         Event::Kill { node } => world.kill(node),
         Event::Start { node } => world.start(node),
         Event::Cut { node } => world.nodes[node].cut = true,
@@ -126,9 +165,17 @@ fn run(seed: u64, events: &[Event]) -> Result<u64, TestCaseError> {
         // A word that was lost for good comes with the periodic full report.
         (node.cut, node.mute, node.report_delay, node.reported) = (false, false, 0, false);
         node.volumes.iter_mut().for_each(|volume| volume.failed = false);
+        node.breaks = false;
         world.start(index);
     }
+    world.writing.parted.clear();
     world.advance(1_000);
+    // All writers are gone.
+    let open: Vec<BlockId> =
+        world.table.rows.values().filter(|row| !row.committed).map(|row| row.block.id).collect();
+    for id in &open {
+        world.recover(*id);
+    }
     // Blocks whose good replicas are all gone are beyond help: files with them are removed.
     let lost: Vec<BlockId> = world
         .table
@@ -143,7 +190,8 @@ fn run(seed: u64, events: &[Event]) -> Result<u64, TestCaseError> {
     let mut healed = false;
     for _ in 0..900 {
         world.advance(1_000);
-        if world.fleet.health().healed {
+        let closed = open.iter().all(|id| !world.is_open(*id));
+        if closed && world.fleet.health().healed {
             prop_assert_eq!(world.is_healed(), Ok(()), "healed, it says");
             healed = true;
             break;
@@ -151,7 +199,8 @@ fn run(seed: u64, events: &[Event]) -> Result<u64, TestCaseError> {
     }
     prop_assert!(
         healed,
-        "not healed after 15 minutes: {:?} {:?} {:?}",
+        "not healed and closed after 15 minutes: {:?} {:?} {:?} {:?}",
+        world.writing,
         world.fleet.health(),
         world.fleet.under_replicated(3, &world.table),
         world.is_healed()

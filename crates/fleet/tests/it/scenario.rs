@@ -10,6 +10,9 @@
 //! empty dn1 v1 (loses all)       report dn1                     again dn1 (its last news twice)
 //! namenode (restarts)            delay dn1 2s (its reports)     beat dn1 3s
 //! stale b1 dn1 (an old stamp)    rwr b1 dn1                     future dn1
+//! flush b1 3K (acknowledged)      append b1 [no-pipeline]       close b1 (complete waits)
+//! recover b1 (its writer is gone) truncate b1 1K                breaks dn1 (in its next recovery)
+//! part|rejoin dn1 dn2 (from each other only)                    recoveries
 //! show b1 | nodes? | stats | healed | tell | why
 //! ```
 
@@ -28,7 +31,7 @@ fn all_scenarios() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    assert!(files.len() > 20, "the scenarios are gone");
+    assert!(files.len() > 40, "the scenarios are gone");
     let mut failed = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
@@ -73,6 +76,27 @@ impl Runner {
             "nodes" => self.nodes(args),
             "advance" => self.world.advance(millis(args[0])),
             "write" | "open" | "commit" | "setrep" | "remove" => self.file_command(verb, args),
+            "flush" | "append" | "close" | "recover" | "truncate" => self.writer_command(verb, args),
+            "part" | "rejoin" => {
+                let (one, other) = (node(args[0]), node(args[1]));
+                let pair = (one.min(other), one.max(other));
+                let parted = &mut self.world.writing.parted;
+                if verb == "part" {
+                    parted.insert(pair)
+                } else {
+                    parted.remove(&pair)
+                };
+            }
+            "recoveries" => {
+                let (world, pending) = (&self.world, self.world.fleet.stats().pending_recoveries);
+                let (done, refused) = (world.writing.recovered, world.writing.refused);
+                let ordered = world.recovery_orders();
+                writeln!(
+                    self.out,
+                    "recoveries {pending} pending; {ordered} ordered {done} done {refused} refused"
+                )
+                .unwrap();
+            }
             "rot" | "bad" | "stale" | "rwr" | "show" => self.replica_command(verb, args),
             "namenode" => {
                 self.world.restart_namenode();
@@ -145,10 +169,7 @@ impl Runner {
             }
             "open" => {
                 let on = on().unwrap();
-                let block = self.world.allocate(count(), &on).unwrap();
-                for index in on {
-                    self.world.store(index, 0, block, ReplicaState::Rbw, true);
-                }
+                let block = self.world.open_block(count(), on);
                 self.blocks.insert(name, block);
                 self.world.advance(200);
             }
@@ -166,6 +187,25 @@ impl Runner {
             "setrep" => self.world.set_replication(self.blocks[&name].id, count()),
             _ => self.world.remove(self.blocks[&name].id),
         }
+    }
+
+    fn writer_command(&mut self, verb: &str, args: &[&str]) {
+        let id = self.blocks[args[0]].id;
+        let length = || args[1].trim_end_matches('K').parse::<u64>().unwrap() << 10;
+        let done = match verb {
+            "flush" => self.world.flush(id, length()),
+            "append" => self.world.append(id, args.len() == 1),
+            "truncate" => self.world.truncate(id, length()),
+            "close" => self.world.close_block(id),
+            _ => {
+                self.world.recover(id);
+                true
+            }
+        };
+        if !done {
+            writeln!(self.out, "no {verb}").unwrap();
+        }
+        self.world.advance(200);
     }
 
     fn replica_command(&mut self, verb: &str, args: &[&str]) {
@@ -194,7 +234,16 @@ impl Runner {
     }
 
     fn show(&mut self, name: &str, block: Block) {
-        let locations = self.world.fleet.locations(Millis(self.world.now), block.id, "");
+        let row = self.world.table.rows.get(&block.id).copied();
+        let block = row.map_or(block, |row| Block { length: block.length, ..row.block });
+        let block = row.filter(|row| row.committed).map_or(block, |row| row.block);
+        let locations = match row {
+            Some(row) if !row.committed => {
+                let expected = self.world.expected(block.id);
+                self.world.fleet.open_locations(row.block, &expected, "")
+            }
+            _ => self.world.fleet.locations(Millis(self.world.now), block.id, ""),
+        };
         let mut places: Vec<String> = locations
             .replicas
             .iter()
@@ -251,6 +300,7 @@ impl Runner {
             "join" => world.nodes[index].cut = false,
             "disconnect" => world.fleet.on_disconnected(now, &uuid(index)),
             "stopping" => world.fleet.on_stopping(now, &uuid(index)),
+            "breaks" => world.nodes[index].breaks = true,
             "mute" => world.nodes[index].mute = true,
             "deaf" => world.nodes[index].deaf = true,
             "talk" => (world.nodes[index].mute, world.nodes[index].deaf) = (false, false),
@@ -332,6 +382,10 @@ impl Runner {
                 Notice::SurplusRemoved { block, node } => {
                     format!("removed surplus {} from {node}", self.name(block))
                 }
+                Notice::RecoveryOrdered { block, primary, .. } => {
+                    format!("recover {} by {primary}", self.name(block))
+                }
+                Notice::RecoveryGivenUp { block, .. } => format!("recovery of {} in vain", self.name(block)),
                 Notice::BlockMissing { block } => format!("missing {}", self.name(block)),
                 other => format!("{other:?}"),
             };

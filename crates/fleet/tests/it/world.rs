@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 
+use crate::writing::{RecoveryJob, Writing};
 use mobula_fleet::{
     BlockChange, BlockTable, Fleet, FleetConfig, Heartbeat, NodeState, Order, PlacementRequest,
     ReceivedDeleted, Registration, ReplicaNews, TableBlock,
@@ -42,6 +43,8 @@ pub struct Replica {
     pub state: ReplicaState,
     /// Its bytes are bad, whoever knows it.
     pub rotten: bool,
+    /// The highest recovery that it took part in: it refuses lower ones.
+    pub recovery: GenStamp,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +76,10 @@ pub struct Dn {
     pub report_delay: u64,
     /// Copies under way: due, what, to whom.
     pub jobs: Vec<(u64, Block, Vec<Target>)>,
+    /// Recoveries under way.
+    pub recoveries: Vec<RecoveryJob>,
+    /// It dies in the middle of its next recovery: when it has updated one replica.
+    pub breaks: bool,
     pub life: u64,
 }
 
@@ -91,6 +98,7 @@ pub struct World {
     pub config: FleetConfig,
     pub trace: u64,
     pub ordered_copies: u64,
+    pub writing: Writing,
 }
 
 pub fn uuid(index: usize) -> DatanodeUuid {
@@ -119,6 +127,7 @@ impl World {
             config,
             trace: 0,
             ordered_copies: 0,
+            writing: Writing::default(),
         }
     }
 
@@ -139,6 +148,8 @@ impl World {
             remaining: DISK_BYTES,
             report_delay: 0,
             jobs: Vec::new(),
+            recoveries: Vec::new(),
+            breaks: false,
             life: 0,
         });
         index
@@ -170,6 +181,7 @@ impl World {
     pub fn step(&mut self) {
         for index in 0..self.nodes.len() {
             self.run_jobs(index);
+            self.run_recoveries(index);
             if !self.nodes[index].up || self.nodes[index].cut {
                 continue;
             }
@@ -181,6 +193,7 @@ impl World {
                 self.beat(index);
             }
         }
+        self.lead_writers();
         let now = Millis(self.now);
         let mut calls = 0;
         while self.fleet.tick(now, &self.table) {
@@ -255,7 +268,9 @@ impl World {
                     self.nodes[index].jobs.push((due, block, targets));
                 }
             }
-            Order::Recover { .. } => unreachable!("no block is recovered in this world"),
+            Order::Recover { block, recovery, targets, truncate } => {
+                self.take_recovery(index, RecoveryJob { due: 0, block, recovery, targets, truncate });
+            }
             Order::Delete { blocks } => {
                 if self.nodes[index].deaf {
                     return;
@@ -361,9 +376,10 @@ impl World {
         let node = &mut self.nodes[index];
         let volume = node.volumes.iter().position(|volume| !volume.failed);
         let (true, false, false, Some(number)) = (node.up, node.cut, there, volume) else { return };
-        node.volumes[number]
-            .replicas
-            .insert(block.id, Replica { block, state: ReplicaState::Finalized, rotten: false });
+        node.volumes[number].replicas.insert(
+            block.id,
+            Replica { block, state: ReplicaState::Finalized, rotten: false, recovery: GenStamp(0) },
+        );
         self.copies += 1;
         self.told_corrupt.remove(&(block.id, index));
         if !node.mute {
@@ -476,7 +492,9 @@ impl World {
     }
 
     pub fn store(&mut self, index: usize, volume: usize, block: Block, state: ReplicaState, tell: bool) {
-        self.nodes[index].volumes[volume].replicas.insert(block.id, Replica { block, state, rotten: false });
+        self.nodes[index].volumes[volume]
+            .replicas
+            .insert(block.id, Replica { block, state, rotten: false, recovery: GenStamp(0) });
         if tell {
             let news =
                 if state == ReplicaState::Finalized { ReplicaNews::Received } else { ReplicaNews::Receiving };
@@ -502,8 +520,17 @@ impl World {
         node.up = false;
         node.life += 1;
         node.jobs.clear();
+        node.recoveries.clear();
         node.news.clear();
         node.report = None;
+        // What was being written waits for recovery when it comes back.
+        for replica in node.volumes.iter_mut().flat_map(|volume| volume.replicas.values_mut()) {
+            if replica.state == ReplicaState::Rbw {
+                replica.state = ReplicaState::Rwr;
+            }
+            // That it takes part in a recovery is known in memory only.
+            replica.recovery = GenStamp(0);
+        }
     }
 
     pub fn start(&mut self, index: usize) {
@@ -520,6 +547,7 @@ impl World {
         self.fleet = Fleet::new(self.config.clone(), self.seed, Millis(self.now));
         // Which replicas are bad is soft state: the nodes that hold them tell again when they report.
         self.retell.append(&mut self.told_corrupt);
+        self.resume_recoveries();
     }
 
     /// Every committed block has min(target, nodes) replicas that nobody called corrupt, on live nodes.

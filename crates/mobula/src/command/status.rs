@@ -130,6 +130,12 @@ fn told(notice: &Notice, names: &Names) -> (&'static str, String) {
         Notice::SurplusRemoved { block, node } => {
             ("surplus_removed", format!("one replica too many of {block}: {} drops its own", name(node)))
         }
+        Notice::RecoveryOrdered { block, primary, .. } => {
+            ("recovery_ordered", format!("{block} is recovered by {}", name(primary)))
+        }
+        Notice::RecoveryGivenUp { block, .. } => {
+            ("recovery_given_up", format!("the recovery of {block} came to nothing: another one begins"))
+        }
         Notice::BlockMissing { block } => ("block_missing", format!("no good replica of {block} is left")),
         Notice::CopiesOpen => ("copies_open", "the nodes have reported: copies may begin".into()),
         Notice::DeletesOpen => ("deletes_open", "the nodes have reported: deletions may begin".into()),
