@@ -123,22 +123,27 @@ impl<'a> Pipeline<'a> {
             (result, corrupt)
         };
         let respond = Respond::new(node, setup, &state, &growing, mirror_read);
-        let (ingested, persisted, responded) = {
-            let ingest = async {
-                let (result, corrupt) = ingest.await;
-                // Behind all that arrived before it, once that is stored: see `persist`.
-                (result, corrupt)
-            };
+        let (chained, responded) = {
             let persist = persist(pen, filled, spare, stored);
             let chain = async {
-                let (ingest, persist) = tokio::join!(ingest, persist);
-                let (ingested, corrupt) = ingest;
+                tokio::pin!(ingest, persist);
+                let ((ingested, corrupt), persisted) = tokio::select! {
+                    biased;
+                    persisted = &mut persist => {
+                        // A disk that failed: the sender, who may wait for its answer, is to know at once.
+                        persisted?;
+                        (ingest.await, Ok(()))
+                    }
+                    ingested = &mut ingest => (ingested, persist.await),
+                };
+                persisted?;
                 if let Err(ReceiveError::Packet(PacketError::Checksum { seqno, .. })) = &ingested {
-                    // The queue is open as long as somebody answers; if nobody does, nobody needs to know.
+                    // Behind all that arrived before it, which is stored. The queue is open as long as somebody
+                    // answers; if nobody does, nobody needs to know.
                     let _ = corrupt.send(Pending::Corrupt(*seqno)).await;
                 }
                 drop(corrupt);
-                (ingested, persist)
+                Ok::<_, ReceiveError>(ingested)
             };
             let respond = respond.run(acks, &mut upstream, open);
             tokio::pin!(chain);
@@ -156,25 +161,26 @@ impl<'a> Pipeline<'a> {
                     }
                 }
                 // A disk that failed, or a sender out of its mind: nothing more is answered.
-                if let Some((Err(ReceiveError::Packet(error)), _)) = &chained
-                    && !matches!(error, PacketError::Checksum { .. })
-                {
-                    break;
-                }
-                if let Some((_, Err(_))) = &chained {
-                    break;
+                match &chained {
+                    Some(Err(_)) => break,
+                    Some(Ok(Err(ReceiveError::Packet(error))))
+                        if !matches!(error, PacketError::Checksum { .. }) =>
+                    {
+                        break;
+                    }
+                    _ => {}
                 }
             }
-            let (ingested, persisted) = chained.unwrap_or((Ok(()), Ok(())));
-            (ingested, persisted, responded.unwrap_or(Ok(())))
+            (chained.unwrap_or(Ok(Ok(()))), responded.unwrap_or(Ok(())))
         };
+        let ingested = chained?;
         if let Err(ReceiveError::Packet(PacketError::Checksum { .. })) = &ingested {
             report_source(node, setup);
             // So that the answer is not lost with the connection: read on until the sender hangs up.
             drop(upstream);
             incoming.drain(DRAIN_MAX).await;
         }
-        persisted.and(responded).and(ingested)
+        responded.and(ingested)
     }
 }
 

@@ -239,7 +239,9 @@ impl Store {
             None => return Ok(()),
             Some(old) if gives_way(&old) => {
                 tracing::info!(block = %old.block(), %stamp, "gives way to a newer one");
-                self.remove_files(&old).await;
+                if !self.remove_files(&old).await {
+                    return Err(OpenError::Exists(old.block()));
+                }
             }
             Some(old) => return Err(OpenError::Exists(old.block())),
         }
@@ -461,7 +463,10 @@ impl Store {
                 }
                 let taken = claim.take().await?;
                 let Some(replica) = claim.replica().filter(is_it) else { return Ok(None) };
-                store.remove_files(&replica).await;
+                // What could not be removed is still there, and told of again with the next full report.
+                if !store.remove_files(&replica).await {
+                    return Ok(None);
+                }
                 claim.remove();
                 drop(taken);
                 Ok::<_, Stuck>(Some(replica.volume().storage.clone()))
@@ -472,7 +477,7 @@ impl Store {
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    tracing::info!(%block, "told to delete what is not here, or another version: kept")
+                    tracing::info!(%block, "told to delete what is not here, is another version, or cannot be removed")
                 }
                 Err(error) => tracing::warn!(%block, %error, "cannot delete: kept"),
             }
@@ -480,8 +485,9 @@ impl Store {
         .await;
     }
 
-    pub(crate) async fn remove_files(&self, replica: &Replica) {
-        let Some(pool) = self.pool() else { return };
+    /// Removes a replica's files; whether they are gone.
+    pub(crate) async fn remove_files(&self, replica: &Replica) -> bool {
+        let Some(pool) = self.pool() else { return false };
         let (block, volume) = (replica.block(), replica.volume().clone());
         let (folder, counted) = match replica.original() {
             Replica::Open(it) => (it.folder.clone(), None),
@@ -496,18 +502,21 @@ impl Store {
             let meta = disk.remove_file(&folder.join(meta_name(&block)));
             [data, meta]
         });
+        let mut gone = true;
         for result in removed.await {
             match result {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(%block, %error, "cannot remove a replica's file");
                     self.examine(&volume, &error).await;
+                    gone = false;
                 }
                 _ => {}
             }
         }
-        if let Some(length) = counted {
+        if let Some(length) = counted.filter(|_| gone) {
             volume.sub_used(disk_bytes(Checksum::default_crc32c(), length));
         }
+        gone
     }
 
     /// The bytes of a replica are bad: all NameNodes are told. It stays until they order otherwise.

@@ -6,7 +6,7 @@ use mobula_wire::datatransfer::Op;
 use std::time::Duration;
 
 use crate::speaker::{Flags, Speaker, base, block_proto, read_block, read_on, write_block};
-use crate::{Bench, bytes, until};
+use crate::{Bench, bytes, until, within};
 
 #[tokio::test]
 async fn borders_of_packets_chunks_and_batches() {
@@ -164,4 +164,106 @@ async fn checksums_of_blocks() {
             assert_eq!((answer.bytes_per_crc, answer.crc_per_block), (512, 196));
         }
     }
+}
+
+/// Readers and checksums of a block whose writer flushes every few bytes, within the same chunk mostly.
+#[tokio::test]
+async fn readers_follow_a_writer() {
+    use md5::{Digest, Md5};
+    use mobula_wire::checksum::Checksum;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let bench = Bench::real(1).await;
+    let (addr, data) = (bench.addr(0), Arc::new(bytes(60_000)));
+    let mut speaker = Speaker::open(&addr, 1, &[]).await;
+    let acked = Arc::new(AtomicUsize::new(0));
+    let mut readers = tokio::task::JoinSet::new();
+    for reader in 0..4_usize {
+        let (addr, data, acked) = (addr.clone(), data.clone(), acked.clone());
+        readers.spawn(async move {
+            let mut rounds = 0_u32;
+            loop {
+                let visible = acked.load(Ordering::Acquire);
+                let from = if reader < 2 { visible.saturating_sub(700) } else { 0 };
+                if reader == 3 {
+                    let request = pb::OpBlockChecksumProto {
+                        header: base(block_proto(1, 1001, visible as u64)),
+                        block_checksum_options: None,
+                    };
+                    let mut speaker = Speaker::connect(&addr).await;
+                    speaker.op(Op::BlockChecksum, &request).await;
+                    let answer = speaker.response().await.unwrap().checksum_response.unwrap();
+                    let mut sums = Vec::new();
+                    Checksum::default_crc32c().compute(&data[..visible], &mut sums);
+                    assert_eq!(answer.block_checksum, Md5::digest(&sums).to_vec(), "of {visible} bytes");
+                } else {
+                    let read = read_block(&addr, 1, from as u64, (visible - from) as u64).await;
+                    assert!(read.is_ok_and(|read| read == data[from..visible]), "{from} to {visible}");
+                }
+                rounds += 1;
+                if visible == data.len() {
+                    return rounds;
+                }
+            }
+        });
+    }
+    let (mut at, mut seqno) = (0, 0);
+    let entropy = mobula_net::Entropy::seeded(7);
+    while at < data.len() {
+        let from = at / 512 * 512;
+        at = data.len().min(at + 1 + entropy.below(150) as usize);
+        speaker.packet(seqno, from, &data[from..at], Flags::None).await;
+        speaker.acked(seqno, 1).await;
+        acked.store(at, Ordering::Release);
+        seqno += 1;
+    }
+    let mut rounds = 0;
+    while let Some(done) = readers.join_next().await {
+        rounds += done.unwrap();
+    }
+    assert!(rounds > 40, "only {rounds} reads while it was written");
+    assert!(bench.namenode.notes.lock().bad.is_empty());
+}
+
+/// A writer that is gone keeps no room (HDFS-9530), nor does one that was evicted.
+#[tokio::test]
+async fn room_of_dead_writers_is_given_back() {
+    let bench = Bench::with(1, |config| {
+        config.volume_spare_bytes = 0;
+        config.volumes[0].capacity_limit = Some(3 << 19);
+    })
+    .await;
+    let addr = bench.addr(0);
+    let asked = async |id: u64| {
+        let mut speaker = Speaker::connect(&addr).await;
+        speaker.op(Op::WriteBlock, &crate::speaker::write_op(id, "client", &[])).await;
+        let accepted = speaker.response().await.is_some();
+        (speaker, accepted)
+    };
+    let (first, accepted) = asked(1).await;
+    assert!(accepted);
+    assert!(!asked(2).await.1, "there is room for one block");
+    drop(first);
+    let mut second = within(async {
+        loop {
+            if let (speaker, true) = asked(2).await {
+                return speaker;
+            }
+        }
+    })
+    .await;
+    let admin = RpcClient::new(
+        &bench.env,
+        RpcClientOptions {
+            address: bench.nodes[0].ipc_addr().to_string(),
+            user: "admin".into(),
+            protocol: "org.apache.hadoop.hdfs.protocol.ClientDatanodeProtocol",
+            connect_limit: Duration::from_secs(5),
+            call_limit: Duration::from_secs(5),
+        },
+    );
+    let _: pb::EvictWritersResponseProto =
+        admin.call("evictWriters", &pb::EvictWritersRequestProto::default()).await.unwrap();
+    assert!(second.closed().await);
+    within(async { while !asked(3).await.1 {} }).await;
 }
