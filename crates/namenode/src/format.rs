@@ -5,7 +5,7 @@
 //!   VERSION        what this folder is; written last when it is made, so its absence means "not made"
 //!   in_use.lock    held by the process that serves it
 //!   log/           the edit log (mobula-raft)
-//!   tables.redb    the namespace (mobula-namespace)
+//!   tables.redb    the namespace (mobula-namespace); made under another name, so that it is whole if it is there
 //! ```
 //!
 //! Invariant: a folder that holds anything else, or the files of something else, is not touched.
@@ -27,6 +27,7 @@ const VERSION_TMP: &str = "VERSION.tmp";
 const LOCK: &str = "in_use.lock";
 const LOG: &str = "log";
 const TABLES: &str = "tables.redb";
+const TABLES_TMP: &str = "tables.redb.tmp";
 /// What stands in `VERSION`.
 const CONTENTS: &str = "kind=mobula-namenode\nlayout=1\n";
 /// A longer `VERSION` is not ours.
@@ -96,14 +97,26 @@ impl NameFolder {
     /// Whatever the disk says.
     pub fn tables(&self, disk: &dyn Disk) -> Result<TablesFile, NamenodeError> {
         let path = self.path.join(TABLES);
-        let open = || {
-            let file = disk.open(&path, Open::Create)?;
-            disk.sync_folder(&self.path)?;
-            Ok(file)
-        };
-        let file =
-            open().map_err(|source| NamenodeError::Disk { doing: "opening", path: path.clone(), source })?;
-        Ok(TablesFile { file, failed: Arc::default() })
+        let failed =
+            |doing| move |source| NamenodeError::Disk { doing, path: self.path.join(TABLES), source };
+        if disk.look(&path).map_err(failed("looking at"))?.is_none() {
+            self.make_tables(disk).map_err(failed("making"))?;
+        }
+        TablesFile::open(disk, &path).map_err(failed("opening"))
+    }
+
+    /// Empty tables, whole on the disk before they have their name: redb refuses a file whose making the
+    /// power cut short.
+    fn make_tables(&self, disk: &dyn Disk) -> io::Result<()> {
+        let unfinished = self.path.join(TABLES_TMP);
+        let file = TablesFile::open(disk, &unfinished)?;
+        file.file.set_length(0)?;
+        let made = redb::Builder::new().create_with_backend(file.clone()).map_err(io::Error::other)?;
+        drop(made);
+        file.not_failed()?;
+        file.file.sync_all()?;
+        disk.rename(&unfinished, &self.path.join(TABLES))?;
+        disk.sync_folder(&self.path)
     }
 }
 
@@ -148,6 +161,10 @@ pub struct TablesFile {
 }
 
 impl TablesFile {
+    fn open(disk: &dyn Disk, path: &Path) -> io::Result<TablesFile> {
+        Ok(TablesFile { file: disk.open(path, Open::Create)?, failed: Arc::default() })
+    }
+
     fn checked<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
             self.failed.lock().get_or_insert_with(|| error.to_string());

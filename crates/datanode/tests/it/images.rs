@@ -162,6 +162,7 @@ async fn every_kill_and_power_loss_in_a_replicas_life() {
         check(&life, &namenode, changes, &disk, true, &format!("killed after change {changes}")).await;
         images += 1;
     }
+    println!("{images} crash images of a replica's life, {} changes of the disk", recording.len());
     assert!(images > 400, "only {images} images of {} changes", recording.len());
 }
 

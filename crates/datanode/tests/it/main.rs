@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_input;
+mod crash_images;
 mod durable;
 mod images;
 mod namenode;

@@ -2,7 +2,8 @@
 
 use std::io::ErrorKind;
 
-use mobula_disk::{Open, fake::CallKind};
+use mobula_disk::Open;
+use mobula_disk::fake::{CallKind, CrashDisk};
 use mobula_namenode::{NameNode, NamenodeError};
 use mobula_net::Env;
 use mobula_proto::hdfs;
@@ -129,4 +130,30 @@ async fn acknowledged_changes_survive_power_loss() {
         let client = fixture.client("hdfs");
         assert_eq!(client.names(&format!("/r{round}")).await.len(), 20);
     }
+}
+
+/// The power fails at any change of the disk during a first start: the tables, half made, were refused for
+/// good as no tables.
+#[tokio::test]
+async fn a_first_start_cut_short_anywhere_can_be_begun_again() {
+    let disk = CrashDisk::new(1);
+    disk.record();
+    let mut fixture = Fixture::on(disk.clone()).await;
+    fixture.client("hdfs").mkdirs("/first").await;
+    let acknowledged = disk.changes();
+    fixture.namenode = None;
+    let recording = disk.recorded();
+    let mut images = 0;
+    for image in recording.images(2) {
+        let what = format!("{image:?}");
+        let again = Fixture::on(image.disk).await;
+        let client = again.client("hdfs");
+        if image.changes >= acknowledged {
+            assert_eq!(client.names("/").await, ["first"], "{what}");
+        }
+        assert!(client.mkdirs("/second").await, "{what}");
+        images += 1;
+    }
+    println!("{images} crash images of a first start, {} changes of the disk", recording.len());
+    assert!(images > 200, "{images} images");
 }

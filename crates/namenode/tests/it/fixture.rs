@@ -48,7 +48,15 @@ impl Fixture {
     pub async fn with(change: impl FnOnce(&mut NamenodeConfig)) -> Fixture {
         let mut config = config();
         change(&mut config);
-        let disk = CrashDisk::new(1);
+        Fixture::begin(CrashDisk::new(1), config).await
+    }
+
+    /// On that disk, empty or as a crash left it.
+    pub async fn on(disk: CrashDisk) -> Fixture {
+        Fixture::begin(disk, config()).await
+    }
+
+    async fn begin(disk: CrashDisk, config: NamenodeConfig) -> Fixture {
         let namenode = NameNode::start(Env::real(), disk.process(), config.clone()).await.unwrap();
         Fixture { disk, config, namenode: Some(namenode) }
     }

@@ -11,7 +11,7 @@ use crate::random::Random;
 const CACHE: usize = 16 << 20;
 
 /// A log of random batches that begins with a format.
-fn log(seed: u64, entries: usize) -> Vec<(LogPosition, Entry)> {
+pub fn log(seed: u64, entries: usize) -> Vec<(LogPosition, Entry)> {
     println!("seed {seed}");
     let mut random = Random::new(seed);
     let mut fixture = Fixture::unformatted();

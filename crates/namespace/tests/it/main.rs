@@ -5,6 +5,7 @@
 
 mod crash;
 mod fixture;
+mod images;
 mod large;
 mod model;
 mod random;

@@ -85,6 +85,7 @@ fn every_crash_keeps_what_was_acknowledged() {
         });
         images += 1;
     }
+    println!("{images} crash images of the log, {} changes of the disk", recording.len());
     assert!(images > 1500, "{images} images of {} changes", recording.len());
 }
 
