@@ -69,7 +69,9 @@ pub(crate) fn analyze<R: Read>(
         match &last {
             Some((_, row)) if previous.is_none() && full(row) => {} // Appending at a block's border.
             Some((block, row)) if matches(previous, &penultimate) => {
-                if row.length != 0 {
+                // Who got an answer that is no longer so would write where nobody looks.
+                let recovered = file.open.as_ref().is_some_and(|open| open.recovery.is_some());
+                if row.length != 0 || is_committed(row) || recovered {
                     let (block, length) = (row.block(*block).to_string(), row.length);
                     return Err(NamespaceError::NotARetry { block, length });
                 }

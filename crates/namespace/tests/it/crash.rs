@@ -30,7 +30,8 @@ pub fn log(seed: u64, entries: usize) -> Vec<(LogPosition, Entry)> {
             _ => {
                 time += random.rng.random_range(0..60_000);
                 let count = random.rng.random_range(1..20);
-                let commands = (0..count).map(|_| random.command(&files, &blocks)).collect();
+                let view = fixture.namespace.view();
+                let commands = (0..count).map(|_| random.command(&view, &files, &blocks)).collect();
                 Entry::Batch(Batch { time: Millis(time), commands })
             }
         };

@@ -128,6 +128,24 @@ impl Fixture {
         Fixture { namespace, storage, now: START, index: 0 }
     }
 
+    /// Syncs, loses power and opens what is left.
+    pub fn lose_power(&mut self) {
+        self.namespace.sync().unwrap();
+        self.storage = self.storage.crash();
+        self.namespace = Namespace::open(self.storage.clone(), 16 << 20).unwrap();
+    }
+
+    /// Goes on with a copy of the namespace that a snapshot made.
+    pub fn copy(&mut self) {
+        let mut bytes = Vec::new();
+        self.namespace.write_snapshot(&mut bytes).unwrap();
+        self.storage = Storage::default();
+        let mut copy = Namespace::open(self.storage.clone(), 16 << 20).unwrap();
+        copy.restore(&mut bytes.as_slice()).unwrap();
+        assert_eq!(copy.state_hash().unwrap(), self.namespace.state_hash().unwrap());
+        self.namespace = copy;
+    }
+
     pub fn position(&mut self) -> LogPosition {
         self.index += 1;
         LogPosition { term: 1, index: self.index }

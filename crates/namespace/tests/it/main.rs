@@ -9,4 +9,6 @@ mod images;
 mod large;
 mod model;
 mod random;
+mod retries;
 mod scenario;
+mod writers;
