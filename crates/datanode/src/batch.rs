@@ -324,4 +324,49 @@ mod tests {
         assert!(matches!(batch.add(&end, &[], same, &mut tail), Err(PacketError::WrongEnd { .. })));
         assert_eq!((tail, batch.packets.len()), (Tail::default(), 0));
     }
+
+    /// An append with another type of checksum, and packets without any: the file keeps its own.
+    #[test]
+    fn checksums_are_translated() {
+        use mobula_wire::checksum::ChecksumKind;
+        let whole: Vec<u8> = (0..3000u32).map(|i| (i * 11 % 253) as u8).collect();
+        let stored = Checksum::default_crc32c();
+        let other = Checksum::new(ChecksumKind::Crc32, 512).unwrap();
+        let mut disk = Disk { data: vec![], sums: vec![], tail: Tail::default() };
+        send(&mut disk, &whole, 0, 700).unwrap();
+        for (from, to, with_sums) in [
+            (700, 800, true),
+            (800, 1024, false),
+            (1024, 2000, true),
+            (1536, 2500, false),
+            (2500, 2560, true),
+        ] {
+            let mut batch = Batch { data: whole[from..to].to_vec(), ..Batch::default() };
+            let mut sums = Vec::new();
+            if with_sums {
+                other.compute(&whole[from..to], &mut sums);
+            }
+            let header = PacketHeader {
+                offset_in_block: from as u64,
+                seqno: 1,
+                last: false,
+                data_length: (to - from) as u32,
+                sync: false,
+            };
+            let mut wrong = sums.clone();
+            if let Some(byte) = wrong.first_mut() {
+                *byte ^= 1;
+                let before = disk.tail;
+                let refused = batch.add(&header, &wrong, Checksums { sent: other, stored }, &mut disk.tail);
+                assert!(matches!(refused, Err(PacketError::Checksum { .. })));
+                assert_eq!(disk.tail, before);
+            }
+            batch.add(&header, &sums, Checksums { sent: other, stored }, &mut disk.tail).unwrap();
+            let write = batch.write(stored).unwrap();
+            put(&mut disk.data, write.data, write.data_pieces);
+            put(&mut disk.sums, write.sums, write.sum_pieces);
+            agrees(&disk, &whole);
+        }
+        assert_eq!(disk.tail.length, 2560);
+    }
 }

@@ -50,6 +50,9 @@ pub(crate) fn decide(
     answers: &[Answer],
     patience: Patience,
 ) -> Verdict {
+    if answers.is_empty() {
+        return Verdict::Wait("no node was named");
+    }
     if answers.contains(&Answer::Busy) {
         return Verdict::Leave;
     }
@@ -176,6 +179,7 @@ mod tests {
             let answers: Vec<Answer> = answers.split(", ").map(answer).collect();
             assert_eq!(show(decide(&block(10, 0), None, &answers, Patience::Waits)), expected, "{answers:?}");
         }
+        assert_eq!(show(decide(&block(10, 0), None, &[], Patience::Over)), "wait");
         let over = |text: &str| {
             let answers: Vec<Answer> = text.split(", ").map(answer).collect();
             show(decide(&block(10, 0), None, &answers, Patience::Over))

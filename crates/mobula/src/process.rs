@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, Command};
@@ -21,6 +22,17 @@ const LOG_LINES_SHOWN: usize = 12;
 
 /// What a server prints on standard output once it serves: `ready ADDRESS`.
 pub const READY: &str = "ready";
+
+/// Raises this process's limit of open files as far as it may: each connection is one, each block that is being
+/// written two or three, and the usual limit of 1,024 is meant for programs that use `select`.
+pub fn allow_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(soft, hard, %error, "cannot raise the limit of open files");
+    }
+}
 
 /// Why a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -148,3 +148,60 @@ async fn a_claimed_packet_that_never_comes_takes_no_memory_and_streams_may_end_a
     write_block(&addr, 1, &[], b"abc", 512).await;
     assert_eq!(read_block(&addr, 1, 0, 3).await.unwrap(), b"abc");
 }
+
+/// A next node that acknowledges what it likes: this one is not taken in.
+#[tokio::test]
+async fn acknowledgements_that_lie() {
+    use mobula_proto::hdfs::Status;
+    use mobula_wire::ack::PipelineAck;
+    use tokio::io::AsyncWriteExt;
+    let bench = Bench::real(1).await;
+    let addr = bench.addr(0);
+    let encoded = |seqno: i64, replies: &[Status]| {
+        let mut out = BytesMut::new();
+        PipelineAck::new(seqno, replies.iter().copied()).encode(&mut out);
+        out.to_vec()
+    };
+    // What it says, and what the client is told: a bad node, or the end of the connection.
+    let cases: [(Vec<u8>, Option<(usize, Status)>); 8] = [
+        (encoded(7, &[Status::Success]), Some((1, Status::Error))),
+        (encoded(-2, &[Status::Success]), None),
+        (encoded(0, &[]), None),
+        (encoded(0, &[Status::ErrorChecksum]), None),
+        (encoded(0, &[Status::Error]), Some((1, Status::Error))),
+        (encoded(-2, &[Status::Success, Status::Error]), Some((2, Status::Error))),
+        (vec![0xff; 40], Some((1, Status::Error))),
+        (vec![], Some((1, Status::Error))),
+    ];
+    for (at, (lie, expected)) in cases.into_iter().enumerate() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap().to_string();
+        let liar = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&[4, 8, 0, 18, 0]).await.unwrap();
+            let mut some = [0; 4096];
+            // The request, then the packet.
+            for _ in 0..2 {
+                let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut some).await;
+            }
+            let _ = stream.write_all(&lie).await;
+            if !lie.is_empty() {
+                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            }
+        });
+        let id = 100 + at as u64;
+        let mut speaker = Speaker::open(&addr, id, &[target]).await;
+        tokio::task::yield_now().await;
+        speaker.packet(0, 0, b"abc", Flags::None).await;
+        let told = speaker.ack().await;
+        let told = told.and_then(|ack| {
+            assert!(ack.seqno == -2 || ack.seqno == 0, "case {at}: {ack:?}");
+            ack.first_bad()
+        });
+        assert_eq!(told, expected, "case {at}");
+        // It has the bytes all the same, and none of them counts as acknowledged by all.
+        drop(speaker);
+        assert_eq!(read_block(&addr, id, 0, 3).await.unwrap(), b"abc");
+        liar.abort();
+    }
+}

@@ -98,3 +98,56 @@ async fn try_write(addr: &str, id: u64) -> bool {
     }
     true
 }
+
+/// What Apache's DataNode, or a kill of ours, may leave behind on a volume.
+#[tokio::test]
+async fn leftovers_of_steps_that_were_cut_short() {
+    use crate::namenode::POOL;
+    use mobula_disk::{Open, read_file};
+    use std::path::Path;
+    let namenode = FakeNamenode::start(&Env::real()).await;
+    let disk = CrashDisk::new(5);
+    let node = on(&disk, &namenode).await;
+    let addr = node.xfer_addr().to_string();
+    let data = bytes(2000);
+    for id in 1..=5 {
+        write_block(&addr, id, &[], &data, 1024).await;
+    }
+    drop(node);
+    disk.crash(Crash::Kill);
+    let process = disk.process();
+    let pool = Path::new("/data/current").join(POOL);
+    let (last, rbw) = (pool.join("current/finalized/subdir0/subdir0"), pool.join("current/rbw"));
+    let meta = |id: u64| format!("blk_{id}_1001.meta");
+    // 1: an append that had moved the checksums, under a new stamp as Apache's does it.
+    process.rename(&last.join(meta(1)), &rbw.join("blk_1_1002.meta")).unwrap();
+    // 2: an end that had moved the checksums.
+    process.rename(&last.join("blk_2"), &rbw.join("blk_2")).unwrap();
+    // 3: a copy of a file with two names that was cut short; 4: one that was whole and had to take its place.
+    let part = process.open(&last.join("blk_3.unlinked"), Open::CreateNew).unwrap();
+    part.write_all_at(&data[..100], 0).unwrap();
+    process.rename(&last.join("blk_4"), &last.join("blk_4.unlinked")).unwrap();
+    // 5: a deletion that had removed the data; 6: checksums of a block that was begun.
+    process.remove_file(&last.join("blk_5")).unwrap();
+    process.open(&rbw.join("blk_6_1001.meta"), Open::CreateNew).unwrap();
+    drop(part);
+    drop(process);
+    namenode.notes.lock().full.clear();
+    let node = on(&disk, &namenode).await;
+    let report = namenode.notes.lock().full.last().unwrap().1.clone();
+    let found: Vec<_> =
+        report.iter().map(|it| (it.block.id.0, it.block.stamp.0, it.block.length, it.state)).collect();
+    let (whole, waits) = (ReplicaState::Finalized, ReplicaState::Rwr);
+    assert_eq!(
+        found,
+        [(1, 1002, 2000, whole), (2, 1001, 2000, waits), (3, 1001, 2000, whole), (4, 1001, 2000, whole)]
+    );
+    for id in [1, 3, 4] {
+        assert_eq!(read_block(&node.xfer_addr().to_string(), id, 0, 2000).await.unwrap(), data);
+    }
+    let process = disk.process();
+    for gone in [last.join("blk_3.unlinked"), last.join(meta(5)), rbw.join("blk_6_1001.meta")] {
+        assert!(process.look(&gone).unwrap().is_none(), "{}", gone.display());
+    }
+    assert_eq!(read_file(&*process, &rbw.join("blk_2"), 5000).unwrap(), data);
+}

@@ -7,7 +7,7 @@ use mobula_net::Env;
 
 use super::namenode::warn_if_open;
 use crate::config::{DatanodeFlags, Settings, datanode_config};
-use crate::process::{Asked, READY};
+use crate::process::{Asked, READY, allow_open_files};
 
 /// `mobula datanode`
 #[derive(Clone, Debug, clap::Args)]
@@ -27,6 +27,7 @@ pub async fn run(mut settings: Settings, args: DatanodeArgs) -> Result<()> {
     args.flags.apply(&mut settings);
     let config = datanode_config(&settings, &args.flags)?;
     warn_if_open(config.listen);
+    allow_open_files();
     let mut asked = Asked::listen(args.until_stdin_closes)?;
     let datanode = tokio::select! {
         biased;

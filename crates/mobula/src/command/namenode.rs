@@ -10,7 +10,7 @@ use mobula_net::Env;
 
 use crate::config::{NamenodeFlags, Settings, namenode_config};
 use crate::http;
-use crate::process::{Asked, READY};
+use crate::process::{Asked, READY, allow_open_files};
 
 /// `mobula namenode`
 #[derive(Clone, Debug, clap::Args)]
@@ -34,6 +34,7 @@ pub async fn run(mut settings: Settings, args: NamenodeArgs) -> Result<()> {
     let config = namenode_config(&settings)?;
     warn_if_open(config.listen);
     let env = Env::real();
+    allow_open_files();
     let mut asked = Asked::listen(args.until_stdin_closes)?;
     let namenode = tokio::select! {
         biased;
