@@ -7,6 +7,8 @@ pub mod command;
 pub mod config;
 pub mod fs;
 pub mod http;
+pub mod log_file;
 pub mod process;
+pub mod supervised;
 
 pub use cluster::{Cluster, ClusterOptions};

@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use mobula::command::{datanode, demo, local, namenode};
 use mobula::config::{self, Settings};
+use mobula::log_file::LogFile;
 use mobula::{admin, bench, fs};
 use mobula_net::Env;
 
@@ -30,6 +32,10 @@ struct Cli {
     /// What servers log to standard error: error, warn, info, debug, or a filter as in RUST_LOG
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<String>,
+    /// What servers log goes into this file, which is put aside when it grows long, and not to
+    /// standard error
+    #[arg(long, global = true, value_name = "FILE")]
+    log_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -104,7 +110,7 @@ fn print(text: &[u8]) -> Result<()> {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    start_log(&cli);
+    start_log(&cli)?;
     let folder = cli.conf.clone().or_else(|| std::env::var_os("HADOOP_CONF_DIR").map(PathBuf::from));
     let load = || Settings::load(folder.as_deref(), cli.config.as_deref());
     match cli.command {
@@ -162,13 +168,17 @@ fn clients() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
-fn start_log(cli: &Cli) {
+fn start_log(cli: &Cli) -> Result<()> {
     let serves = matches!(cli.command, Command::Namenode(_) | Command::Datanode(_));
     let default = if serves { "info" } else { "warn" };
     let filter = cli.log.clone().or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| default.into());
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::new(filter));
+    match &cli.log_file {
+        Some(path) => log.with_writer(Mutex::new(LogFile::open(path)?)).with_ansi(false).init(),
+        None => log
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
+    }
+    Ok(())
 }

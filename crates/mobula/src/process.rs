@@ -14,6 +14,8 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::supervised::{Claim, Supervised};
+
 /// A server that is not ready after this long is reported with the end of its log.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -39,6 +41,8 @@ pub fn allow_open_files() {
 pub enum Ending {
     /// Ctrl-C or SIGTERM.
     Signal,
+    /// Nobody renewed the claim on us.
+    ClaimLapsed,
     /// The process that started it is gone, or said so by closing our standard input.
     ParentGone,
 }
@@ -50,16 +54,18 @@ pub struct Asked {
     interrupt: Signal,
     terminate: Signal,
     parent: Option<pipe::Receiver>,
+    claim: Option<Claim>,
 }
 
 impl Asked {
-    /// Listens for Ctrl-C and SIGTERM. With `follow_stdin` also for the end of standard input: whoever
-    /// started us holds its other end, so we cannot outlive them, even if they are killed.
+    /// Listens for Ctrl-C and SIGTERM, for the end of standard input where that is a lifeline (whoever
+    /// started us holds its other end, so we cannot outlive them, even if they are killed), and for a
+    /// claim that nobody renews.
     ///
     /// # Errors
-    /// Signals that cannot be caught; a standard input that is no pipe.
-    pub fn listen(follow_stdin: bool) -> Result<Asked> {
-        let parent = match follow_stdin {
+    /// Signals that cannot be caught; a standard input that is no pipe; a claim without sense.
+    pub fn listen(supervised: &Supervised) -> Result<Asked> {
+        let parent = match supervised.until_stdin_closes {
             true => {
                 let receiver = pipe::Receiver::from_file(stdin_file()?);
                 Some(receiver.context("--until-stdin-closes needs a pipe as standard input")?)
@@ -70,6 +76,7 @@ impl Asked {
             interrupt: signal(SignalKind::interrupt()).context("cannot catch SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("cannot catch SIGTERM")?,
             parent,
+            claim: supervised.claim()?,
         })
     }
 
@@ -80,11 +87,18 @@ impl Asked {
             let mut sink = [0; 256];
             while parent.read(&mut sink).await.is_ok_and(|count| count > 0) {}
         };
+        let claim = async {
+            match &mut self.claim {
+                Some(claim) => claim.lapsed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             _ = self.interrupt.recv() => Ending::Signal,
             _ = self.terminate.recv() => Ending::Signal,
             () = parent => Ending::ParentGone,
+            () = claim => Ending::ClaimLapsed,
         }
     }
 }

@@ -7,16 +7,16 @@ use mobula_net::Env;
 
 use super::namenode::warn_if_open;
 use crate::config::{DatanodeFlags, Settings, datanode_config};
-use crate::process::{Asked, READY, allow_open_files};
+use crate::process::{Asked, allow_open_files};
+use crate::supervised::Supervised;
 
 /// `mobula datanode`
 #[derive(Clone, Debug, clap::Args)]
 pub struct DatanodeArgs {
     #[command(flatten)]
     flags: DatanodeFlags,
-    /// End when standard input closes: for programs that start this one
-    #[arg(long, hide = true)]
-    until_stdin_closes: bool,
+    #[command(flatten)]
+    supervised: Supervised,
 }
 
 /// Serves until it is asked to end.
@@ -28,7 +28,7 @@ pub async fn run(mut settings: Settings, args: DatanodeArgs) -> Result<()> {
     let config = datanode_config(&settings, &args.flags)?;
     warn_if_open(config.listen);
     allow_open_files();
-    let mut asked = Asked::listen(args.until_stdin_closes)?;
+    let mut asked = Asked::listen(&args.supervised)?;
     let datanode = tokio::select! {
         biased;
         _ = asked.wait() => return Ok(()),
@@ -38,15 +38,15 @@ pub async fn run(mut settings: Settings, args: DatanodeArgs) -> Result<()> {
         biased;
         stopped = datanode.wait_stopped() => Err(anyhow!(stopped)),
         _ = asked.wait() => Ok(()),
-        ended = serve(&datanode) => ended,
+        ended = serve(&datanode, &args.supervised) => ended,
     };
     datanode.shutdown().await;
     ended
 }
 
 /// Says that it is ready once a NameNode has its report, then waits for ever.
-async fn serve(datanode: &DataNode) -> Result<()> {
+async fn serve(datanode: &DataNode, supervised: &Supervised) -> Result<()> {
     datanode.wait_registered().await.map_err(|stopped| anyhow!(stopped))?;
-    println!("{READY} {} {}", datanode.xfer_addr(), datanode.uuid());
+    supervised.ready(&format!("{} {}", datanode.xfer_addr(), datanode.uuid()))?;
     std::future::pending().await
 }

@@ -9,7 +9,8 @@ use super::namenode::serve_status;
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::config::units::parse_size;
 use crate::config::{NamenodeFlags, Settings, namenode_config};
-use crate::process::{Asked, READY};
+use crate::process::Asked;
+use crate::supervised::Supervised;
 
 /// `mobula local`
 #[derive(Clone, Debug, clap::Args)]
@@ -38,9 +39,8 @@ pub struct LocalArgs {
     /// Write core-site.xml and hdfs-site.xml for Hadoop's clients into this folder
     #[arg(long, value_name = "DIR")]
     write_config: Option<PathBuf>,
-    /// End when standard input closes: for programs that start this one
-    #[arg(long, hide = true)]
-    until_stdin_closes: bool,
+    #[command(flatten)]
+    supervised: Supervised,
 }
 
 /// A development cluster of more DataNodes than this is a mistake.
@@ -52,7 +52,7 @@ const DATANODES_MAX: usize = 256;
 /// It cannot start, or had to stop.
 pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
     let options = options(settings, &args)?;
-    let mut asked = Asked::listen(args.until_stdin_closes)?;
+    let mut asked = Asked::listen(&args.supervised)?;
     let cluster = tokio::select! {
         biased;
         _ = asked.wait() => return Ok(()),
@@ -66,7 +66,7 @@ pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
     if let Some(address) = http {
         println!("status http://{address}");
     }
-    println!("{READY} {}", cluster.uri());
+    args.supervised.ready(&cluster.uri())?;
     let ended = tokio::select! {
         biased;
         reason = namenode.stopped() => Err(anyhow!(reason)),

@@ -10,7 +10,8 @@ use mobula_net::Env;
 
 use crate::config::{NamenodeFlags, Settings, namenode_config};
 use crate::http;
-use crate::process::{Asked, READY, allow_open_files};
+use crate::process::{Asked, allow_open_files};
+use crate::supervised::Supervised;
 
 /// `mobula namenode`
 #[derive(Clone, Debug, clap::Args)]
@@ -20,9 +21,8 @@ pub struct NamenodeArgs {
     /// Serve a status page on this port of the same host; 0 picks a free one
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
-    /// End when standard input closes: for programs that start this one
-    #[arg(long, hide = true)]
-    until_stdin_closes: bool,
+    #[command(flatten)]
+    supervised: Supervised,
 }
 
 /// Serves until it is asked to end.
@@ -35,14 +35,14 @@ pub async fn run(mut settings: Settings, args: NamenodeArgs) -> Result<()> {
     warn_if_open(config.listen);
     let env = Env::real();
     allow_open_files();
-    let mut asked = Asked::listen(args.until_stdin_closes)?;
+    let mut asked = Asked::listen(&args.supervised)?;
     let namenode = tokio::select! {
         biased;
         _ = asked.wait() => return Ok(()),
         started = NameNode::start(env.clone(), RealDisk::new(), config) => started?,
     };
     let http = serve_status(&env, &namenode, args.http_port).await?;
-    println!("{READY} hdfs://{}{}", namenode.rpc_addr(), suffix(http));
+    args.supervised.ready(&format!("hdfs://{}{}", namenode.rpc_addr(), suffix(http)))?;
     let ended = tokio::select! {
         biased;
         reason = namenode.stopped() => Err(anyhow!(reason)),

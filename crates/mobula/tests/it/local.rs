@@ -138,3 +138,29 @@ async fn hadoops_configuration_files_are_written_but_nobody_elses_replaced() {
     assert_eq!(code, 1);
     assert!(error.contains("core-site.xml"), "{error}");
 }
+
+#[tokio::test]
+async fn a_server_whose_claim_nobody_renews_ends_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (claim, ready, log) = (path("claim"), path("ready"), path("log"));
+    std::fs::write(&claim, "").unwrap();
+    let more = ["--claim", &claim, "--claim-limit", "3s", "--ready-file", &ready, "--log-file", &log];
+    let mut process = Process::start(
+        &[&local(&path("cluster"), &more)[..], &["--log", "info"]].concat(),
+        &folder.path().join("error"),
+    )
+    .await;
+    let text = std::fs::read_to_string(&ready).unwrap();
+    assert_eq!(text, format!("ready {}\npid {}\n", process.ready()[0], process.pid()));
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        std::fs::write(&claim, "").unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(process.is_alive(), "it ended though it was claimed");
+    }
+    assert_eq!(process.wait().await, Some(0));
+    let logged = std::fs::read_to_string(&log).unwrap();
+    assert!(logged.contains("not wanted any more"), "{logged}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("error")).unwrap(), "");
+}

@@ -75,6 +75,19 @@ impl Process {
         ended.unwrap().code()
     }
 
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until it ends by itself, for its exit code.
+    pub async fn wait(&mut self) -> Option<i32> {
+        // `Child::wait` would close it, and so end the server.
+        let _lifeline = self.child.stdin.take();
+        let ended = tokio::time::timeout(READY_LIMIT, self.child.wait()).await.expect("it ends");
+        ended.unwrap().code()
+    }
+
     /// Closes its standard input, as the death of whoever started it would, and waits for the end.
     pub async fn orphan(&mut self) {
         drop(self.child.stdin.take());
