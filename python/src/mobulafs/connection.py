@@ -1,0 +1,103 @@
+"""Clients of `hdfs-native`, one for each cluster and process, and its exceptions in Python's terms.
+
+What is worked around here, seen in 0.14.7:
+- with no NameNode it retries for three minutes: a first use is probed for 2 s, and later retries end after 30 s;
+- a client that was made before a fork waits for ever in the child: each process makes its own;
+- a client that is dropped while the interpreter ends can hang it: clients are never dropped (one a cluster);
+- a stray HADOOP_CONF_DIR changes what it does: where host and port are given, it is shown an empty folder;
+- what the server says comes as text in a RuntimeError, and a panic is no Exception at all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hdfs_native
+
+from .errors import ArtifactLost, NameNodeUnreachable
+from .namenode import probe, remote_exception
+
+__all__ = ["client", "translated"]
+
+#: 20 tries with pauses that double from 200 ms up to 1.5 s: about 30 s.
+_RETRIES = {
+    "dfs.client.failover.max.attempts": "20",
+    "dfs.client.failover.sleep.base.millis": "200",
+    "dfs.client.failover.sleep.max.millis": "1500",
+}
+
+_clients: dict[tuple[int, str, tuple[tuple[str, str], ...]], Any] = {}
+_lock = threading.Lock()
+_RPC_ERROR = re.compile(r'RPCError\("(?P<name>[^"]*)", "(?P<text>.*)"\)', re.DOTALL)
+
+
+def _renew_lock() -> None:
+    # A fork may have copied it while another thread held it.
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def client(host: str | None, port: int | None, options: dict[str, str]) -> Any:
+    """The client of a cluster. Raises NameNodeUnreachable if nobody has answered there within 2 s of a first use."""
+    url = "hdfs://" + (host or "") + (f":{port}" if host and port else "")
+    key = (os.getpid(), url, tuple(sorted(options.items())))
+    found = _clients.get(key)
+    if found is not None:
+        return found
+    if host and port:
+        probe(host, port)
+    with _lock:
+        found = _clients.get(key)
+        if found is None:
+            # Our own folder holds no Hadoop configuration.
+            folder = str(Path(__file__).parent) if host and port else None
+            found = hdfs_native.Client(url, {**_RETRIES, **options}, folder)
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(found.inner))
+            _clients[key] = found
+        return found
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Turns what `hdfs-native` raises into what a user of Python's files expects."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError) as problem:
+        said = str(problem)
+        if "not a file" in said:
+            raise IsADirectoryError(path) from None
+        if "not a directory" in said:
+            raise FileExistsError(f"{path}: {said}") from None
+        raise type(problem)(said if path in said else f"{path}: {said}") from None
+    except RuntimeError as problem:
+        raise _from_text(str(problem), path) from problem
+    except OSError as problem:
+        if "onnection refused" in str(problem) or "onnection reset" in str(problem):
+            raise NameNodeUnreachable(f"no NameNode answers: {problem}") from problem
+        raise
+    except Exception:
+        raise
+    except BaseException as panic:
+        if type(panic).__name__ != "PanicException":
+            raise
+        raise OSError(f"{path}: the client failed inside: {panic}") from panic
+
+
+def _from_text(said: str, path: str) -> Exception:
+    match = _RPC_ERROR.search(said)
+    if match:
+        text = match["text"].replace("\\'", "'").replace('\\"', '"').replace("\\n", "\n")
+        return remote_exception(match["name"], text)
+    if "no datanodes" in said.lower() or "InternalError" in said or "DataTransfer" in said or "BlockNot" in said:
+        return ArtifactLost(f"{path}: no replica of a block can be read now: {said}")
+    return OSError(f"{path}: {said}")

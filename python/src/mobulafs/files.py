@@ -1,0 +1,272 @@
+"""Files that are open: a reader with read-ahead and random access, and a writer that gathers small writes.
+
+Invariants: a reader never asks for bytes past the end (`hdfs-native` panics there); a writer of which a write failed
+never completes its file, so that no reader takes a cut file for a whole one. Both may be used by several threads.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .connection import translated
+
+__all__ = ["Reader", "Writer"]
+
+#: Small reads fetch so much at once.
+_AHEAD_BYTES = 1 << 20
+#: Small writes are gathered up to so much.
+_GATHER_BYTES = 1 << 20
+
+
+class Reader(io.BufferedIOBase):
+    """An open file of the cluster. Its length is the one it had when it was opened."""
+
+    mode = "rb"
+
+    def __init__(self, path: str, inner: Any) -> None:
+        """Wraps a reader of `hdfs-native`."""
+        self.path = self.name = path
+        self.size = len(inner)
+        self._inner = inner
+        self._at = 0
+        self._lock = threading.RLock()
+        # Bytes that were read ahead and begin at `_at`, and the stream that goes on behind them.
+        self._ahead = memoryview(b"")
+        self._stream: Iterator[bytes] | None = None
+        self._ended_at = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The position of the next read."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Moves; what was read ahead is kept where it still fits."""
+        self._check()
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}.get(whence)
+        if base is None:
+            raise ValueError(f"whence {whence}: 0, 1 or 2")
+        if base + offset < 0:
+            raise ValueError(f"position {base + offset} is before the file's begin")
+        with self._lock:
+            ahead = base + offset - self._at
+            if 0 <= ahead <= len(self._ahead):
+                self._ahead = self._ahead[ahead:]
+            elif ahead != 0:
+                self._ahead, self._stream = memoryview(b""), None
+            self._at = base + offset
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next `size` bytes, fewer at the end; without a size all that are left."""
+        self._check()
+        with self._lock:
+            left = max(self.size - self._at, 0)
+            wanted = left if size is None or size < 0 else min(size, left)
+            if wanted == 0:
+                return b""
+            data = self._take(wanted)
+            self._at += wanted
+            self._ended_at = self._at
+            return data
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """As `read`, but without a size some bytes and not all."""
+        return self.read(size if size >= 0 else _AHEAD_BYTES)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fills a buffer, less of it at the end."""
+        target = memoryview(buffer).cast("B")
+        data = self.read(len(target))
+        target[: len(data)] = data
+        return len(data)
+
+    readinto1 = readinto
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """Bytes from somewhere, whatever the position; fewer at the end. Several threads may do so at once."""
+        self._check()
+        if offset < 0 or length < 0:
+            raise ValueError(f"a range from {offset} of {length} bytes")
+        wanted = min(length, self.size - offset)
+        if wanted <= 0:
+            return b""
+        with translated(self.path):
+            return bytes(self._inner.read_range(offset, wanted))
+
+    def close(self) -> None:
+        """Lets go of what was read ahead."""
+        self._ahead, self._stream = memoryview(b""), None
+        super().close()
+
+    def __reduce__(self) -> Any:
+        """Open files stay in their process."""
+        raise TypeError("an open file of Mobula cannot be pickled: send the file system and the path")
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+
+    def _take(self, wanted: int) -> bytes:
+        ready = len(self._ahead)
+        if ready >= wanted:
+            data = bytes(self._ahead[:wanted])
+            self._ahead = self._ahead[wanted:]
+            return data
+        if self._stream is None and self._at == 0 and wanted == self.size:
+            return self.read_range(0, wanted)
+        if self._stream is None and self._at != self._ended_at and ready == 0:
+            # Not where the last read ended: somebody jumps about, and a stream would fetch what is not wanted.
+            return self._jumped(wanted)
+        return self._flowing(wanted)
+
+    def _jumped(self, wanted: int) -> bytes:
+        fetched = self.read_range(self._at, max(wanted, min(_AHEAD_BYTES, wanted * 8)))
+        self._ahead = memoryview(fetched)[wanted:]
+        return fetched if len(fetched) == wanted else fetched[:wanted]
+
+    def _flowing(self, wanted: int) -> bytes:
+        begin = self._at + len(self._ahead)
+        parts = [self._ahead]
+        have = len(self._ahead)
+        with translated(self.path):
+            if self._stream is None:
+                self._stream = self._inner.read_range_stream(begin, self.size - begin)
+            while have < wanted:
+                part = next(self._stream, None)
+                if part is None:
+                    raise OSError(f"{self.path} ends at byte {self._at + have} of {self.size}")
+                parts.append(memoryview(part))
+                have += len(part)
+        surplus = have - wanted
+        last = parts[-1]
+        parts[-1], self._ahead = last[: len(last) - surplus], last[len(last) - surplus :]
+        return bytes(parts[1]) if len(parts) == 2 and not parts[0] else b"".join(parts)
+
+
+class Writer(io.BufferedIOBase):
+    """A file that is being written. `close` means that every byte is synced on every replica."""
+
+    mode = "wb"
+
+    def __init__(self, path: str, inner: Any, finish: Callable[[bool], None] | None = None, at: int = 0) -> None:
+        """Wraps a writer of `hdfs-native`; `finish` commits or discards a file of a transaction."""
+        self.path = self.name = path
+        self._inner = inner
+        self._finish = finish
+        self._gathered = bytearray()
+        self._at = at
+        self._failed = False
+        self._lock = threading.RLock()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes before the next one."""
+        return self._at
+
+    def write(self, data: Any, /) -> int:
+        """Takes all bytes of `data`."""
+        with self._lock:
+            self._check()
+            view = memoryview(data)
+            view = view if view.format == "B" and view.ndim == 1 and view.contiguous else memoryview(view.tobytes())
+            if len(self._gathered) + len(view) < _GATHER_BYTES:
+                self._gathered += view
+            else:
+                self._push()
+                self._send(view)
+            self._at += len(view)
+            return len(view)
+
+    def flush(self) -> None:
+        """Hands what was gathered to the pipeline; promises nothing yet (`hsync` does)."""
+        with self._lock:
+            if not self.closed:
+                self._push()
+
+    def hsync(self) -> None:
+        """Returns when all that was written is on the disks of every replica and readers may see it."""
+        with self._lock:
+            self._check()
+            self._push()
+            with self._guarded():
+                self._inner.hsync()
+
+    def close(self) -> None:
+        """Completes the file; after a write that failed it is left as it is, never called whole."""
+        with self._lock:
+            if self.closed:
+                return
+            try:
+                if not self._failed:
+                    self._push()
+                    with self._guarded():
+                        self._inner.close()
+            finally:
+                super().close()
+
+    def commit(self) -> None:
+        """The end of a transaction: the file takes its place."""
+        if self._finish:
+            self._finish(True)
+
+    def discard(self) -> None:
+        """The end of a transaction that is taken back: the file goes."""
+        if self._finish:
+            self._finish(False)
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        """Completes the file, as Python's own files do."""
+        self.close()
+
+    def __reduce__(self) -> Any:
+        """Open files stay in their process."""
+        raise TypeError("an open file of Mobula cannot be pickled: send the file system and the path")
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        if self._failed:
+            raise OSError(f"{self.path}: an earlier write failed, the file will not be completed")
+
+    def _push(self) -> None:
+        if self._gathered and not self._failed:
+            gathered, self._gathered = self._gathered, bytearray()
+            self._send(memoryview(gathered))
+
+    def _send(self, view: memoryview) -> None:
+        if len(view):
+            with self._guarded():
+                self._inner.write(view)
+
+    def _guarded(self) -> Any:
+        return _Guard(self)
+
+
+class _Guard:
+    """Remembers that a writer failed."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self.inner = translated(writer.path)
+
+    def __enter__(self) -> None:
+        self.inner.__enter__()
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> bool | None:
+        if kind is not None:
+            self.writer._failed = True
+        return self.inner.__exit__(kind, value, trace)

@@ -1,0 +1,334 @@
+"""The calls of HDFS's ClientProtocol that `hdfs-native` lacks: where blocks are, nodes, health, truncate, concat.
+
+Hadoop RPC version 9 over one connection, SIMPLE authentication. Only calls that may be repeated are retried. Safe
+across threads and forks: a child makes a connection of its own.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import struct
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+
+from . import protobuf as pb
+from .errors import NameNodeUnreachable, NotSupported, RemoteError
+
+__all__ = ["Block", "FileEntry", "NameNode", "Node", "Stats", "probe", "remote_exception"]
+
+_PROTOCOL = "org.apache.hadoop.hdfs.protocol.ClientProtocol"
+_ENGINE_PROTOBUF = 2  # RpcKindProto.RPC_PROTOCOL_BUFFER
+_CALL_CONTEXT = -3  # the call id under which a connection says who it is
+_ANSWER_BYTES_MAX = 128 << 20  # HDFS: ipc.maximum.response.length
+_CONNECT_LIMIT = 2.0
+_CALL_LIMIT = 60.0
+_PROBE_PAUSE = 0.1
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a file, in the Python API's words a chunk."""
+
+    offset: int
+    length: int
+    block_id: int
+    generation_stamp: int
+    #: `ip:port` of the DataNodes that hold a replica.
+    nodes: tuple[str, ...]
+    #: Names of their hosts, as they give them.
+    hosts: tuple[str, ...]
+    #: Identities of the DataNodes.
+    uuids: tuple[str, ...]
+    #: No good replica is known.
+    corrupt: bool
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """An entry of a directory, with its blocks if it is a file."""
+
+    name: str
+    is_dir: bool
+    length: int
+    replication: int
+    block_size: int
+    modification_time: int
+    file_id: int
+    under_construction: bool
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A DataNode as the NameNode sees it; lengths in bytes."""
+
+    uuid: str
+    address: str
+    host: str
+    capacity: int
+    used: int
+    remaining: int
+    blocks: int
+    live: bool
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The cluster's counters; lengths in bytes."""
+
+    capacity: int
+    used: int
+    remaining: int
+    under_replicated: int
+    corrupt: int
+    missing: int
+
+
+def probe(host: str, port: int, limit: float = _CONNECT_LIMIT) -> None:
+    """Returns as soon as somebody listens there. Raises NameNodeUnreachable after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            with socket.create_connection((host, port), timeout=max(left, 0.05)):
+                return
+        except OSError as problem:
+            if time.monotonic() + _PROBE_PAUSE >= deadline:
+                raise NameNodeUnreachable(
+                    f"no NameNode answers at hdfs://{host}:{port} within {limit:g} s: {problem}"
+                ) from problem
+        time.sleep(_PROBE_PAUSE)
+
+
+def user_name() -> str:
+    """As whom we act: HADOOP_USER_NAME, else the operating system's name for us."""
+    return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+
+
+class NameNode:
+    """Calls to one NameNode."""
+
+    def __init__(self, host: str, port: int) -> None:
+        """Connects with the first call, not here."""
+        self.host = host
+        self.port = port
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._owner = 0
+        self._calls = 0
+        self._client_id = uuid.uuid4().bytes
+
+    def __reduce__(self) -> tuple[type[NameNode], tuple[str, int]]:
+        """Only the address travels."""
+        return NameNode, (self.host, self.port)
+
+    def block_locations(self, path: str) -> list[Block]:
+        """All blocks of a file and where their replicas are. Raises FileNotFoundError."""
+        request = pb.encode([(1, path), (2, 0), (3, (1 << 63) - 1)])
+        answer = self._call("getBlockLocations", request)
+        if 1 not in answer:
+            raise FileNotFoundError(path)
+        return list(_blocks(pb.messages(answer, 1)[0]))
+
+    def listing(self, path: str) -> list[FileEntry]:
+        """What is in a directory, with all locations; a file is its own only entry. Raises FileNotFoundError."""
+        entries: list[FileEntry] = []
+        after = b""
+        while True:
+            answer = self._call("getListing", pb.encode([(1, path), (2, after), (3, 1)]))
+            if 1 not in answer:
+                raise FileNotFoundError(path)
+            page = pb.messages(answer, 1)[0]
+            statuses = pb.messages(page, 1)
+            entries.extend(_entry(status) for status in statuses)
+            if not statuses or pb.number(page, 2) == 0:
+                return entries
+            after = pb.raw(statuses[-1], 2)
+
+    def nodes(self) -> list[Node]:
+        """All DataNodes, the dead too."""
+        live, dead = 2, 3  # DatanodeReportTypeProto
+        found = []
+        for kind in (live, dead):
+            answer = self._call("getDatanodeReport", pb.encode([(1, kind)]))
+            found += [_node(info, kind == live) for info in pb.messages(answer, 1)]
+        return found
+
+    def stats(self) -> Stats:
+        """Counters of room and of blocks that want replicas."""
+        f = self._call("getFsStats", b"")
+        return Stats(*(pb.number(f, field) for field in range(1, 7)))
+
+    def truncate(self, path: str, length: int) -> bool:
+        """Cuts a file; False: the NameNode still works on its last block."""
+        client = f"mobulafs-{uuid.uuid4()}"
+        answer = self._call("truncate", pb.encode([(1, path), (2, length), (3, client)]), repeat=False)
+        return bool(pb.number(answer, 1))
+
+    def concat(self, target: str, sources: list[str]) -> None:
+        """Moves the blocks of `sources` to the end of `target`."""
+        fields: list[tuple[int, int | str | bytes]] = [(1, target)]
+        fields += [(2, source) for source in sources]
+        self._call("concat", pb.encode(fields), repeat=False)
+
+    def close(self) -> None:
+        """Closes the connection; the next call makes a new one."""
+        with self._lock:
+            self._drop()
+
+    def _call(self, method: str, request: bytes, repeat: bool = True) -> pb.Fields:
+        with self._lock:
+            try:
+                return self._exchange(method, request)
+            except (OSError, ValueError) as problem:
+                if isinstance(problem, RemoteError):
+                    raise
+                self._drop()
+                if not repeat or isinstance(problem, NameNodeUnreachable):
+                    raise
+            # The connection was an old one: a NameNode that restarted, or an idle one that was closed.
+            return self._exchange(method, request)
+
+    def _exchange(self, method: str, request: bytes) -> pb.Fields:
+        connection = self._connect()
+        self._calls += 1
+        call = self._calls
+        header = self._header(call)
+        named = pb.encode([(1, method), (2, _PROTOCOL), (3, 1)])
+        connection.sendall(_frame(header, named, request))
+        data = _read_frame(connection)
+        length, at = pb.read_varint(data, 0)
+        answered = pb.decode(data[at : at + length])
+        if pb.number(answered, 1) != call & 0xFFFFFFFF:
+            raise ValueError(f"call {call} was answered as {pb.number(answered, 1)}")
+        if pb.number(answered, 2) != 0:
+            raise remote_exception(pb.text(answered, 4), pb.text(answered, 5))
+        at += length
+        length, at = pb.read_varint(data, at)
+        return pb.decode(data[at : at + length])
+
+    def _header(self, call: int) -> bytes:
+        fields = [
+            (1, _ENGINE_PROTOBUF),
+            (2, 0),
+            (3, pb.zigzag(call)),
+            (4, self._client_id),
+            (5, pb.zigzag(0)),
+        ]
+        return pb.encode(fields)  # type: ignore[arg-type]
+
+    def _connect(self) -> socket.socket:
+        if self._socket is not None and self._owner == os.getpid():
+            return self._socket
+        try:
+            connection = socket.create_connection((self.host, self.port), timeout=_CONNECT_LIMIT)
+        except OSError as problem:
+            where = f"hdfs://{self.host}:{self.port}"
+            raise NameNodeUnreachable(f"no NameNode answers at {where}: {problem}") from problem
+        connection.settimeout(_CALL_LIMIT)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        who = pb.encode([(2, pb.encode([(1, user_name())])), (3, _PROTOCOL)])
+        # Magic, version 9, service class 0, authentication SIMPLE.
+        connection.sendall(b"hrpc\x09\x00\x00" + _frame(self._header(_CALL_CONTEXT), who))
+        self._socket, self._owner = connection, os.getpid()
+        return connection
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _frame(*messages: bytes) -> bytes:
+    body = b"".join(pb.delimited(message) for message in messages)
+    return struct.pack(">I", len(body)) + body
+
+
+def _read_frame(connection: socket.socket) -> bytes:
+    (length,) = struct.unpack(">I", _read(connection, 4))
+    if length > _ANSWER_BYTES_MAX:
+        raise ValueError(f"an answer of {length} bytes: at most {_ANSWER_BYTES_MAX} are taken")
+    return _read(connection, length)
+
+
+def _read(connection: socket.socket, length: int) -> bytes:
+    out = bytearray()
+    while len(out) < length:
+        part = connection.recv(min(length - len(out), 1 << 20))
+        if not part:
+            raise ConnectionResetError("the NameNode closed the connection")
+        out += part
+    return bytes(out)
+
+
+def _entry(status: pb.Fields) -> FileEntry:
+    located = pb.messages(status, 12)
+    return FileEntry(
+        name=pb.text(status, 2),
+        is_dir=pb.number(status, 1) == 1,
+        length=pb.number(status, 3),
+        replication=pb.number(status, 10),
+        block_size=pb.number(status, 11),
+        modification_time=pb.number(status, 7),
+        file_id=pb.number(status, 13),
+        under_construction=bool(located) and bool(pb.number(located[0], 3)),
+        blocks=_blocks(located[0]) if located else (),
+    )
+
+
+def _blocks(located: pb.Fields) -> tuple[Block, ...]:
+    return tuple(_block(block) for block in pb.messages(located, 2))
+
+
+def _block(located: pb.Fields) -> Block:
+    block = pb.messages(located, 1)[0]
+    ids = [pb.messages(info, 1)[0] for info in pb.messages(located, 3)]
+    return Block(
+        offset=pb.number(located, 2),
+        length=pb.number(block, 4),
+        block_id=pb.number(block, 2),
+        generation_stamp=pb.number(block, 3),
+        nodes=tuple(f"{pb.text(node, 1)}:{pb.number(node, 4)}" for node in ids),
+        hosts=tuple(pb.text(node, 2) for node in ids),
+        uuids=tuple(pb.text(node, 3) for node in ids),
+        corrupt=bool(pb.number(located, 4)),
+    )
+
+
+def _node(info: pb.Fields, live: bool) -> Node:
+    node = pb.messages(info, 1)[0]
+    return Node(
+        uuid=pb.text(node, 3),
+        address=f"{pb.text(node, 1)}:{pb.number(node, 4)}",
+        host=pb.text(node, 2),
+        capacity=pb.number(info, 2),
+        used=pb.number(info, 3),
+        remaining=pb.number(info, 4),
+        blocks=pb.number(info, 17),
+        live=live,
+    )
+
+
+def remote_exception(remote_class: str, message: str) -> Exception:
+    """The server's exception as one of Python's, by the last part of its class's name."""
+    name = remote_class.rsplit(".", 1)[-1]
+    first = message.splitlines()[0] if message else ""
+    if name == "FileNotFoundException":
+        return FileNotFoundError(first)
+    if name == "FileAlreadyExistsException":
+        return FileExistsError(first)
+    if name == "AccessControlException":
+        return PermissionError(first)
+    if name == "PathIsNotEmptyDirectoryException":
+        return OSError(39, first)  # ENOTEMPTY
+    if name in ("ParentNotDirectoryException", "PathIsNotDirectoryException"):
+        return NotADirectoryError(first)
+    if name == "InvalidPathException":
+        return ValueError(first)
+    if name in ("UnsupportedOperationException", "RpcNoSuchMethodException"):
+        return NotSupported(first)
+    return RemoteError(remote_class, first)

@@ -1,0 +1,351 @@
+"""`MobulaFileSystem` beyond fsspec's own suite."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import multiprocessing
+import os
+import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import fsspec
+import pytest
+from fsspec.callbacks import Callback
+
+import mobulafs
+from mobulafs import MobulaFileSystem
+
+MIB = 1 << 20
+
+
+def test_it_is_registered_and_parses_urls(mobula_cluster, mobula_fs):
+    mobula_fs.pipe("/dir/a", b"1")
+    fsspec.register_implementation("mobula", MobulaFileSystem, clobber=True)
+    found, path = fsspec.core.url_to_fs(f"mobula://{mobula_cluster.host}:{mobula_cluster.port}/dir/a")
+    assert isinstance(found, MobulaFileSystem) and path == "/dir/a"
+    assert found.cat(path) == b"1"
+    assert found.protocol == "hdfs"
+    assert found.unstrip_protocol("/dir/a") == f"{mobula_cluster.uri}/dir/a"
+
+
+@pytest.mark.parametrize("length", [0, 1, 511, 512, 513, 65535, 65536, MIB - 1, MIB, 3 * MIB + 17])
+def test_files_of_many_lengths(mobula_fs, noise, length):
+    data = noise(length, length)
+    mobula_fs.pipe("/f", data, block_size=MIB)
+    assert mobula_fs.cat("/f") == data
+    assert mobula_fs.size("/f") == length
+    with mobula_fs.open("/f", "rb") as file:
+        assert file.read() == data and file.read() == b"" and file.read(5) == b""
+
+
+def test_reads_as_a_local_file_does(mobula_fs, noise, tmp_path):
+    """A random walk of seeks and reads, next to the same on a local file. Its seed is printed with a failure."""
+    import random
+
+    data = noise(5 * MIB + 123, 7)
+    (tmp_path / "f").write_bytes(data)
+    mobula_fs.pipe("/f", data, block_size=MIB)
+    seed = int(os.environ.get("MOBULA_SEED", time.time_ns() % 1_000_000))
+    rng = random.Random(seed)
+    with (tmp_path / "f").open("rb") as local, mobula_fs.open("/f", "rb") as remote:
+        for step in range(120):
+            kind = rng.choice(["read", "read", "read", "seek", "back", "end", "line"])
+            if kind == "seek":
+                at = rng.randrange(len(data) + 10)
+                assert local.seek(at) == remote.seek(at)
+            elif kind == "back":
+                at = rng.randrange(min(local.tell(), 1000) + 1)
+                assert local.seek(-at, io.SEEK_CUR) == remote.seek(-at, io.SEEK_CUR)
+            elif kind == "end":
+                assert local.seek(-rng.randrange(1000), io.SEEK_END) and True
+                remote.seek(local.tell())
+            elif kind == "line":
+                assert local.readline() == remote.readline(), f"MOBULA_SEED={seed} step {step}"
+            else:
+                size = rng.choice([1, 10, 1000, 70_000, MIB, 3 * MIB])
+                assert local.read(size) == remote.read(size), f"MOBULA_SEED={seed} step {step}"
+            assert local.tell() == remote.tell(), f"MOBULA_SEED={seed} step {step}"
+
+
+def test_ranges_never_reach_past_the_end(mobula_fs):
+    mobula_fs.pipe("/f", b"0123456789")
+    assert mobula_fs.cat_file("/f", 2, 4) == b"23"
+    assert mobula_fs.cat_file("/f", -3) == b"789"
+    assert mobula_fs.cat_file("/f", 8, 100) == b"89"
+    assert mobula_fs.cat_file("/f", 50, 100) == b""
+    assert mobula_fs.cat_file("/f", 5, 2) == b""
+    assert mobula_fs.cat_ranges(["/f", "/f", "/none"], [0, 9, 0], [2, 90, 1])[:2] == [b"01", b"9"]
+    assert isinstance(mobula_fs.cat_ranges(["/none"], [0], [1])[0], FileNotFoundError)
+    assert mobula_fs.read_block("/f", 3, 2) == b"34"
+    assert mobula_fs.head("/f", 3) == b"012" and mobula_fs.tail("/f", 3) == b"789"
+
+
+def test_many_threads_read_and_write_at_once(mobula_fs, noise):
+    data = noise(2 * MIB, 3)
+    mobula_fs.pipe("/shared", data, block_size=MIB)
+
+    def one(number: int) -> None:
+        mine = noise(10_000 * number, number)
+        mobula_fs.pipe(f"/many/{number}", mine)
+        assert mobula_fs.cat(f"/many/{number}") == mine
+        at = number * 1000
+        assert mobula_fs.cat_file("/shared", at, at + 5000) == data[at : at + 5000]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, range(24)))
+    assert len(mobula_fs.ls("/many")) == 24
+    assert sorted(mobula_fs.cat("/many/*")) == sorted(f"/many/{n}" for n in range(24))
+
+
+def test_it_works_inside_event_loops(mobula_fs):
+    async def job(number: int) -> bytes:
+        mobula_fs.pipe(f"/{number}", b"x" * number)  # called on the loop itself
+        return await asyncio.to_thread(mobula_fs.cat, f"/{number}")
+
+    async def jobs() -> list[bytes]:
+        return await asyncio.gather(*(job(number) for number in range(4)))
+
+    for _ in range(2):
+        assert [len(data) for data in asyncio.run(jobs())] == [0, 1, 2, 3]
+
+
+def _child(files, pipe):
+    try:
+        pipe.send(files.cat("/f"))
+    except BaseException as problem:  # noqa: BLE001 - the parent shows it
+        pipe.send(repr(problem))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_it_survives_fork_and_pickle(mobula_fs, method):
+    mobula_fs.pipe("/f", b"inherited")
+    assert pickle.loads(pickle.dumps(mobula_fs)).cat("/f") == b"inherited"
+    context = multiprocessing.get_context(method)
+    ours, childs = context.Pipe()
+    child = context.Process(target=_child, args=(mobula_fs, childs))
+    child.start()
+    assert ours.poll(60) and ours.recv() == b"inherited"
+    child.join(30)
+    assert child.exitcode == 0
+
+
+def test_options_travel_with_it(mobula_cluster):
+    files = mobula_cluster.filesystem(replication=2, block_size=MIB)
+    again = pickle.loads(pickle.dumps(files))
+    again.pipe("/f", b"x" * (2 * MIB))
+    assert again.info("/f")["replication"] == 2
+    assert again.info("/f")["block_size"] == MIB
+    blocks = again.block_locations("/f")
+    assert [block.length for block in blocks] == [MIB, MIB] and [block.offset for block in blocks] == [0, MIB]
+    assert all(len(block.nodes) == 2 for block in blocks)
+
+
+def test_open_files_do_not_pickle(mobula_fs):
+    mobula_fs.pipe("/f", b"1")
+    with mobula_fs.open("/f", "rb") as file, pytest.raises(TypeError, match="path"):
+        pickle.dumps(file)
+
+
+def test_errors_are_pythons(mobula_fs):
+    mobula_fs.mkdir("/d")
+    mobula_fs.pipe("/f", b"1")
+    for wrong in (
+        mobula_fs.cat_file,
+        mobula_fs.info,
+        mobula_fs.ls,
+        mobula_fs.rm,
+        mobula_fs.rm_file,
+        mobula_fs.rmdir,
+    ):
+        with pytest.raises(FileNotFoundError):
+            wrong("/none")
+    with pytest.raises(FileExistsError):
+        mobula_fs.mkdir("/d")
+    with pytest.raises(FileExistsError):
+        mobula_fs.open("/f", "xb")
+    with pytest.raises(FileExistsError):
+        mobula_fs.pipe_file("/f", b"2", mode="create")
+    assert mobula_fs.cat("/f") == b"1"
+    with pytest.raises(IsADirectoryError):
+        mobula_fs.open("/d", "rb")
+    with pytest.raises(NotADirectoryError):
+        mobula_fs.open("/f/below", "wb")
+    with pytest.raises(NotADirectoryError):
+        mobula_fs.rmdir("/f")
+    mobula_fs.pipe("/d/f", b"1")
+    with pytest.raises(OSError, match="empty"):
+        mobula_fs.rmdir("/d")
+    with pytest.raises(ValueError, match="Invalid path"):
+        mobula_fs.pipe("/a:b/../c", b"")
+    with pytest.raises(mobulafs.RemoteError, match="replication"):
+        mobula_fs.pipe("/r", b"", replication=600)
+    with pytest.raises(ValueError, match="mode"):
+        mobula_fs.open("/f", "rwb")
+
+
+def test_names_of_all_kinds(mobula_fs):
+    for name in ("ä ö", "a#b?c%20", "日本", "[x]", "-rf", "a\tb"):
+        mobula_fs.pipe_file(f"/names/{name}", name.encode())
+        assert mobula_fs.cat_file(f"/names/{name}") == name.encode()
+    assert len(mobula_fs.ls("/names", detail=False)) == 6
+
+
+def test_find_glob_du_walk(mobula_fs):
+    for path in ("/t/a", "/t/b/c", "/t/b/d/e"):
+        mobula_fs.pipe(path, b"12345")
+    mobula_fs.mkdir("/t/empty")
+    assert mobula_fs.find("/t") == ["/t/a", "/t/b/c", "/t/b/d/e"]
+    assert "/t/empty" in mobula_fs.find("/t", withdirs=True)
+    assert mobula_fs.find("/t", maxdepth=1) == ["/t/a"]
+    assert mobula_fs.find("/none") == []
+    assert mobula_fs.find("/t/a") == ["/t/a"]
+    assert mobula_fs.glob("/t/*/c") == ["/t/b/c"]
+    assert mobula_fs.glob("/t/**/e") == ["/t/b/d/e"]
+    assert mobula_fs.du("/t") == 15
+    assert mobula_fs.du("/t", total=False)["/t/b/c"] == 5
+    assert [len(files) for _, _, files in mobula_fs.walk("/t")] == [1, 1, 1, 0]
+
+
+def test_moves_and_copies(mobula_fs):
+    mobula_fs.pipe("/a", b"1")
+    mobula_fs.mkdir("/d")
+    mobula_fs.mv("/a", "/d")
+    assert mobula_fs.cat("/d/a") == b"1" and not mobula_fs.exists("/a")
+    mobula_fs.pipe("/b", b"2")
+    mobula_fs.mv("/b", "/d/a")
+    assert mobula_fs.cat("/d/a") == b"2"
+    mobula_fs.cp_file("/d/a", "/copy")
+    assert mobula_fs.cat("/copy") == b"2"
+    with pytest.raises(FileNotFoundError):
+        mobula_fs.cp_file("/none", "/copy2")
+    assert not mobula_fs.exists("/copy2")
+    assert mobula_fs.find("/") == ["/copy", "/d/a"]
+
+
+def test_transactions(mobula_fs):
+    with mobula_fs.transaction:
+        with mobula_fs.open("/t", "wb") as file:
+            file.write(b"1")
+        assert not mobula_fs.exists("/t")
+    assert mobula_fs.cat("/t") == b"1"
+    with pytest.raises(RuntimeError, match="changed my mind"), mobula_fs.transaction:
+        with mobula_fs.open("/t", "wb") as file:
+            file.write(b"2")
+        raise RuntimeError("changed my mind")
+    assert mobula_fs.cat("/t") == b"1"
+    assert mobula_fs.find("/") == ["/t"]
+
+
+def test_progress_and_local_files(mobula_fs, noise, tmp_path):
+    data = noise(9 * MIB, 1)
+    (tmp_path / "in").write_bytes(data)
+    for call in (
+        lambda seen: mobula_fs.put_file(tmp_path / "in", "/f", callback=seen),
+        lambda seen: mobula_fs.get_file("/f", tmp_path / "out", callback=seen),
+    ):
+        seen = Callback()
+        call(seen)
+        assert seen.size == seen.value == len(data)
+    assert (tmp_path / "out").read_bytes() == data
+
+
+def test_times_checksum_and_replication(mobula_fs):
+    mobula_fs.pipe("/f", b"1" * 1000)
+    mobula_fs.pipe("/same", b"1" * 1000)
+    mobula_fs.pipe("/other", b"2" * 1000)
+    assert mobula_fs.checksum("/f") == mobula_fs.checksum("/same") != mobula_fs.checksum("/other")
+    assert abs(mobula_fs.modified("/f").timestamp() - time.time()) < 60
+    key = mobula_fs.ukey("/f")
+    mobula_fs.pipe("/f", b"12")
+    assert mobula_fs.ukey("/f") != key
+    mobula_fs.set_replication("/f", 1)
+    assert mobula_fs.info("/f")["replication"] == 1
+    mobula_fs.touch("/f", truncate=False)
+    assert mobula_fs.size("/f") == 2
+    mobula_fs.touch("/f")
+    assert mobula_fs.size("/f") == 0
+
+
+def test_text_and_small_writes(mobula_fs):
+    with mobula_fs.open("/text", "w", encoding="utf-8") as file:
+        for number in range(1000):
+            file.write(f"Zeile {number} ä\n")
+    with mobula_fs.open("/text", "r", encoding="utf-8") as file:
+        lines = file.readlines()
+    assert len(lines) == 1000 and lines[999] == "Zeile 999 ä\n"
+    with mobula_fs.open("/z.gz", "wb", compression="gzip") as file:
+        file.write(b"packed")
+    assert mobula_fs.open("/z.gz", "rb", compression="infer").read() == b"packed"
+
+
+def test_a_synced_file_is_visible_before_it_is_closed(mobula_fs):
+    with mobula_fs.open("/f", "wb") as file:
+        file.write(b"first")
+        file.hsync()
+        assert mobula_fs.info("/f")["size"] in (0, 5)  # HDFS's listing need not know an open file's length
+        file.write(b" second")
+        assert file.tell() == 12
+    assert mobula_fs.cat("/f") == b"first second"
+
+
+def test_append_or_a_clear_word(mobula_fs):
+    with mobula_fs.open("/new", "ab") as file:
+        file.write(b"1")
+    assert mobula_fs.cat("/new") == b"1"
+    try:
+        with mobula_fs.open("/new", "ab") as file:
+            assert file.tell() == 1
+            file.write(b"23")
+    except mobulafs.NotSupported as problem:
+        assert "append" in str(problem)
+    else:
+        assert mobula_fs.cat("/new") == b"123"
+
+
+def test_truncate_or_a_clear_word(mobula_fs):
+    mobula_fs.pipe("/f", b"12345", block_size=512)
+    try:
+        mobula_fs.truncate("/f", 0)
+    except mobulafs.NotSupported as problem:
+        assert "truncate" in str(problem)
+    else:
+        assert mobula_fs.size("/f") == 0
+
+
+def test_a_namenode_that_is_not_there_is_told_within_seconds():
+    files = MobulaFileSystem("127.0.0.1", 1)
+    began = time.monotonic()
+    with pytest.raises(mobulafs.NameNodeUnreachable, match=r"hdfs://127\.0\.0\.1:1"):
+        files.ls("/")
+    with pytest.raises(ConnectionError):
+        files.namenode.stats()
+    assert time.monotonic() - began < 6
+
+
+def test_a_namenode_that_comes_back_is_waited_for(tmp_path):
+    """One that worked is retried for 30 s: a restart within that is no error."""
+    with mobulafs.local(datanodes=1, dir=tmp_path) as cluster:
+        files = cluster.filesystem()
+        files.pipe("/f", b"1")
+        port = cluster.port
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(files.cat, "/f")
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=1)
+        with mobulafs.local(datanodes=1, dir=tmp_path, port=port):
+            assert waiting.result(timeout=30) == b"1"
+            assert files.namenode.stats().missing == 0
+
+
+def test_nodes_and_counters(mobula_fs):
+    nodes = mobula_fs.namenode.nodes()
+    assert len(nodes) == 3 and all(node.live and node.capacity > 0 for node in nodes)
+    stats = mobula_fs.namenode.stats()
+    assert stats.missing == 0 and stats.capacity > 0
+    for number in range(5):
+        mobula_fs.pipe(f"/d/{number}", b"x")
+    entries = mobula_fs.namenode.listing("/d")
+    assert [entry.name for entry in entries] == ["0", "1", "2", "3", "4"]
+    assert all(len(entry.blocks[0].nodes) == 3 for entry in entries)

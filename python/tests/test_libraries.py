@@ -1,0 +1,69 @@
+"""Libraries that read and write through the file system."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def table():
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame({"number": range(5000), "word": [f"w{n % 7}" for n in range(5000)]})
+
+
+def test_pandas(mobula_fs, table):
+    import pandas
+
+    with mobula_fs.open("/t.csv", "w") as file:
+        table.to_csv(file, index=False)
+    with mobula_fs.open("/t.csv", "r") as file:
+        assert pandas.read_csv(file).equals(table)
+    url = f"mobula://{mobula_fs.host}:{mobula_fs.port}/u.csv"
+    import fsspec
+
+    from mobulafs import MobulaFileSystem
+
+    fsspec.register_implementation("mobula", MobulaFileSystem, clobber=True)
+    table.to_csv(url, index=False)
+    assert pandas.read_csv(url).equals(table)
+
+
+def test_pyarrow(mobula_fs, table):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.dataset
+    import pyarrow.parquet
+    from pyarrow.fs import FileSelector, FileType, FSSpecHandler, PyFileSystem
+
+    files = PyFileSystem(FSSpecHandler(mobula_fs))
+    written = arrow.Table.from_pandas(table)
+    pyarrow.parquet.write_to_dataset(written, "/set", partition_cols=["word"], filesystem=files)
+    found = pyarrow.dataset.dataset("/set", filesystem=files, format="parquet", partitioning="hive")
+    assert found.count_rows() == len(table)
+    assert len(found.files) == 7
+    infos = files.get_file_info(FileSelector("/set", recursive=True))
+    assert sum(info.type == FileType.Directory for info in infos) == 7
+    files.move("/set", "/moved")
+    files.delete_dir("/moved")
+    assert files.get_file_info("/moved").type == FileType.NotFound
+    with files.open_output_stream("/s") as stream:
+        stream.write(b"0123456789")
+    with files.open_input_file("/s") as file:
+        assert file.read_at(3, 4) == b"456" and file.size() == 10
+
+
+def test_polars(mobula_fs, table):
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"number": list(range(1000)), "square": [n * n for n in range(1000)]})
+    with mobula_fs.open("/p.parquet", "wb") as file:
+        frame.write_parquet(file)
+    with mobula_fs.open("/p.parquet", "rb") as file:
+        assert polars.read_parquet(file).equals(frame)
+
+
+def test_numpy(mobula_fs):
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(100_000, dtype="float32").reshape(100, 1000)
+    with mobula_fs.open("/a.npy", "wb") as file:
+        numpy.save(file, array)
+    with mobula_fs.open("/a.npy", "rb") as file:
+        assert (numpy.load(file) == array).all()

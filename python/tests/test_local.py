@@ -1,0 +1,116 @@
+"""`mobulafs.local` and the pytest plugin."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import alive, wait_until
+
+import mobulafs
+from mobulafs import binary
+
+
+def test_files_are_there_again_from_a_kept_folder(tmp_path):
+    for round_ in range(2):
+        with mobulafs.local(datanodes=1, dir=tmp_path / "kept") as cluster:
+            files = cluster.filesystem()
+            if round_ == 0:
+                files.pipe("/a", b"kept")
+            assert files.cat("/a") == b"kept"
+        assert not cluster.running
+
+
+def test_without_a_folder_nothing_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with mobulafs.local(datanodes=1) as cluster:
+        cluster.filesystem().pipe("/a", b"1")
+        assert list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_health_and_log(mobula_session_cluster):
+    health = mobula_session_cluster.health()
+    assert len(health["nodes"]) == 3
+    assert mobula_session_cluster.log() == ""
+    assert mobula_session_cluster.uri in repr(mobula_session_cluster)
+
+
+def test_the_binarys_words_are_the_exceptions(tmp_path):
+    with mobulafs.local(datanodes=1, dir=tmp_path) as cluster:
+        with pytest.raises(mobulafs.ClusterFailed, match=r"(?i)use|lock"):
+            mobulafs.local(datanodes=1, dir=tmp_path)
+        with pytest.raises(mobulafs.ClusterFailed, match=r"(?i)address"):
+            mobulafs.local(datanodes=1, port=cluster.port)
+    with pytest.raises(mobulafs.ClusterFailed, match="12q"):
+        mobulafs.local(block_size="12q")
+    with pytest.raises(mobulafs.BadArgument):
+        mobulafs.local(datanodes=0)
+
+
+def test_a_parent_that_is_killed_takes_it_along(tmp_path):
+    program = "import mobulafs, time; c = mobulafs.local(datanodes=1); print(c.pid, flush=True); time.sleep(600)"
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=_env(tmp_path))
+    assert parent.stdout
+    child = int(parent.stdout.readline())
+    assert alive(child)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    wait_until(lambda: not alive(child), 20, "the cluster ended")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_binary_is_not_taken_from_path(tmp_path, monkeypatch):
+    fake = tmp_path / "mobula"
+    fake.write_text("#!/bin/sh\nexit 7\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert binary.find_binary() != fake
+    monkeypatch.setenv("MOBULA_BINARY", str(tmp_path / "none"))
+    with pytest.raises(mobulafs.BinaryNotFound, match="MOBULA_BINARY"):
+        binary.find_binary()
+    monkeypatch.setenv("MOBULA_BINARY", str(fake))
+    assert binary.find_binary() == fake
+    with pytest.raises(mobulafs.ClusterFailed, match="exit code 7"):
+        binary.run("fs")
+
+
+def test_the_plugin_gives_each_test_an_empty_cluster_quickly(pytester):
+    pytester.makepyfile(
+        """
+        import time
+        import pytest
+
+        @pytest.mark.parametrize("n", range(10))
+        def test_it(mobula_cluster, n):
+            files = mobula_cluster.filesystem()
+            assert files.ls("/") == []
+            files.pipe(f"/{n}", b"1")
+        """
+    )
+    began = time.monotonic()
+    done = pytester.runpytest_subprocess("--durations=0", "-vv", "-p", "no:cacheprovider", *_plugin())
+    done.assert_outcomes(passed=10)
+    assert time.monotonic() - began < 30
+    # Each after the first: under 200 ms, in the median, since the machine may be busy with others.
+    spent = [line.split() for line in done.outlines if "::test_it[" in line and ("call" in line or "setup" in line)]
+    times = sorted(float(words[0].rstrip("s")) for words in spent)
+    assert times and times[len(times) // 2] < 0.2, times
+
+
+def _plugin() -> list[str]:
+    from importlib.metadata import entry_points
+
+    known = any(point.value == "mobulafs.pytest_plugin" for point in entry_points(group="pytest11"))
+    return [] if known else ["-p", "mobulafs.pytest_plugin"]
+
+
+def _env(tmp: Path) -> dict[str, str]:
+    import os
+
+    return {**os.environ, "TMPDIR": str(tmp)}
