@@ -195,3 +195,34 @@ async fn folders_of_others() {
     let foreign = DataNode::start(Env::real(), RealDisk::new(), config).await.unwrap_err();
     assert!(foreign.to_string().contains("diary.txt"), "{foreign}");
 }
+
+/// CASES 25: a deletion that was ordered, but could not be carried out before a stop, is not forgotten: the replica is
+/// in the next report, and the order comes again.
+#[tokio::test]
+async fn a_queued_deletion_survives() {
+    let namenode = FakeNamenode::start(&Env::real()).await;
+    let disk = CrashDisk::new(1);
+    let node = crate::on(&disk, &namenode).await;
+    let uuid = node.uuid();
+    write_block(&node.xfer_addr().to_string(), 1, &[], b"abc", 512).await;
+    disk.set_fault(Some(Box::new(|call| {
+        let stuck =
+            call.kind == CallKind::Change && call.path.to_str().is_some_and(|path| path.contains("blk_1"));
+        stuck.then_some(ErrorKind::PermissionDenied)
+    })));
+    let calls = disk.count(CallKind::Change);
+    namenode.order(uuid.as_str(), order(2, 1, 1001, 0));
+    until(|| disk.count(CallKind::Change) > calls + 1).await;
+    assert_eq!(node.replicas(), 1, "it is still there");
+    drop(node);
+    disk.crash(mobula_disk::Crash::Kill);
+    disk.set_fault(None);
+    namenode.notes.lock().full.clear();
+    let node = crate::on(&disk, &namenode).await;
+    let reported = namenode.notes.lock().full.last().unwrap().1.clone();
+    assert_eq!(reported.len(), 1);
+    assert!(!namenode.deleted(1), "nobody was told that it is gone");
+    namenode.order(uuid.as_str(), order(2, 1, 1001, 0));
+    until(|| namenode.deleted(1)).await;
+    assert_eq!(node.replicas(), 0);
+}

@@ -459,3 +459,47 @@ async fn an_append_to_a_file_with_two_names() {
     assert_eq!(read_block(&addr, 1, 0, data.len() as u64).await.unwrap(), data);
     assert_eq!(kept(), before);
 }
+
+/// What the NameNode hears of each stage: that a replica is written again, that it is whole, or nothing.
+#[tokio::test]
+async fn what_the_namenode_hears() {
+    let mut bench = Bench::real(1).await;
+    let stages = [
+        (Stage::PipelineSetupAppend, State::Final, Some(1)),
+        (Stage::PipelineSetupAppendRecovery, State::Final, Some(1)),
+        (Stage::PipelineSetupAppendRecovery, State::Idle, Some(1)),
+        (Stage::PipelineSetupStreamingRecovery, State::Idle, None),
+        (Stage::PipelineCloseRecovery, State::Idle, Some(2)),
+        (Stage::PipelineCloseRecovery, State::Final, Some(2)),
+    ];
+    let wanted: BTreeMap<u64, State> =
+        stages.iter().zip(1..).map(|((_, state, _), id)| (id, *state)).collect();
+    let _writers = prepare(&mut bench, &wanted).await;
+    let addr = bench.addr(0);
+    for ((stage, _, expected), id) in stages.into_iter().zip(1..) {
+        let (_speaker, accepted) = Again::new(stage).ask(&addr, id, &[]).await;
+        assert!(accepted);
+        // Behind it comes what is told of another block: until then all of this one was told.
+        write_block(&addr, 100 + id, &[], b"abc", 512).await;
+        until(|| bench.namenode.received(100 + id) == 1).await;
+        if expected.is_some() {
+            let told = || {
+                let notes = bench.namenode.notes.lock();
+                notes.changes.iter().any(|(_, block, _)| block.block_id == id && block.gen_stamp == STAMP + 1)
+            };
+            until(told).await;
+        }
+        let notes = bench.namenode.notes.lock();
+        let heard: Vec<_> = notes
+            .changes
+            .iter()
+            .filter(|(_, block, _)| block.block_id == id && block.gen_stamp == STAMP + 1)
+            .map(|(_, block, status)| (*status, block.num_bytes.unwrap()))
+            .collect();
+        assert_eq!(
+            heard,
+            expected.map(|status| (status, LENGTH as u64)).into_iter().collect::<Vec<_>>(),
+            "{stage:?}"
+        );
+    }
+}

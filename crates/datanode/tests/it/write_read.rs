@@ -267,3 +267,37 @@ async fn room_of_dead_writers_is_given_back() {
     assert!(second.closed().await);
     within(async { while !asked(3).await.1 {} }).await;
 }
+
+/// A writer that says nothing more is given up after a minute, and its room is free; what it flushed stays.
+#[tokio::test]
+async fn a_writer_that_stops_sending() {
+    let bench = Bench::with(1, |config| {
+        config.volume_spare_bytes = 0;
+        config.volumes[0].capacity_limit = Some(3 << 19);
+    })
+    .await;
+    let addr = bench.addr(0);
+    let mut silent = Speaker::open(&addr, 1, &[]).await;
+    silent.packet(0, 0, b"abc", Flags::None).await;
+    silent.acked(0, 1).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(59)).await;
+    silent.packet(-1, 0, &[], Flags::None).await;
+    tokio::time::resume();
+    silent.acked(-1, 1).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    assert!(silent.closed().await);
+    assert_eq!(read_block(&addr, 1, 0, 3).await.unwrap(), b"abc");
+    within(async {
+        loop {
+            let mut speaker = Speaker::connect(&addr).await;
+            speaker.op(Op::WriteBlock, &crate::speaker::write_op(2, "client", &[])).await;
+            if speaker.response().await.is_some() {
+                return;
+            }
+        }
+    })
+    .await;
+}
