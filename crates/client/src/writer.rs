@@ -144,6 +144,12 @@ impl FileWriter {
         self.finished + self.block_length()
     }
 
+    /// The DataNodes that the block in hand is written to; none between two blocks
+    /// (HDFS: `DFSOutputStream.getPipeline`).
+    pub fn pipeline(&self) -> &[hdfs::DatanodeInfoProto] {
+        self.block.as_ref().map_or(&[], |block| &block.located.locs)
+    }
+
     /// Takes `data`, without a copy where it can; waits while the window of packets is full.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use mobula_namenode::{NameNode, NamenodeConfig};
 use mobula_net::Env;
 use tokio::time::{Instant, timeout};
 
-use crate::{assert_same, pattern, round_trip};
+use crate::{appends, assert_same, pattern, round_trip};
 
 /// Longest wait for anything of a cluster.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -142,4 +142,26 @@ async fn datanodes_killed_while_writing_and_reading_cost_nothing() {
         got.extend_from_slice(&piece);
     }
     assert_same(&got, &data);
+}
+
+/// The same against any cluster: `MOBULA_TEST_HDFS=host:port`, blocks of 256 KiB allowed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a running cluster, at MOBULA_TEST_HDFS"]
+async fn any_cluster_gives_back_what_it_took() {
+    let address = std::env::var("MOBULA_TEST_HDFS").expect("MOBULA_TEST_HDFS is host:port of a NameNode");
+    let options = ClientOptions {
+        namenodes: vec![address],
+        user: std::env::var("USER").unwrap_or_else(|_| "root".into()),
+        replication: Some(3),
+        block_size: Some(BLOCK),
+        umask: 0o022,
+        call_limit: LIMIT,
+        replace_datanode: ReplaceDatanode::default(),
+    };
+    let client = Client::new(Env::real(), options);
+    round_trip::everything(&client, "/t").await;
+    appends::everything(&client, "/t").await;
+    appends::bit_by_bit(&client, "/t").await;
+    appends::a_reader_follows(&client, "/t").await;
+    appends::sync_options(&client, "/t").await;
 }

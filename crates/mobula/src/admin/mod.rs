@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod blocks;
 mod nodes;
+mod open_files;
 
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ Examples:
   mobula admin report                      room, blocks and nodes of the cluster
   mobula admin nodes --json                a JSON object for each DataNode
   mobula admin blocks /projects            blocks that want replicas, and why
+  mobula admin open-files --json           files that somebody writes to
+  mobula admin recover-lease /logs/app     closes the file of a writer that is gone
   mobula admin safemode enter              no changes from now on";
 
 #[derive(Clone, Debug, Subcommand)]
@@ -73,6 +76,31 @@ enum AdminCommand {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+    },
+    /// Files that are open for writing, by whom, and since when nothing was closed or cut
+    OpenFiles {
+        /// Where to look
+        #[arg(default_value = "/")]
+        path: String,
+        /// Most files to list
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: usize,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a file from a writer that is gone, and close it with all that was flushed; waits until it
+    /// is closed. Exits with 1 if it is not
+    RecoverLease {
+        /// The file
+        #[arg(required_unless_present = "path_option")]
+        path: Option<String>,
+        /// The file, as `hdfs debug recoverLease` has it
+        #[arg(long = "path", value_name = "PATH", conflicts_with = "path")]
+        path_option: Option<String>,
+        /// How often to ask, once a second
+        #[arg(long, default_value_t = 60, value_name = "N")]
+        retries: u32,
     },
     /// Safe mode, in which nothing is changed: ask, enter, leave, or wait for its end
     Safemode {
@@ -111,6 +139,14 @@ pub async fn run(mut context: FsContext, args: AdminArgs) -> Result<i32> {
         }
         AdminCommand::Blocks { path, limit, all, json } => {
             return blocks::list(&client, &blocks::Search { path, limit, all, json }).await;
+        }
+        AdminCommand::OpenFiles { path, limit, json } => {
+            let files = open_files::all(&client, &path, limit).await?;
+            open_files::print(&files, context.env.clock.now_ms(), json);
+        }
+        AdminCommand::RecoverLease { path, path_option, retries } => {
+            let path = path.or(path_option).unwrap_or_default();
+            return open_files::recover_lease(&client, &path, retries).await;
         }
         AdminCommand::Safemode { action } => safe_mode(namenode, action).await?,
         AdminCommand::SaveNamespace => {

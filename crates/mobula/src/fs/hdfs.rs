@@ -1,7 +1,7 @@
 //! HDFS as the shell sees it: our client, its paths and its user.
 
 use mobula_client::client::ChecksumKind;
-use mobula_client::{Client, CreateOptions, FileReader, FileWriter, NameNodeProxy};
+use mobula_client::{AppendOptions, Client, CreateOptions, FileReader, FileWriter, NameNodeProxy, NewBlock};
 use mobula_proto::hdfs;
 
 use super::failure::{Kind, Outcome};
@@ -73,6 +73,33 @@ impl Hdfs {
         let options =
             CreateOptions { overwrite: true, parents: true, replication, ..CreateOptions::default() };
         Ok(self.client.create(path, options).await?)
+    }
+
+    /// A file to write to, where there is none.
+    pub async fn create_new(&self, path: &str) -> Outcome<FileWriter> {
+        let options = CreateOptions { overwrite: false, parents: true, ..CreateOptions::default() };
+        Ok(self.client.create(path, options).await?)
+    }
+
+    /// A file to go on writing to; in a new block, or in its last one.
+    pub async fn append(&self, path: &str, new_block: bool) -> Outcome<FileWriter> {
+        let new_block = if new_block { NewBlock::Always } else { NewBlock::WhenFull };
+        Ok(self.client.append(path, AppendOptions { new_block }).await?)
+    }
+
+    /// Cuts a file; `false` if that goes on.
+    pub async fn truncate(&self, path: &str, length: u64) -> Outcome<bool> {
+        Ok(self.client.truncate(path, length).await?)
+    }
+
+    /// Moves the blocks of `sources` to the end of `target`.
+    pub async fn concat(&self, target: &str, sources: &[&str]) -> Outcome<()> {
+        Ok(self.client.concat(target, sources).await?)
+    }
+
+    /// Whether nobody writes to a file.
+    pub async fn is_closed(&self, path: &str) -> Outcome<bool> {
+        Ok(self.client.is_closed(path).await?)
     }
 
     /// A file to read.

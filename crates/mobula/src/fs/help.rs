@@ -29,6 +29,7 @@ pub const VERBS: &[Verb] = &[
         "appendToFile",
         "[-n] <localsrc> ... <dst>",
         "Adds local files, or with - standard input, to the end of a file; makes it if it is missing.\n\
+         Others see what is added as it comes, and may add only once this is done.\n\
          -n  Begins a new block.",
         "appendToFile today.log /logs/all.log",
     ),
@@ -64,7 +65,8 @@ pub const VERBS: &[Verb] = &[
     verb(
         "concat",
         "<target path> <src path> <src path> ...",
-        "Moves the blocks of files to the end of the first one.",
+        "Moves the blocks of files to the end of the first one; no byte is copied, and the others are gone then.\n\
+         All must be closed, in the same directory, and of blocks no larger than the first one's.",
         "concat /data/all /data/part1 /data/part2",
     ),
     verb("copyFromLocal", PUT, "The same as -put.", "copyFromLocal notes.txt /"),
@@ -270,8 +272,8 @@ pub const VERBS: &[Verb] = &[
     verb(
         "tail",
         "[-f] [-s <sleep interval>] <file>",
-        "Prints the last kilobyte of a file.\n\
-         -f  And what is added to it, until stopped.\n\
+        "Prints the last kilobyte of a file, also of one that is being written.\n\
+         -f  And what is added to it when its writer flushes, until stopped.\n\
          -s  Looks every so many milliseconds.",
         "tail -f /logs/all.log",
     ),
@@ -298,7 +300,9 @@ pub const VERBS: &[Verb] = &[
     verb(
         "truncate",
         "[-w] <length> <path> ...",
-        "Cuts files to a length.\n-w  Waits until it is done.",
+        "Cuts files to a length. At a block's end that is done at once; within a block its nodes have to\n\
+         cut their replicas first, and nobody may write to the file meanwhile.\n\
+         -w  Waits until it is done.",
         "truncate -w 1024 /notes.txt",
     ),
     verb("usage", "[cmd ...]", "Shows the options of verbs, or of all.", "usage put"),

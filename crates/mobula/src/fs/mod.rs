@@ -6,6 +6,7 @@
 
 mod address;
 mod check;
+mod content;
 mod copy;
 pub mod date;
 mod directory;
@@ -189,13 +190,13 @@ async fn clear(unfinished: &Unfinished) {
 
 async fn dispatch(shell: &mut Shell, verb: &str, args: Vec<String>) -> Outcome<()> {
     match verb {
-        "appendToFile" => later::append_to_file(shell, args).await,
+        "appendToFile" => content::append_to_file(shell, args).await,
         "cat" => show::cat(shell, args).await,
         "checksum" => show::checksum(shell, args).await,
         "chgrp" => permission::chgrp(shell, args).await,
         "chmod" => permission::chmod(shell, args).await,
         "chown" => permission::chown(shell, args).await,
-        "concat" => later::concat(shell, args).await,
+        "concat" => content::concat(shell, args).await,
         "count" => usage::count(shell, args).await,
         "cp" => copy::cp(shell, args).await,
         "createSnapshot" => later::create_snapshot(shell, args).await,
@@ -226,7 +227,7 @@ async fn dispatch(shell: &mut Shell, verb: &str, args: Vec<String>) -> Outcome<(
         "text" => show::text(shell, args).await,
         "touch" => touch::touch(shell, args).await,
         "touchz" => touch::touchz(shell, args).await,
-        "truncate" => later::truncate(shell, args).await,
+        "truncate" => content::truncate(shell, args).await,
         "usage" => explain(shell, &args, help::usage_of_all, help::Verb::usage_line),
         other => Err(Failure::usage(format!("`{other}': Unknown command"))),
     }

@@ -166,10 +166,14 @@ pub async fn tail(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
         },
     };
     let mut item = shell.item(&args[0]).await?;
-    let length = item.status()?.length;
+    item.status()?;
     if item.is_directory() {
         return Err(Failure::is_directory(&item.text));
     }
+    let length = match item.fs.open(&item.path).await? {
+        Reader::Hdfs(reader) => reader.length(),
+        Reader::Local(..) => item.status()?.length,
+    };
     let mut offset = show_from(shell, &mut item, length.saturating_sub(SHOWN)).await?;
     while given.has("f") {
         tokio::time::sleep(pause).await;
@@ -178,14 +182,18 @@ pub async fn tail(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     Ok(())
 }
 
-/// Prints a file from `offset` to where it ends now, and says where that is.
+/// Prints a file from `offset` to where it ends now, and says where that is. What is still being written
+/// is longer than its status says: the reader knows.
 async fn show_from(shell: &mut Shell, item: &mut Item, mut offset: u64) -> Outcome<u64> {
-    let length = item.refresh().await?.length;
-    // What is still being written is longer than its status says: the reader knows.
+    let mut reader = item.fs.open(&item.path).await?;
+    let length = match &reader {
+        Reader::Hdfs(reader) => reader.length(),
+        Reader::Local(..) => item.refresh().await?.length,
+    };
     if offset > length {
+        // It was cut, or is another file: what is added from now on is shown.
         return Ok(length);
     }
-    let mut reader = item.fs.open(&item.path).await?;
     reader.seek(offset)?;
     while let Some(piece) = reader.next().await? {
         shell.print_bytes(&piece)?;
