@@ -10,10 +10,10 @@
 //! Invariant: what `write` returned from is with the operating system or the disk, never in a buffer of ours.
 
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mobula_disk::{DIRECT_ALIGN, FileRef, Open};
+use parking_lot::Mutex;
 
 use crate::replica::Growing;
 use crate::volume::data_name;
@@ -27,19 +27,27 @@ pub(crate) struct Direct {
     /// From this offset on; none: never.
     from: Option<u64>,
     left: AtomicBool,
-    file: OnceLock<Option<FileRef>>,
+    file: Mutex<File>,
+}
+
+#[derive(Clone, Debug)]
+enum File {
+    NotYet,
+    Open(FileRef),
+    /// The disk does not have it, or nobody writes any more.
+    Never,
 }
 
 impl Direct {
     /// `block_bytes_min` is the configured length; `expected` what the sender said, 0 if it does not know.
     pub(crate) fn new(block_bytes_min: Option<u64>, expected: u64) -> Direct {
         let from = block_bytes_min.map(|least| if expected >= least { 0 } else { least });
-        Direct { from, left: AtomicBool::new(false), file: OnceLock::new() }
+        Direct { from, left: AtomicBool::new(false), file: Mutex::new(File::NotYet) }
     }
 
     /// Not at all: what is opened again grows by what its writer flushes.
     pub(crate) fn never() -> Direct {
-        Direct { from: None, left: AtomicBool::new(false), file: OnceLock::new() }
+        Direct { from: None, left: AtomicBool::new(true), file: Mutex::new(File::Never) }
     }
 
     /// From now on everything goes through the page cache. A writer that has synced will sync again, and
@@ -48,38 +56,53 @@ impl Direct {
         self.left.store(true, Ordering::Relaxed);
     }
 
+    /// Nobody writes any more.
+    pub(crate) fn close(&self) {
+        self.leave();
+        *self.file.lock() = File::Never;
+    }
+
     /// Writes `bytes` at `at` into the replica's data file, directly as far as they allow it.
-    pub(crate) fn write(&self, growing: &Growing, bytes: &[u8], at: u64) -> io::Result<()> {
+    pub(crate) fn write(&self, growing: &Growing, cached: &FileRef, bytes: &[u8], at: u64) -> io::Result<()> {
         let head = (at.next_multiple_of(DIRECT_ALIGN as u64) - at) as usize;
         let whole = bytes.len().saturating_sub(head) / DIRECT_ALIGN * DIRECT_ALIGN;
         let off = self.left.load(Ordering::Relaxed) || self.from.is_none_or(|from| at < from);
         if whole < RUN_MIN || off {
-            return growing.data.write_all_at(bytes, at);
+            return cached.write_all_at(bytes, at);
         }
         let (head, rest) = bytes.split_at(head);
         let (pages, tail) = rest.split_at(whole);
         let pages_at = at + head.len() as u64;
         let aligned = pages.as_ptr().addr().is_multiple_of(DIRECT_ALIGN);
         let Some(file) = self.file(growing).filter(|_| aligned) else {
-            return growing.data.write_all_at(bytes, at);
+            return cached.write_all_at(bytes, at);
         };
         match file.write_all_at(pages, pages_at) {
             // A disk with borders of its own, or a write that was cut short in the middle of a page.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                growing.data.write_all_at(pages, pages_at)?;
+                cached.write_all_at(pages, pages_at)?;
             }
             result => result?,
         }
-        growing.data.write_all_at(head, at)?;
-        growing.data.write_all_at(tail, pages_at + whole as u64)
+        cached.write_all_at(head, at)?;
+        cached.write_all_at(tail, pages_at + whole as u64)
     }
 
-    fn file(&self, growing: &Growing) -> Option<&FileRef> {
-        let open = || {
+    fn file(&self, growing: &Growing) -> Option<FileRef> {
+        let mut file = self.file.lock();
+        if let File::NotYet = *file {
             let path = growing.folder.join(data_name(growing.block.id));
-            let opened = growing.volume.disk.open(&path, Open::Direct);
-            opened.inspect_err(|error| tracing::warn!(%error, "goes through the page cache")).ok()
-        };
-        self.file.get_or_init(open).as_ref()
+            *file = match growing.volume.disk.open(&path, Open::Direct) {
+                Ok(opened) => File::Open(opened),
+                Err(error) => {
+                    tracing::warn!(%error, "goes through the page cache");
+                    File::Never
+                }
+            };
+        }
+        match &*file {
+            File::Open(file) => Some(file.clone()),
+            File::NotYet | File::Never => None,
+        }
     }
 }

@@ -12,7 +12,7 @@ use mobula_types::{Block, GenStamp};
 use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
 use mobula_wire::meta::{self, META_HEADER_LENGTH};
 
-use crate::replica::{Pen, Progress, SyncNow};
+use crate::replica::{OpenFiles, Pen, Progress, SyncNow};
 use crate::volume::{data_name, meta_name};
 
 /// What is read at once to verify a whole replica, in bytes of data; a multiple of any chunk that clients use.
@@ -158,7 +158,8 @@ pub(crate) fn longest_match(kind: ChecksumKind, bytes: &[u8], sum: u32) -> usize
 pub(crate) fn cut(pen: &Pen, length: u64) -> io::Result<()> {
     let growing = pen.growing();
     let (checksum, Progress { on_disk, last_sum, .. }) = (growing.checksum, growing.progress());
-    let files = Files { data: growing.data.clone(), meta: growing.meta.clone(), checksum };
+    let OpenFiles { data, meta } = growing.files()?;
+    let files = Files { data, meta, checksum };
     let start = checksum.chunk_start(length);
     let sum = if start == length || checksum.kind() == ChecksumKind::Null {
         None

@@ -206,7 +206,7 @@ pub(crate) async fn write_block(
         node.store.examine(&growing.volume, error).await;
     }
     if let Some(open) = open {
-        growing.release();
+        growing.rest();
         // A client's replica stays as it is, for the recovery of its block; a copy is of no use unfinished.
         if growing.kind == OpenKind::Temporary {
             node.store.abandon(open).await;

@@ -85,11 +85,10 @@ impl Store {
             // It may have been finished while its writer was stopped.
             let Some(replica) = claim.replica() else { return Ok(None) };
             check(&replica, &block, recovery)?;
-            let length = store.reliable(&replica, taken).await?;
-            let under = RecoveringReplica::new(&replica, recovery, length);
+            let found = store.reliable(&replica, taken).await?;
+            let under = RecoveringReplica::new(&replica, recovery, (found.block.length, found.state));
             claim.put(Replica::Recovering(Arc::new(under)))?;
-            let found = Block { length, ..replica.block() };
-            Ok(Some(Found { block: found, state: replica.state() }))
+            Ok(Some(found))
         })
         .await
     }
@@ -141,38 +140,41 @@ impl Store {
         Ok(())
     }
 
-    /// How many bytes of a replica at rest can be relied on. Of one that was being written when the node
-    /// stopped, all are verified: if the power failed, any part of them may be missing.
-    async fn reliable(&self, replica: &Replica, taken: Taken) -> Result<u64, RecoveryError> {
-        let (block, volume) = (replica.block(), replica.volume().clone());
-        if let Taken::Open(open) = taken {
-            self.cut(open, block.length).await?;
-            return Ok(block.length);
-        }
-        let growing = match replica.original() {
-            Replica::Open(growing) => Some(growing.clone()),
-            _ => None,
-        };
-        if let Some(growing) = growing {
-            return Ok(growing.progress().on_disk);
-        }
+    /// What of a replica at rest can be relied on. Of one that was being written when the node stopped, all bytes are
+    /// verified: if the power failed, any part of them may be missing. So are those of one whose files were closed
+    /// meanwhile: the system may have failed to write them, and forgotten that. If they do not fit, such a replica
+    /// proves no more than one of a node that was restarted.
+    async fn reliable(&self, replica: &Replica, taken: Taken) -> Result<Found, RecoveryError> {
+        let (block, state, volume) = (replica.block(), replica.state(), replica.volume().clone());
         let pool = self.pool().ok_or(OpenError::NoPool)?;
-        let waits = matches!(replica.original(), Replica::Waiting(_));
-        let folder = if waits { volume.rbw_folder(pool) } else { volume.final_folder(pool, block.id) };
+        let (folder, all) = match replica.original() {
+            Replica::Open(growing) => (growing.folder.clone(), growing.open_files().is_none()),
+            Replica::Waiting(_) => (volume.rbw_folder(pool), true),
+            Replica::Final(_) | Replica::Recovering(_) => (volume.final_folder(pool, block.id), false),
+        };
         let disk = volume.disk.clone();
         let looked = volume.pool.run(move || {
             let files = Files::open(&*disk, &folder, &block)?;
-            if waits {
+            if all {
                 return files.verified_length(block.length);
             }
-            files.check_lengths(&block)?;
-            files.last_sum(&block)?;
+            if state == ReplicaState::Finalized {
+                files.check_lengths(&block)?;
+                files.last_sum(&block)?;
+            }
             Ok(block.length)
         });
-        match looked.await {
-            Ok(length) => Ok(length),
-            Err(error) => Err(self.judge(&volume, &block, error).await.into()),
+        let length = match looked.await {
+            Ok(length) => length,
+            Err(error) => return Err(self.judge(&volume, &block, error).await.into()),
+        };
+        if let Taken::Open(open) = taken {
+            self.cut(open, length).await?;
         }
+        // What was once found wanting is cut by now, and stays so.
+        let wanting = matches!(replica, Replica::Recovering(it) if it.state == ReplicaState::Rwr);
+        let state = if wanting || length < block.length { ReplicaState::Rwr } else { state };
+        Ok(Found { block: Block { length, ..block }, state })
     }
 
     async fn settle_at(

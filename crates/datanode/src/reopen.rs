@@ -13,7 +13,7 @@ use crate::claim::{Claim, Taken};
 use crate::direct::Direct;
 use crate::files::{self, Files};
 use crate::replica::{
-    FinalReplica, OpenKind, OpenReplica, Parts, Progress, Replica, SyncNow, WaitingReplica,
+    FinalReplica, OpenFiles, OpenKind, OpenReplica, Parts, Progress, Replica, SyncNow, WaitingReplica,
 };
 use crate::reports::Change;
 use crate::store::{OpenError, Store, disk_bytes, whole};
@@ -189,8 +189,9 @@ impl Store {
             let target = folder.clone();
             let moved = growing.volume.sync_pool.run(move || {
                 let growing = pen.growing();
-                growing.data.sync_data()?;
-                growing.meta.sync_data()?;
+                let OpenFiles { data, meta } = growing.files()?;
+                data.sync_data()?;
+                meta.sync_data()?;
                 files::move_both(&*growing.volume.disk, &growing.folder, &target, &growing.block)
             });
             if let Err(error) = moved.await {
@@ -198,6 +199,7 @@ impl Store {
                 return Err(error);
             }
             let published = open.published(folder);
+            published.growing().rest();
             store.replicas.replace_open(&growing, Some(Replica::Open(published.growing().clone())))
         })
         .await
@@ -288,8 +290,7 @@ impl Store {
             volume: volume.clone(),
             folder: to,
             checksum: files.checksum,
-            data: files.data,
-            meta: files.meta,
+            files: Some(OpenFiles { data: files.data, meta: files.meta }),
             progress: Progress { on_disk: length, last_sum, acked: length },
             synced: length,
             reserved: 0,
@@ -436,8 +437,7 @@ pub(crate) fn open_in_place(
         volume: volume.clone(),
         folder,
         checksum: files.checksum,
-        data: files.data,
-        meta: files.meta,
+        files: Some(OpenFiles { data: files.data, meta: files.meta }),
         progress: Progress { on_disk: length, last_sum, acked: length },
         synced: length,
         reserved: 0,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use mobula_disk::FileRef;
+use mobula_disk::{FileRef, Open};
 use mobula_types::{Block, BlockId, GenStamp, ReplicaState};
 use mobula_wire::checksum::Checksum;
 use mobula_wire::meta::META_HEADER_LENGTH;
@@ -20,7 +20,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::direct::Direct;
-use crate::volume::VolumeRef;
+use crate::volume::{VolumeRef, data_name, meta_name};
 
 /// Longest wait for a writer to stop (HDFS: `dfs.datanode.xceiver.stop.timeout.millis`).
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -115,14 +115,20 @@ pub(crate) struct Parts {
     pub volume: VolumeRef,
     pub folder: PathBuf,
     pub checksum: Checksum,
-    pub data: FileRef,
-    pub meta: FileRef,
+    pub files: Option<OpenFiles>,
     pub progress: Progress,
     /// Bytes up to which it is synced, as far as is known.
     pub synced: u64,
     /// Bytes of the volume that are set aside for what is still to come.
     pub reserved: u64,
     pub direct: Direct,
+}
+
+/// The files of an open replica.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenFiles {
+    pub data: FileRef,
+    pub meta: FileRef,
 }
 
 /// What writer and readers share of an open replica.
@@ -133,8 +139,8 @@ pub(crate) struct Growing {
     pub volume: VolumeRef,
     pub folder: PathBuf,
     pub checksum: Checksum,
-    pub data: FileRef,
-    pub meta: FileRef,
+    /// None while nobody writes: a writer that died may leave thousands, until their recoveries.
+    files: Mutex<Option<OpenFiles>>,
     direct: Direct,
     progress: Mutex<Progress>,
     /// Bytes up to which it is synced; changed with a pen only.
@@ -151,7 +157,7 @@ pub(crate) struct Growing {
 
 impl Growing {
     fn new(parts: Parts) -> Growing {
-        let Parts { block, kind, volume, folder, checksum, data, meta, progress, synced, reserved, direct } =
+        let Parts { block, kind, volume, folder, checksum, files, progress, synced, reserved, direct } =
             parts;
         volume.reserve(reserved);
         Growing {
@@ -160,8 +166,7 @@ impl Growing {
             volume,
             folder,
             checksum,
-            data,
-            meta,
+            files: Mutex::new(files),
             direct,
             progress: Mutex::new(progress),
             synced: AtomicU64::new(synced),
@@ -175,6 +180,29 @@ impl Growing {
 
     pub(crate) fn progress(&self) -> Progress {
         *self.progress.lock()
+    }
+
+    /// Its files, if they are open.
+    pub(crate) fn open_files(&self) -> Option<OpenFiles> {
+        self.files.lock().clone()
+    }
+
+    /// Its files, opened if need be, but not kept open. May block.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn files(&self) -> io::Result<OpenFiles> {
+        if let Some(files) = self.open_files() {
+            return Ok(files);
+        }
+        let open = |name: String| self.volume.disk.open(&self.folder.join(name), Open::ReadWrite);
+        Ok(OpenFiles { data: open(data_name(self.block.id))?, meta: open(meta_name(&self.block))? })
+    }
+
+    /// As [`Growing::files`], and keeps them open for whoever is about to write.
+    fn keep_open(&self) -> io::Result<OpenFiles> {
+        let files = self.files()?;
+        Ok(self.files.lock().get_or_insert(files).clone())
     }
 
     /// The whole pipeline has everything up to `end`.
@@ -196,8 +224,14 @@ impl Growing {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Gives back the room that was set aside: nobody writes for now (HDFS-9530).
-    pub(crate) fn release(&self) {
+    /// Nobody writes for now: gives back the room that was set aside (HDFS-9530), and closes the files.
+    pub(crate) fn rest(&self) {
+        self.release();
+        self.direct.close();
+        self.files.lock().take();
+    }
+
+    fn release(&self) {
         self.volume.unreserve(self.reserved.swap(0, Ordering::Relaxed));
     }
 
@@ -209,8 +243,7 @@ impl Growing {
             volume: self.volume.clone(),
             folder,
             checksum: self.checksum,
-            data: self.data.clone(),
-            meta: self.meta.clone(),
+            files: self.open_files(),
             progress: self.progress(),
             synced: self.synced.load(Ordering::Relaxed),
             reserved,
@@ -314,23 +347,24 @@ impl Pen {
     /// without them, and with it all that was synced of the chunk would be lost.
     pub(crate) fn write(&self, write: Option<&Write<'_>>, sync: SyncNow) -> io::Result<()> {
         let growing = &*self.growing;
+        let OpenFiles { data: data_file, meta: meta_file } = growing.keep_open()?;
         if sync == SyncNow::Yes {
             growing.direct.leave();
         }
         if let Some(write) = write {
-            let data = |bytes: &[u8], at| growing.direct.write(growing, bytes, at);
-            write_pieces(&growing.data, data, write.data, write.data_pieces, 0)?;
+            let data = |bytes: &[u8], at| growing.direct.write(growing, &data_file, bytes, at);
+            write_pieces(&data_file, data, write.data, write.data_pieces, 0)?;
         }
         if sync == SyncNow::Yes || write.is_some_and(|write| self.overwrites_synced_sum(write)) {
-            growing.data.sync_data()?;
+            data_file.sync_data()?;
         }
         if let Some(write) = write {
-            let sums = |bytes: &[u8], at| growing.meta.write_all_at(bytes, at);
-            write_pieces(&growing.meta, sums, write.sums, write.sum_pieces, META_HEADER_LENGTH as u64)?;
+            let sums = |bytes: &[u8], at| meta_file.write_all_at(bytes, at);
+            write_pieces(&meta_file, sums, write.sums, write.sum_pieces, META_HEADER_LENGTH as u64)?;
             growing.wrote(write.end, write.last_sum);
         }
         if sync == SyncNow::Yes {
-            growing.meta.sync_data()?;
+            meta_file.sync_data()?;
             growing.synced.store(growing.progress().on_disk, Ordering::Relaxed);
         }
         Ok(())
@@ -444,11 +478,17 @@ pub(crate) struct RecoveringReplica {
     pub recovery: GenStamp,
     /// Bytes that can be relied on.
     pub length: u64,
+    /// What it proves: as what it takes part.
+    pub state: ReplicaState,
 }
 
 impl RecoveringReplica {
     /// A recovery of `replica`, or a later one of one that is under recovery.
-    pub(crate) fn new(replica: &Replica, recovery: GenStamp, length: u64) -> RecoveringReplica {
-        RecoveringReplica { original: replica.original().clone(), recovery, length }
+    pub(crate) fn new(
+        replica: &Replica,
+        recovery: GenStamp,
+        (length, state): (u64, ReplicaState),
+    ) -> RecoveringReplica {
+        RecoveringReplica { original: replica.original().clone(), recovery, length, state }
     }
 }

@@ -22,7 +22,9 @@ use tokio::sync::Notify;
 
 use crate::claim::{Claim, Replicas};
 use crate::direct::Direct;
-use crate::replica::{FinalReplica, Growing, OpenKind, OpenReplica, Parts, Progress, Replica, Stuck};
+use crate::replica::{
+    FinalReplica, Growing, OpenFiles, OpenKind, OpenReplica, Parts, Progress, Replica, Stuck,
+};
 use crate::reports::{BadBlock, Change, Reports};
 use crate::restart;
 use crate::syncer::{Finalise, Syncers};
@@ -398,14 +400,15 @@ impl Store {
                 None => return Err(missing()),
             };
             if let Replica::Open(growing) = replica.original() {
-                return Ok(Readable {
-                    block: growing.block,
-                    state: growing.kind.state(),
-                    volume: growing.volume.clone(),
-                    data: growing.data.clone(),
-                    meta: Some(growing.meta.clone()),
-                    open: Some((growing.progress(), growing.clone())),
-                });
+                match open_growing(growing).await {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && again => {
+                        // It has got another name meanwhile.
+                        again = false;
+                        self.replicas.settle(id).await;
+                        continue;
+                    }
+                    opened => return opened,
+                }
             }
             let (block, state, volume) = (replica.block(), replica.state(), replica.volume().clone());
             let folder = match state {
@@ -631,6 +634,24 @@ impl Store {
     }
 }
 
+async fn open_growing(growing: &Arc<Growing>) -> io::Result<Readable> {
+    let files = match growing.open_files() {
+        Some(files) => files,
+        None => {
+            let of = growing.clone();
+            growing.volume.pool.run(move || of.files()).await?
+        }
+    };
+    Ok(Readable {
+        block: growing.block,
+        state: growing.kind.state(),
+        volume: growing.volume.clone(),
+        data: files.data,
+        meta: Some(files.meta),
+        open: Some((growing.progress(), growing.clone())),
+    })
+}
+
 /// Carries a step to its end, even if whoever waits for it goes away in the middle: a replica must not be left
 /// between two states.
 pub(crate) async fn whole<T: Send + 'static>(step: impl Future<Output = T> + Send + 'static) -> T {
@@ -682,8 +703,7 @@ fn make_files(
             volume: volume.clone(),
             folder,
             checksum,
-            data,
-            meta,
+            files: Some(OpenFiles { data, meta }),
             progress: Progress::default(),
             synced: 0,
             reserved: expected,

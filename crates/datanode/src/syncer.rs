@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use mobula_types::Block;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::replica::Pen;
+use crate::replica::{OpenFiles, Pen};
 use crate::volume::{VolumeRef, data_name, meta_name};
 
 /// Replicas that wait for one volume; those who come later wait to queue.
@@ -101,7 +101,14 @@ async fn sync_each(volume: &VolumeRef, steps: &[Finalise]) -> io::Result<()> {
     let mut syncs = Vec::with_capacity(steps.len() * 2);
     for step in steps {
         let growing = step.pen.growing();
-        for file in [growing.data.clone(), growing.meta.clone()] {
+        let OpenFiles { data, meta } = match growing.open_files() {
+            Some(files) => files,
+            None => {
+                let of = growing.clone();
+                volume.sync_pool.run(move || of.files()).await?
+            }
+        };
+        for file in [data, meta] {
             let pool = volume.sync_pool.clone();
             syncs.push(tokio::spawn(async move { pool.run(move || file.sync_data()).await }));
         }

@@ -377,3 +377,31 @@ async fn a_writer_waits_for_a_restart() {
         assert_eq!(read_block(&bench.addr(at), 1, 0, 3000).await.unwrap(), data);
     }
 }
+
+/// A writer is long gone, and what it had handed to the disk has gone bad since: what is left proves nothing of the
+/// rest, now and when it is asked again.
+#[tokio::test]
+async fn what_goes_bad_while_nobody_writes() {
+    let bench = Bench::real(1).await;
+    let data = bytes(5000);
+    let mut speaker = Speaker::open(&bench.addr(0), 1, &[]).await;
+    speaker.packet(0, 0, &data, Flags::None).await;
+    speaker.acked(0, 1).await;
+    let path = bench.folder.path().join(format!("dn0/current/{}/current/rbw/blk_1", crate::namenode::POOL));
+    drop(speaker);
+    let peer = Peer::of(&bench.nodes[0]);
+    until(|| {
+        let links =
+            std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|it| it.unwrap().path().read_link().ok());
+        !links.into_iter().any(|link| link == path)
+    })
+    .await;
+    let mut stored = std::fs::read(&path).unwrap();
+    stored[2222] ^= 4;
+    std::fs::write(&path, stored).unwrap();
+    for recovery in [2000, 2001] {
+        assert_eq!(peer.init(1, STAMP, recovery).await.unwrap(), Some((2, 2048, STAMP)));
+    }
+    peer.update((1, STAMP, 2048), 2001, 2048, None).await.unwrap();
+    assert_eq!(read_block(&bench.addr(0), 1, 0, 2048).await.unwrap(), &data[..2048]);
+}

@@ -243,7 +243,19 @@ async fn room_of_dead_writers_is_given_back() {
     let (first, accepted) = asked(1).await;
     assert!(accepted);
     assert!(!asked(2).await.1, "there is room for one block");
+    let open_files = || {
+        let links = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().path().read_link().ok());
+        links
+            .filter(|path| {
+                path.starts_with(bench.folder.path()) && path.to_str().unwrap().contains("/rbw/blk_")
+            })
+            .count()
+    };
+    assert_eq!(open_files(), 2);
     drop(first);
+    until(|| open_files() == 0).await;
     let mut second = within(async {
         loop {
             if let (speaker, true) = asked(2).await {
