@@ -13,6 +13,7 @@ mod block_recovery;
 mod checksum_op;
 mod claim;
 mod config;
+mod create;
 mod datanode;
 mod direct;
 mod error;

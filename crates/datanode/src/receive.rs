@@ -16,13 +16,14 @@ use mobula_wire::convert;
 use mobula_wire::datatransfer::{Op, encode_op, encode_response, response_failure, response_success};
 
 use crate::batch::PacketError;
+use crate::create::{NewReplica, Origin};
 use crate::framed::{Framed, write_all};
 use crate::incoming::Incoming;
 use crate::node::{CONNECT_LIMIT, Node, READ_LIMIT, READ_LIMIT_PER_NODE, WRITE_LIMIT, xfer_name};
 use crate::pipeline::Pipeline;
 use crate::reopen::Again;
 use crate::replica::{OpenKind, OpenReplica};
-use crate::store::{NewReplica, OpenError, Origin};
+use crate::store::OpenError;
 
 /// Why receiving a block ended early.
 #[derive(Debug, thiserror::Error)]

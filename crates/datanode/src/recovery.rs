@@ -11,12 +11,13 @@ use std::sync::Arc;
 use mobula_types::{Block, BlockId, GenStamp, ReplicaState, StorageUuid};
 
 use crate::claim::{Claim, Taken};
+use crate::create::{NewReplica, Origin};
 use crate::files::{self, Files};
 use crate::replica::{
     FinalReplica, OpenReplica, Pen, Piece, RecoveringReplica, Replica, Stuck, SyncNow, Write,
 };
 use crate::reports::Change;
-use crate::store::{NewReplica, OpenError, Origin, Store, whole};
+use crate::store::{OpenError, Store, whole};
 
 /// What a node has of a block under recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

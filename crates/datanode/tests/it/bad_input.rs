@@ -163,7 +163,8 @@ async fn acknowledgements_that_lie() {
         out.to_vec()
     };
     // What it says, and what the client is told: a bad node, or the end of the connection.
-    let cases: [(Vec<u8>, Option<(usize, Status)>); 8] = [
+    type Told = Option<(usize, Status)>;
+    let cases: [(Vec<u8>, Told); 8] = [
         (encoded(7, &[Status::Success]), Some((1, Status::Error))),
         (encoded(-2, &[Status::Success]), None),
         (encoded(0, &[]), None),
