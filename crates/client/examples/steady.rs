@@ -3,8 +3,8 @@
 //!
 //!     cargo run -p mobula-client --example steady -- 127.0.0.1:9000 /steady 256 3
 //!
-//! Arguments: NameNode, path, MiB, replicas. Every line on standard output is a flush that lasted longer than
-//! 500 ms. Exits with 1 if a byte is wrong.
+//! Arguments: NameNode, path, MiB, replicas. Tells of each flush that lasted longer than 500 ms, and of each
+//! change of the pipeline. Exits with 1 if a byte is wrong.
 
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,7 @@ async fn main() -> Result<(), ClientError> {
     let create = CreateOptions { overwrite: true, ..CreateOptions::default() };
     let mut writer = client.create(path, create).await?;
     let (started, mut longest, mut at) = (Instant::now(), Duration::ZERO, 0);
+    let mut nodes = Vec::new();
     while at < length {
         let flush = Instant::now();
         for _ in 0..PIECES_PER_FLUSH {
@@ -58,6 +59,11 @@ async fn main() -> Result<(), ClientError> {
             );
         }
         longest = longest.max(flush.elapsed());
+        let now: Vec<u32> = writer.pipeline().iter().map(|node| node.id.xfer_port).collect();
+        if now != nodes {
+            println!("{:.1} s: {at} bytes, nodes by port {now:?}", started.elapsed().as_secs_f64());
+            nodes = now;
+        }
     }
     let close = Instant::now();
     writer.close().await?;
