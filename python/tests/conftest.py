@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+MIB = 1 << 20
+#: A node of the Ray clusters of these tests: all on loopback.
+RAY_NODE = {"num_cpus": 2, "object_store_memory": 100 * MIB, "include_dashboard": False, "node_ip_address": "127.0.0.2"}
+RAY_ATTEMPTS = 3
+#: A busy machine's agents need long to start; Ray gives up after 15 s otherwise.
+os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
 
 pytest_plugins = ["pytester"]
 
@@ -38,3 +46,47 @@ def noise() -> Callable[[int, int], bytes]:
     import random
 
     return lambda length, seed=0: random.Random(seed).randbytes(length)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """A real Ray of two nodes, for all tests: its starts are slow."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    for _ in range(2):
+        add_node(cluster)
+    ray.init(address=cluster.address, _node_ip_address="127.0.0.2", log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def add_node(cluster: Any, **more: Any) -> Any:
+    """One more node. Ray gives a raylet 30 s to start, which is too short on a machine with much else to do."""
+    for attempt in range(RAY_ATTEMPTS):
+        try:
+            return cluster.add_node(**{**RAY_NODE, **more})
+        except Exception:
+            if attempt + 1 == RAY_ATTEMPTS:
+                raise
+    raise AssertionError("the loop returns or raises")
+
+
+def launch(folder: Path, **more: Any) -> Any:
+    """Mobula on it, with everything in one folder and limits that suit a test."""
+    import mobulafs.ray
+
+    options = {"volumes": folder / "spaces", "namenode_dir": folder / "namenode", "claim_limit": 15, "dead_after": 4}
+    return mobulafs.ray.start(**{**options, "spaces_per_node": 2, **more})
+
+
+@pytest.fixture(scope="session")
+def deployment(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Mobula on it, two spaces a node."""
+    import mobulafs.ray
+
+    deployment = launch(tmp_path_factory.mktemp("mobula"))
+    yield deployment
+    mobulafs.ray.stop()

@@ -21,7 +21,7 @@ from typing import Any
 
 import hdfs_native
 
-from .errors import ArtifactLost, NameNodeUnreachable
+from .errors import BlocksUnreachable, NameNodeUnreachable
 from .namenode import probe, remote_exception
 
 __all__ = ["client", "translated"]
@@ -35,6 +35,7 @@ _RETRIES = {
 
 _clients: dict[tuple[int, str, tuple[tuple[str, str], ...]], Any] = {}
 _lock = threading.Lock()
+_NODE = re.compile(r'ip_addr: \\*"([^"\\]+)\\*".*?xfer_port: (\d+)')
 _RPC_ERROR = re.compile(r'RPCError\("(?P<name>[^"]*)", "(?P<text>.*)"\)', re.DOTALL)
 
 
@@ -99,5 +100,6 @@ def _from_text(said: str, path: str) -> Exception:
         text = match["text"].replace("\\'", "'").replace('\\"', '"').replace("\\n", "\n")
         return remote_exception(match["name"], text)
     if "no datanodes" in said.lower() or "InternalError" in said or "DataTransfer" in said or "BlockNot" in said:
-        return ArtifactLost(f"{path}: no replica of a block can be read now: {said}")
+        nodes = ", ".join(f"{ip}:{port}" for ip, port in _NODE.findall(said))
+        return BlocksUnreachable(f"{path}: no replica of a block can be read now: {nodes or said}")
     return OSError(f"{path}: {said}")

@@ -8,6 +8,7 @@ __all__ = [
     "ArtifactNotFound",
     "BadArgument",
     "BinaryNotFound",
+    "BlocksUnreachable",
     "ClusterFailed",
     "MobulaError",
     "NameNodeUnreachable",
@@ -64,7 +65,11 @@ class ArtifactNotFound(MobulaError, FileNotFoundError):
     """There is no artifact of this name."""
 
 
-class ArtifactLost(MobulaError, OSError):
+class BlocksUnreachable(MobulaError, OSError):
+    """Of a block of a file no replica can be read now."""
+
+
+class ArtifactLost(BlocksUnreachable):
     """Of a chunk of the artifact no copy can be reached now; it is back when a space that holds one is."""
 
 

@@ -416,10 +416,10 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
     ) -> None:
         """Stores a local file."""
         source, target = os.fspath(lpath), self._strip_protocol(rpath)
-        if os.path.isdir(source):  # noqa: PTH112 - a string on a path that is called once a file
+        if os.path.isdir(source):
             self.makedirs(target, exist_ok=True)
             return
-        with open(source, "rb") as reader:  # noqa: PTH123
+        with open(source, "rb") as reader:
             callback.set_size(os.fstat(reader.fileno()).st_size)
             with self._open(target, "xb" if mode == "create" else "wb", **kw) as writer:
                 _pump(reader, writer, _COPY_BYTES, callback)
@@ -428,7 +428,7 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Fetches a file into a local one, or into an open one."""
         source = self._strip_protocol(rpath)
         if self.isdir(source):
-            os.makedirs(lpath, exist_ok=True)  # noqa: PTH103
+            os.makedirs(lpath, exist_ok=True)
             return
         with self._open(source, "rb") as reader:
             assert isinstance(reader, Reader)
@@ -436,10 +436,10 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
             if outfile is not None:
                 _pump(reader, outfile, _COPY_BYTES, callback)
                 return
-            parent = os.path.dirname(os.fspath(lpath))  # noqa: PTH120
+            parent = os.path.dirname(os.fspath(lpath))
             if parent:
-                os.makedirs(parent, exist_ok=True)  # noqa: PTH103
-            with open(lpath, "wb") as writer:  # noqa: PTH123
+                os.makedirs(parent, exist_ok=True)
+            with open(lpath, "wb") as writer:
                 _pump(reader, writer, _COPY_BYTES, callback)
 
     # -- helpers ---------------------------------------------------------------------------------------------------
@@ -480,7 +480,7 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
 
 def _rebuild(kind: type[MobulaFileSystem], args: tuple[Any, ...], options: dict[str, Any]) -> MobulaFileSystem:
-    return kind(*args, **options)  # type: ignore[no-any-return]
+    return kind(*args, **options)
 
 
 def _info(status: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ across threads and forks: a child makes a connection of its own.
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
 import socket
@@ -324,11 +325,14 @@ def remote_exception(remote_class: str, message: str) -> Exception:
     if name == "AccessControlException":
         return PermissionError(first)
     if name == "PathIsNotEmptyDirectoryException":
-        return OSError(39, first)  # ENOTEMPTY
+        return OSError(errno.ENOTEMPTY, first)
     if name in ("ParentNotDirectoryException", "PathIsNotDirectoryException"):
         return NotADirectoryError(first)
     if name == "InvalidPathException":
         return ValueError(first)
+    if "could only be written to 0 of" in first:
+        # HDFS says it of every block for which no DataNode could be chosen: full ones, or none at all.
+        return OSError(errno.ENOSPC, f"no space left: {first}")
     if name in ("UnsupportedOperationException", "RpcNoSuchMethodException"):
         return NotSupported(first)
     return RemoteError(remote_class, first)

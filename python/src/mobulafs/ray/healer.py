@@ -1,0 +1,124 @@
+"""`AutoHealer`: what the NameNode notices and does about lost copies. It only looks; the NameNode heals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .deploy import Deployment, connect, fetch
+
+__all__ = ["AutoHealer", "Event", "Health"]
+
+_LOOK_PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something the AutoHealer noticed or did."""
+
+    number: int
+    #: Milliseconds of the NameNode's clock.
+    ms: int
+    #: For programs: node_dead, copy_ordered, copy_verified, healed, ...
+    kind: str
+    #: For people.
+    text: str
+
+    def __str__(self) -> str:
+        """The words for people."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class Health:
+    """Counters of chunks, and of spaces by their state."""
+
+    healed: bool
+    #: Chunks that have fewer copies than they should and could have more.
+    under_replicated: int
+    #: Chunks that have as many copies as there are spaces, and should have more.
+    limited_by_spaces: int
+    #: Chunks of which no copy can be reached.
+    missing: int
+    pending_copies: int
+    spaces_live: int
+    spaces_suspect: int
+    spaces_dead: int
+
+    @property
+    def whole(self) -> bool:
+        """All that can be done is done, and nothing is lost."""
+        return self.healed and self.missing == 0 and self.pending_copies == 0
+
+
+class AutoHealer:
+    """A look at the healing of a cluster."""
+
+    def __init__(self, cluster: str | Deployment = "default") -> None:
+        """Finds the cluster. Raises NotDeployed."""
+        self._deployment = connect(cluster) if isinstance(cluster, str) else cluster
+
+    def status(self) -> Health:
+        """How the data is now."""
+        found = self._deployment.health()
+        states = [node["state"] for node in found["nodes"]]
+        return Health(
+            healed=bool(found["healed"]),
+            under_replicated=found["under_replicated"],
+            limited_by_spaces=found["limited_by_nodes"],
+            missing=found["missing"],
+            pending_copies=found["pending_copies"],
+            spaces_live=states.count("live"),
+            spaces_suspect=states.count("suspect"),
+            spaces_dead=states.count("dead"),
+        )
+
+    def latest(self) -> int:
+        """The number that the next event will have: `events(since=...)` begins there."""
+        return int(self._notices(0)["last"])
+
+    def events(self, since: int = 0, timeout: float | None = None) -> Iterator[Event]:
+        """Events from number `since` on, the past ones at once, further ones as they happen; `timeout` seconds long."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            found = self._notices(since)
+            since = int(found["last"])
+            yield from (Event(one["seq"], one["ms"], one["kind"], one["text"]) for one in found["notices"])
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            time.sleep(_LOOK_PAUSE)
+
+    def wait_until_healthy(
+        self,
+        timeout: float = 120.0,
+        on_event: Callable[[Event], Any] | None = None,
+        progress: Callable[[Health], Any] | None = None,
+    ) -> Health:
+        """Waits until every chunk has all the copies it can have. Raises TimeoutError with what is missing.
+
+        A space that fell silent just now is waited for too, until it is back or its chunks are copied.
+        """
+        deadline = time.monotonic() + timeout
+        since = self.latest()
+        while True:
+            health = self.status()
+            if progress:
+                progress(health)
+            if on_event:
+                found = self._notices(since)
+                since = int(found["last"])
+                for one in found["notices"]:
+                    on_event(Event(one["seq"], one["ms"], one["kind"], one["text"]))
+            if health.whole and health.spaces_suspect == 0:
+                return health
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"not healthy within {timeout:g} s: {health.missing} chunks lost, {health.under_replicated} want "
+                    f"copies, {health.pending_copies} copies under way, {health.spaces_suspect} spaces silent"
+                )
+            time.sleep(_LOOK_PAUSE)
+
+    def _notices(self, since: int) -> dict[str, Any]:
+        return fetch(self._deployment.status_url, f"/notices?since={since}")

@@ -1,0 +1,251 @@
+"""What DataManager takes and refuses: against a cluster of `local`, without Ray's help."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+import pytest
+
+import mobulafs
+
+pytest.importorskip("ray")
+numpy = pytest.importorskip("numpy")
+
+from conftest import wait_until
+
+from mobulafs.ray import AutoHealer, DataManager, Deployment
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def manager(mobula_cluster) -> DataManager:
+    assert mobula_cluster.status_url
+    where = Deployment("none", mobula_cluster.host, mobula_cluster.port, mobula_cluster.status_url)
+    return DataManager(chunk_length=MIB, replication_factor=3, cluster=where)
+
+
+def test_all_kinds_of_data_come_back(manager, noise, tmp_path):
+    data = noise(3 * MIB + 5, 1)
+    (tmp_path / "in").write_bytes(data)
+    stored = {
+        "bytes": data,
+        "bytearray": bytearray(data),
+        "view": memoryview(data)[::1],
+        "path": tmp_path / "in",
+        "file": io.BytesIO(data),
+        "iterator": iter([data[:10], data[10:MIB], data[MIB:]]),
+    }
+    for name, value in stored.items():
+        assert manager.add(name, value) == len(data)
+        assert manager.get(name) == data, name
+        assert manager.get(name, into=tmp_path / "out") == len(data)
+        assert (tmp_path / "out").read_bytes() == data
+    assert manager.list_artifacts() == sorted(stored)
+    chunks = [manager.get_chunk("bytes", number) for number in range(4)]
+    assert [len(chunk) for chunk in chunks] == [MIB, MIB, MIB, 5] and b"".join(chunks) == data
+    with pytest.raises(mobulafs.BadArgument, match="4 chunks"):
+        manager.get_chunk("bytes", 4)
+    assert manager.add("empty", b"") == 0 and manager.get("empty") == b""
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        numpy.arange(1000, dtype="float32").reshape(10, 100),
+        numpy.arange(1000).reshape(10, 100).T,
+        numpy.zeros((0, 3)),
+        numpy.array(7),
+        numpy.array(["a", "bcd"]),
+        numpy.array([1, 2], dtype="datetime64[s]"),
+        numpy.arange(20)[::2],
+        numpy.zeros(3, dtype=[("a", "i4"), ("b", "f8")]),
+        numpy.arange(4).astype(">i2"),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_arrays_are_npy_files(manager, array):
+    manager.add("a", array)
+    back = manager.get("a")
+    assert back.dtype == array.dtype and back.shape == array.shape and (back == array).all()
+    raw = manager.get("a", as_bytes=True)
+    assert (numpy.load(io.BytesIO(raw)) == array).all()
+
+
+def test_bytes_that_only_begin_like_an_array_are_bytes(manager):
+    manager.add("a", b"\x93NUMPY and no more")
+    assert manager.get("a") == b"\x93NUMPY and no more"
+
+
+def test_objects_and_text_are_refused(manager):
+    with pytest.raises(mobulafs.BadArgument, match="pickle"):
+        manager.add("a", numpy.array([object()]))
+    with pytest.raises(mobulafs.BadArgument, match="encode"):
+        manager.add("a", "text")
+    with pytest.raises(mobulafs.BadArgument, match="int"):
+        manager.add("a", 7)
+    with pytest.raises(mobulafs.BadArgument, match="bytes"):
+        manager.add("a", iter([b"good", "bad"]))
+    with pytest.raises(FileNotFoundError):
+        manager.add("a", Path("/no/such/file"))
+    assert manager.list_artifacts() == []
+    # Nothing is left of what failed half way.
+    assert manager._files.find("/mobula") == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "/", "a:b", "a\nb", "a\0", "x" * 256, "ä" * 128, "\ud800", None]
+)
+def test_names_that_are_none(manager, name):
+    with pytest.raises(mobulafs.BadArgument):
+        manager.add(name, b"1")
+    with pytest.raises(mobulafs.BadArgument):
+        manager.get(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "x" * 255, "ä" * 127, "日本語", "with space", "...", "a#b?c%41", "*", "-rf", ".hidden"]
+)
+def test_names_that_are(manager, name, tmp_path):
+    manager.add(name, name.encode())
+    assert manager.get(name) == name.encode()
+    assert manager.list_artifacts() == [name]
+    assert manager.check_status(name).name == name
+    assert manager.get(name, into=tmp_path / "out") == len(name.encode())
+    manager.remove(name)
+    assert manager.list_artifacts() == []
+
+
+def test_what_is_there_twice_and_what_is_not(manager):
+    manager.add("a", b"1")
+    with pytest.raises(mobulafs.ArtifactExists, match="update"):
+        manager.add("a", b"2")
+    assert manager.get("a") == b"1"
+    manager.update("a", b"3")
+    assert manager.get("a") == b"3"
+    manager.update("new", b"4")
+    for wrong in (manager.get, manager.remove, manager.check_status, lambda name: manager.get_chunk(name, 0)):
+        with pytest.raises(mobulafs.ArtifactNotFound, match="'none'"):
+            wrong("none")
+    assert issubclass(mobulafs.ArtifactNotFound, FileNotFoundError)
+
+
+def test_of_many_adds_of_one_name_one_wins(manager):
+    outcomes: list[object] = []
+
+    def one(number: int) -> None:
+        try:
+            manager.add("same", str(number).encode() * 1000)
+            outcomes.append(number)
+        except mobulafs.ArtifactExists as problem:
+            outcomes.append(problem)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [outcome for outcome in outcomes if isinstance(outcome, int)]
+    assert len(outcomes) == 8 and len(winners) == 1
+    assert manager.get("same") == str(winners[0]).encode() * 1000
+    assert manager._files.ls("/mobula/incoming") == []
+
+
+def test_a_reader_sees_the_old_or_the_new(manager):
+    versions = [bytes([number]) * (2 * MIB + number) for number in range(6)]
+    manager.add("a", versions[0])
+    ended = threading.Event()
+    seen: list[bytes] = []
+    wrong: list[BaseException | int] = []
+
+    def read() -> None:
+        while not ended.is_set():
+            try:
+                data = manager.get("a")
+            except BaseException as problem:  # noqa: BLE001 - the test shows it
+                wrong.append(problem)
+                return
+            if data not in versions:
+                wrong.append(len(data))
+            seen.append(data[:1])
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for version in versions[1:]:
+        manager.update("a", version)
+    ended.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong, wrong
+    assert seen and manager.get("a") == versions[-1]
+
+
+@pytest.mark.parametrize("length", [0, -512, 1, 511, 513, 1 << 40])
+def test_chunk_lengths_that_are_none(manager, length):
+    with pytest.raises(mobulafs.BadArgument, match="chunk_length"):
+        DataManager(chunk_length=length, cluster=manager.deployment)
+
+
+@pytest.mark.parametrize("factor", [0, -1, 513])
+def test_replication_factors_that_are_none(manager, factor):
+    with pytest.raises(mobulafs.BadArgument, match="replication_factor"):
+        DataManager(replication_factor=factor, cluster=manager.deployment)
+
+
+def test_more_copies_than_spaces_are_stored_with_what_there_is(manager):
+    many = DataManager(chunk_length=MIB, replication_factor=5, cluster=manager.deployment)
+    many.add("a", b"1" * (2 * MIB))
+    status = many.check_status("a")
+    assert status.copies == 3 and not status.healthy and status.state == "too few copies"
+    assert many.get("a") == b"1" * (2 * MIB)
+    wait_until(lambda: many.healer.status().limited_by_spaces >= 2, 20, "the AutoHealer counted them")
+
+
+def test_tables_and_pictures(manager, tmp_path):
+    pytest.importorskip("matplotlib")
+    from mobulafs.ray.picture import draw
+
+    manager.add("<b>", b"1" * (3 * MIB))
+    artifacts = manager.check_status()
+    assert "3.0 MiB" in repr(artifacts) and "healthy" in repr(artifacts)
+    assert "&lt;b&gt;" in artifacts._repr_html_() and "<b>" in artifacts._repr_html_()
+    places = {address: number for number, address in enumerate(artifacts[0].chunks[0].spaces)}
+    draw([("before", artifacts, places), ("after", artifacts, places)], tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_many_small_ones_in_flight(manager):
+    assert manager.add_many(((f"{n:03}", str(n).encode()) for n in range(100)), in_flight=16) == 100
+    assert manager.get("042") == b"42"
+    with pytest.raises(mobulafs.ArtifactExists):
+        manager.add_many([("042", b"")])
+
+
+def test_the_healer_tells_what_happened(manager):
+    healer: AutoHealer = manager.healer
+    health = healer.wait_until_healthy(30)
+    assert health.whole and health.spaces_live == 3
+    kinds = {event.kind for event in healer.events(timeout=0)}
+    assert "node_new" in kinds
+    assert list(healer.events(since=healer.latest(), timeout=0)) == []
+
+
+def test_an_unfinished_upload_of_a_dead_driver_is_swept(manager):
+    manager._files.pipe("/mobula/incoming/old", b"1")
+    manager._files.client.set_times("/mobula/incoming/old", 1000, 1000)
+    manager._files.pipe("/mobula/incoming/young", b"1")
+    DataManager(cluster=manager.deployment)
+    assert manager._files.find("/mobula/incoming") == ["/mobula/incoming/young"]
+
+
+def test_ray_must_run():
+    import ray
+
+    if ray.is_initialized():
+        pytest.skip("another test's Ray runs in this process")
+    for call in (mobulafs.filesystem, mobulafs.ray.start, mobulafs.ray.status, mobulafs.ray.stop, DataManager):
+        with pytest.raises(mobulafs.RayNotInitialised, match=r"ray\.init"):
+            call()

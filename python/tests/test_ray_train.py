@@ -1,0 +1,99 @@
+"""Ray Data and Ray Train on Mobula, on several nodes, with one lost on the way."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+
+import pytest
+
+ray = pytest.importorskip("ray")
+pytest.importorskip("ray.train")
+
+from conftest import add_node, wait_until
+
+import mobulafs
+import mobulafs.ray
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def test_ray_data_writes_and_reads(deployment):
+    files = mobulafs.filesystem()
+    rows = ray.data.range(2000, override_num_blocks=4).map(lambda row: {"id": row["id"], "square": row["id"] ** 2})
+    rows.write_parquet("/data/squares", filesystem=files)
+    back = ray.data.read_parquet("/data/squares", filesystem=files)
+    assert back.count() == 2000
+    assert back.sum("square") == sum(n * n for n in range(2000))
+    # A bare fsspec object, and a path with the scheme that pyarrow knows.
+    bare = ray.data.read_parquet(
+        f"hdfs://{deployment.host}:{deployment.port}/data/squares", filesystem=deployment.fsspec()
+    )
+    assert bare.count() == 2000
+
+
+def train_loop(config):
+    from ray import train
+
+    rank = train.get_context().get_world_rank()
+    first, seen = 0, train.get_checkpoint()
+    if seen:
+        with seen.as_directory() as folder, open(os.path.join(folder, "step-0")) as file:
+            first = int(file.read()) + 1
+    for step in range(first, config["steps"]):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, f"step-{rank}"), "w") as file:
+                file.write(str(step))
+            with open(os.path.join(folder, f"weights-{rank}"), "wb") as file:
+                file.write(bytes([step]) * 200_000)
+            train.report({"step": step, "first": first}, checkpoint=train.Checkpoint.from_directory(folder))
+        if step == 1 and first == 0 and rank == 0:
+            mobulafs.ray.connect().fsspec().touch("/reached-step-1")
+            threading.Event().wait(config["pause"])
+
+
+def _fit(steps, pause, failures=3):
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.data_parallel_trainer import DataParallelTrainer
+
+    trainer = DataParallelTrainer(
+        train_loop,
+        train_loop_config={"steps": steps, "pause": pause},
+        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}, placement_strategy="SPREAD"),
+        run_config=RunConfig(
+            name=f"run-{steps}",
+            storage_filesystem=mobulafs.filesystem(),
+            storage_path="/train",
+            failure_config=FailureConfig(max_failures=failures),
+        ),
+    )
+    return trainer.fit()
+
+
+def test_ray_train_survives_the_loss_of_a_node(ray_cluster, deployment):
+    """Workers on two nodes save checkpoints; a node's raylet and its DataNodes are killed; the run ends well."""
+    node = add_node(ray_cluster, num_cpus=1)
+    wait_until(lambda: mobulafs.ray.AutoHealer().status().spaces_live >= 6, 90, "the new node's spaces live")
+    files = deployment.fsspec()
+    lost: list[int] = []
+
+    def lose() -> None:
+        wait_until(lambda: files.exists("/reached-step-1"), 200, "training began")
+        spaces = [space for space in mobulafs.ray.status().spaces if space["node_id"] == node.node_id]
+        ray_cluster.remove_node(node, allow_graceful=False)
+        for space in spaces:
+            os.kill(space["pid"], 9)
+            lost.append(space["index"])
+
+    killer = threading.Thread(target=lose)
+    killer.start()
+    result = _fit(steps=4, pause=15)
+    killer.join()
+    assert len(lost) == 2
+    assert result.error is None and result.metrics["step"] == 3
+    with result.checkpoint.as_directory() as folder:
+        for rank in range(2):
+            with open(os.path.join(folder, f"weights-{rank}"), "rb") as file:
+                assert file.read() == bytes([3]) * 200_000
+    mobulafs.ray.AutoHealer().wait_until_healthy(60)
