@@ -2,8 +2,13 @@
 //! are driven alike. It knows nothing of either beyond the protocol and the CPU time of the processes
 //! that it is told of.
 
+mod abandoned;
 mod connections;
 mod data;
+mod flush;
+mod heal;
+mod listener;
+mod loss;
 mod metadata;
 mod meter;
 mod report;
@@ -46,7 +51,10 @@ Examples:
   mobula bench metadata --ops 40000 --in-flight 64 --server-pid $(pgrep -f 'mobula namenode')
   mobula bench data --size 1g --replication 3,1
   mobula bench small --files 1000 --size 100k --at-once 16
-  mobula bench connections --count 10000";
+  mobula bench connections --count 10000
+  mobula bench flush --size 4k --writers 1,64
+  mobula bench loss --size 1g --datanode-pid $(pgrep -d, -f 'mobula datanode')
+  mobula bench abandoned --files 1000";
 
 #[derive(Clone, Debug, Subcommand)]
 enum What {
@@ -58,6 +66,14 @@ enum What {
     Small(small::SmallArgs),
     /// Many connections that do nothing, and one that does
     Connections(connections::ConnectionsArgs),
+    /// Small records, each followed by hflush or hsync
+    Flush(flush::FlushArgs),
+    /// A put during which a DataNode of its pipeline is killed: it must be started again afterwards
+    Loss(loss::LossArgs),
+    /// A DataNode is killed: until every block is whole again; it must be started again afterwards
+    Heal(heal::HealArgs),
+    /// Files whose writers are gone, closed by lease recovery
+    Abandoned(abandoned::AbandonedArgs),
 }
 
 /// Longest wait for one answer while measuring; longer is a failure of the server.
@@ -114,6 +130,10 @@ pub async fn run(env: Env, args: BenchArgs) -> Result<()> {
         What::Data(what) => data::run(&target, what).await,
         What::Small(what) => small::run(&target, what).await,
         What::Connections(what) => connections::run(&target, what).await,
+        What::Flush(what) => flush::run(&target, what).await,
+        What::Loss(what) => loss::run(&target, what).await,
+        What::Heal(what) => heal::run(&target, what).await,
+        What::Abandoned(what) => abandoned::run(&target, what).await,
     };
     let rows = rows.with_context(|| format!("while measuring {}", args.namenode))?;
     println!("{}", if args.json { report::json(&rows)? } else { report::table(&rows) });

@@ -30,6 +30,9 @@ pub struct Row {
     /// 999 of 1,000 took at most so long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p999_us: Option<f64>,
+    /// The longest time for which a writer stood still, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall_ms: Option<f64>,
     /// CPU time of the NameNode per operation, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_us: Option<f64>,
@@ -73,6 +76,21 @@ impl Row {
         }
     }
 
+    /// The same without what has no meaning for a single long operation: latencies and what each one cost.
+    pub(super) fn bare(self) -> Row {
+        Row {
+            per_second: None,
+            p50_us: None,
+            p99_us: None,
+            p999_us: None,
+            server_us: None,
+            datanodes_us: None,
+            own_us: None,
+            own_percent: None,
+            ..self
+        }
+    }
+
     /// The same with so much user data in all.
     pub(super) fn with_bytes(mut self, bytes: u64, used_datanodes_s: Option<f64>) -> Row {
         self.mb_per_second = Some(bytes as f64 / 1e6 / self.seconds);
@@ -112,6 +130,7 @@ fn columns(rows: &[Row]) -> Vec<(&'static str, Vec<String>)> {
         ("p50 ms", figure(|row| row.p50_us.map(|us| us / 1e3), 3)),
         ("p99 ms", figure(|row| row.p99_us.map(|us| us / 1e3), 3)),
         ("p99.9 ms", figure(|row| row.p999_us.map(|us| us / 1e3), 3)),
+        ("longest stall ms", figure(|row| row.stall_ms, 0)),
         ("NameNode us/op", figure(|row| row.server_us, 1)),
         ("DataNodes us/op", figure(|row| row.datanodes_us, 0)),
         ("DataNodes s/GB", figure(|row| row.datanodes_s_per_gb, 2)),
