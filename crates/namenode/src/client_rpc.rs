@@ -39,8 +39,8 @@ pub fn call(service: &Arc<Service>, asker: Asker, call: Call, reply: Responder) 
         b"getLocatedFileInfo" => client_block::get_located_file_info(s, &asker, body, reply),
         b"isFileClosed" => read(body, reply, |q| is_file_closed(s, &asker, q)),
         b"getPreferredBlockSize" => read(body, reply, |q| get_preferred_block_size(s, &asker, q)),
-        b"getContentSummary" => read(body, reply, |q| get_content_summary(s, &asker, q)),
-        b"getQuotaUsage" => read(body, reply, |q| get_quota_usage(s, &asker, q)),
+        b"getContentSummary" => read_tree(s, asker, body, reply, get_content_summary),
+        b"getQuotaUsage" => read_tree(s, asker, body, reply, get_quota_usage),
         b"checkAccess" => read(body, reply, |q| check_access(s, &asker, q)),
         b"getServerDefaults" => read(body, reply, |q| get_server_defaults(s, q)),
 
@@ -92,6 +92,27 @@ pub fn read<Q: Message + Default, R: Message>(
     answer: impl FnOnce(Q) -> Result<R, Refusal>,
 ) {
     reply.finish(decode(body).and_then(answer).map_err(RemoteException::from));
+}
+
+/// Answers a read that may go through the whole tree, on a thread for that: others of the connection, and of its
+/// runtime, are answered meanwhile.
+fn read_tree<Q: Message + Default + 'static, R: Message + 'static>(
+    service: &Arc<Service>,
+    asker: Asker,
+    body: &[u8],
+    reply: Responder,
+    answer: fn(&Service, &Asker, Q) -> Result<R, Refusal>,
+) {
+    let request = match decode(body) {
+        Ok(request) => request,
+        Err(refusal) => return reply.error(&refusal.into()),
+    };
+    let service = Arc::clone(service);
+    tokio::spawn(async move {
+        let pool = service.tree_pool.clone();
+        let answered = pool.run(move || answer(&service, &asker, request)).await;
+        reply.finish(answered.map_err(RemoteException::from));
+    });
 }
 
 /// Sends a change into the log, and its outcome to the client.

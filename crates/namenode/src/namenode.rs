@@ -39,6 +39,8 @@ const PORT_LIMIT: Duration = Duration::from_millis(500);
 const PORT_PAUSE: Duration = Duration::from_millis(10);
 /// Threads for group lookups: a directory server may be slow.
 const GROUP_THREADS: usize = 2;
+/// Threads for reads of whole trees: one that takes seconds does not hold up the next.
+const TREE_THREADS: usize = 2;
 /// Namespace ids have 31 bits, and 0 means none.
 const NAMESPACE_IDS: u64 = 0x7fff_fffe;
 
@@ -287,6 +289,7 @@ fn service(
         address,
         reports: Semaphore::new(1),
         report_pool: disk.pool("namenode-reports", 1),
+        tree_pool: disk.pool("namenode-trees", TREE_THREADS),
         config,
     })
 }

@@ -54,6 +54,8 @@ pub struct Service {
     pub(crate) reports: Semaphore,
     /// Where they are decoded and sorted.
     pub(crate) report_pool: Pool,
+    /// Where reads go that may visit a whole tree.
+    pub(crate) tree_pool: Pool,
 }
 
 impl std::fmt::Debug for Service {
