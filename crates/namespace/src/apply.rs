@@ -18,7 +18,7 @@ use crate::names::NameNumbers;
 use crate::outcome::{Applied, BlockEffect, BlockState, FileKind, FileStatus, Outcome};
 use crate::record::{BlockRow, Body, Construction, Directory, Inode, Place};
 use crate::resolve::{self, Aim, Walk};
-use crate::retry::LastCalls;
+use crate::retry::{Kept, LastCalls};
 use crate::state::State;
 use crate::table::{ROOT_PARENT, Read, TableError, WriteTables, file_block_key};
 
@@ -37,6 +37,8 @@ pub(crate) struct Apply<'a, 't> {
     pub(crate) numbers: &'a mut NameNumbers,
     pub(crate) holders: &'a mut Holders,
     pub(crate) calls: &'a mut LastCalls,
+    /// First answers of the batch in hand.
+    pub(crate) kept: Kept,
     /// Of the command in hand.
     pub(crate) effects: Vec<BlockEffect>,
     pub(crate) scratch: Vec<u8>,
@@ -47,15 +49,14 @@ impl Apply<'_, '_> {
     pub(crate) fn batch(&mut self, term: u64, batch: &Batch) -> Result<Vec<Applied>, TableError> {
         self.state.advance(term, batch.time);
         let mut answers = Vec::with_capacity(batch.commands.len());
-        let mut kept = Vec::new();
         for command in &batch.commands {
-            answers.push(self.command(command, &mut kept)?);
+            answers.push(self.command(command)?);
         }
-        self.remember(&kept)?;
+        self.remember()?;
         Ok(answers)
     }
 
-    fn command(&mut self, command: &Command, kept: &mut Vec<u8>) -> Result<Applied, TableError> {
+    fn command(&mut self, command: &Command) -> Result<Applied, TableError> {
         if let Some(key) = &command.retry
             && let Some(outcome) = self.remembered(key)?
         {
@@ -66,7 +67,7 @@ impl Apply<'_, '_> {
             outcome => outcome,
         };
         if let (Some(key), Ok(outcome)) = (&command.retry, &outcome) {
-            self.keep(key, outcome, kept)?;
+            self.keep(key, outcome)?;
         }
         Ok(Applied { outcome, effects: std::mem::take(&mut self.effects) })
     }

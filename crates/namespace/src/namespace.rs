@@ -10,7 +10,7 @@ use crate::command::Batch;
 use crate::directories::{Directories, Memo};
 use crate::names::{NameNumbers, Names};
 use crate::outcome::Applied;
-use crate::retry::LastCalls;
+use crate::retry::{Kept, LastCalls};
 use crate::snapshot;
 use crate::state::State;
 use crate::table::{TableError, WriteTables};
@@ -133,6 +133,7 @@ impl Namespace {
                 numbers: &mut self.numbers,
                 holders: &mut self.holders,
                 calls: &mut self.calls,
+                kept: Kept::default(),
                 effects: Vec::new(),
                 scratch: Vec::with_capacity(512),
             };

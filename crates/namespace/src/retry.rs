@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_types)] // A HashMap with a fixed seed that nobody iterates over.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use foldhash::fast::FixedState;
 use mobula_types::{Block, BlockId, ClientId, GenStamp, Millis};
@@ -24,16 +25,72 @@ pub const RETRY_AGE_MS_MAX: Millis = Millis(10 * 60 * 1000);
 const RETRY_EVICTED_EXTRA: u64 = 64;
 
 const KEY_BYTES: usize = 20;
+/// Calls from the highest one of a row down to its lowest, at most: so a call can only be in the rows whose highest
+/// call is less than this above it.
+const ROW_SPAN: u32 = 256;
+/// Bytes of answers after which a row is full, so that a row fits into a page of the tables.
+const ROW_BYTES_MAX: usize = 2 << 10;
+
 const ANSWER_DONE: u8 = 0;
 const ANSWER_TRUE: u8 = 1;
 const ANSWER_STATUS: u8 = 2;
 const ANSWER_APPENDED: u8 = 3;
 
-fn key_bytes(key: &RetryKey) -> [u8; KEY_BYTES] {
+/// Calls as unsigned numbers, as they stand in keys.
+fn key_bytes(client: ClientId, call: u32) -> [u8; KEY_BYTES] {
     let mut bytes = [0; KEY_BYTES];
-    bytes[..16].copy_from_slice(&key.client.0);
-    bytes[16..].copy_from_slice(&key.call.to_be_bytes());
+    bytes[..16].copy_from_slice(&client.0);
+    bytes[16..].copy_from_slice(&call.to_be_bytes());
     bytes
+}
+
+fn call_of(key: &[u8]) -> u32 {
+    u32::from_be_bytes(*key[KEY_BYTES - 4..].first_chunk().expect("keys have that length alone"))
+}
+
+/// The first answers of the batch in hand, which become rows at its end: some calls of one client stand in one row,
+/// since it is the row that costs.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// Client, call, and where in `bytes` its answer is.
+    calls: Vec<(ClientId, u32, Range<usize>)>,
+    bytes: Vec<u8>,
+}
+
+impl Kept {
+    fn answer(&self, key: &RetryKey) -> Option<&[u8]> {
+        let call = key.call.cast_unsigned();
+        let found = self.calls.iter().rev().find(|(client, at, _)| *client == key.client && *at == call)?;
+        Some(&self.bytes[found.2.clone()])
+    }
+}
+
+/// A row of `retry`: when, and then the answers, each behind how far its call is below the row's own.
+struct Row<'a> {
+    time: Millis,
+    from: Reader<'a>,
+}
+
+impl<'a> Row<'a> {
+    fn read(value: &'a [u8]) -> Result<Row<'a>, TableError> {
+        let mut from = Reader::new("retry", value);
+        Ok(Row { time: Millis(from.number()?), from })
+    }
+
+    fn next(&mut self) -> Result<Option<(u32, &'a [u8])>, TableError> {
+        if self.from.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((self.from.narrow()?, self.from.bytes()?)))
+    }
+
+    fn count(mut self) -> Result<u64, TableError> {
+        let mut count = 0;
+        while self.next()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
 }
 
 /// Clients remembered in [`LastCalls`]: some 50 bytes each.
@@ -62,14 +119,9 @@ impl Apply<'_, '_> {
         if let Some(last) = self.calls.0.get(&key.client) {
             return Ok(key.call > *last);
         }
-        let bound = |call| key_bytes(&RetryKey { client: key.client, call });
-        let (first, most) = (bound(0), bound(i32::MAX));
+        let (first, most) = (key_bytes(key.client, 0), key_bytes(key.client, i32::MAX.cast_unsigned()));
         let last = match self.tables.retry.range::<&[u8]>(first.as_slice()..=most.as_slice())?.next_back() {
-            Some(row) => {
-                let row = row?.0;
-                let call = row.value()[KEY_BYTES - 4..].first_chunk();
-                i32::from_be_bytes(*call.expect("the range has keys of that length alone"))
-            }
+            Some(row) => call_of(row?.0.value()).cast_signed(),
             None => -1,
         };
         if self.calls.0.len() >= CLIENTS_MAX {
@@ -84,13 +136,31 @@ impl Apply<'_, '_> {
         if self.is_new(key)? {
             return Ok(None);
         }
-        let Some(value) = self.tables.retry.get(key_bytes(key).as_slice())? else { return Ok(None) };
-        let mut from = Reader::new("retry", value.value());
-        let time = Millis(from.number()?);
-        if self.now().since(time) > RETRY_AGE_MS_MAX {
-            return Ok(None);
+        if let Some(answer) = self.kept.answer(key) {
+            return self.answered(answer).map(Some);
         }
-        Ok(Some(match from.byte()? {
+        let call = key.call.cast_unsigned();
+        let (first, most) =
+            (key_bytes(key.client, call), key_bytes(key.client, call.saturating_add(ROW_SPAN - 1)));
+        for row in self.tables.retry.range::<&[u8]>(first.as_slice()..=most.as_slice())? {
+            let (at, value) = row?;
+            let mut row = Row::read(value.value())?;
+            if self.now().since(row.time) > RETRY_AGE_MS_MAX {
+                continue;
+            }
+            let below = call_of(at.value()) - call;
+            while let Some((distance, answer)) = row.next()? {
+                if distance == below {
+                    return self.answered(answer).map(Some);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn answered(&self, answer: &[u8]) -> Result<Outcome, TableError> {
+        let mut from = Reader::new("retry", answer);
+        Ok(match from.byte()? {
             ANSWER_DONE => Outcome::Done,
             ANSWER_TRUE => Outcome::Bool(true),
             ANSWER_STATUS => Outcome::Status(self.answered_status(&mut from)?),
@@ -100,54 +170,98 @@ impl Apply<'_, '_> {
                 Outcome::Appended(Appended { status, block })
             }
             other => return Err(from.corrupt(format!("answer {other}"))),
-        }))
+        })
     }
 
-    /// Keeps a success; `false` is none (HDFS: `RetryCache.setState`). The key goes to `kept`.
-    pub(crate) fn keep(
-        &mut self,
-        key: &RetryKey,
-        outcome: &Outcome,
-        kept: &mut Vec<u8>,
-    ) -> Result<(), TableError> {
-        let mut value = Vec::with_capacity(64);
-        put_number(&mut value, self.now().0);
-        match outcome {
-            Outcome::Done => value.push(ANSWER_DONE),
-            Outcome::Bool(true) => value.push(ANSWER_TRUE),
-            Outcome::Status(status) => {
-                // The record was written just now: what is kept is what was answered.
-                value.push(ANSWER_STATUS);
-                self.put_status(&mut value, status)?;
-            }
-            Outcome::Appended(Appended { status, block }) => {
-                value.push(ANSWER_APPENDED);
-                self.put_status(&mut value, status)?;
-                if let Some(block) = block {
-                    put_block(&mut value, block);
-                }
-            }
-            Outcome::Bool(false) | Outcome::Allocated(_) | Outcome::Restamped(_) => return Ok(()),
+    /// Keeps a success; `false` is none (HDFS: `RetryCache.setState`). It becomes part of a row at the batch's end.
+    pub(crate) fn keep(&mut self, key: &RetryKey, outcome: &Outcome) -> Result<(), TableError> {
+        let mut bytes = std::mem::take(&mut self.kept.bytes);
+        let begin = bytes.len();
+        let encoded = self.encode_answer(outcome, &mut bytes);
+        let end = bytes.len();
+        self.kept.bytes = bytes;
+        encoded?;
+        if end > begin {
+            self.calls.note(key);
+            self.kept.calls.push((key.client, key.call.cast_unsigned(), begin..end));
         }
-        self.calls.note(key);
-        let key = key_bytes(key);
-        if self.tables.retry.insert(key.as_slice(), value.as_slice())?.is_none() {
-            self.state.retry_entries += 1;
-        }
-        kept.extend_from_slice(&key);
         Ok(())
     }
 
-    /// Notes the keys that came with a batch, and forgets the oldest.
-    pub(crate) fn remember(&mut self, kept: &[u8]) -> Result<(), TableError> {
-        if !kept.is_empty() {
-            let mut row = Vec::with_capacity(kept.len() + 8);
+    /// Nothing for what is not kept.
+    fn encode_answer(&self, outcome: &Outcome, out: &mut Vec<u8>) -> Result<(), TableError> {
+        match outcome {
+            Outcome::Done => out.push(ANSWER_DONE),
+            Outcome::Bool(true) => out.push(ANSWER_TRUE),
+            Outcome::Status(status) => {
+                // The record was written just now: what is kept is what was answered.
+                out.push(ANSWER_STATUS);
+                self.put_status(out, status)?;
+            }
+            Outcome::Appended(Appended { status, block }) => {
+                out.push(ANSWER_APPENDED);
+                self.put_status(out, status)?;
+                if let Some(block) = block {
+                    put_block(out, block);
+                }
+            }
+            Outcome::Bool(false) | Outcome::Allocated(_) | Outcome::Restamped(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Writes what was kept of a batch, and forgets the oldest.
+    pub(crate) fn remember(&mut self) -> Result<(), TableError> {
+        let mut kept = std::mem::take(&mut self.kept);
+        let count = kept.calls.len() as u64;
+        if count > 0 {
+            let mut row = Vec::with_capacity(64);
             put_number(&mut row, self.now().0);
-            row.extend_from_slice(kept);
+            self.put_rows(&mut kept, &mut row)?;
             self.tables.retry_rows.insert(self.state.retry_next, row.as_slice())?;
             self.state.retry_next += 1;
+            kept.calls.clear();
+            kept.bytes.clear();
         }
-        let bound = (kept.len() / KEY_BYTES) as u64 + RETRY_EVICTED_EXTRA;
+        self.kept = kept;
+        self.forget_oldest(count + RETRY_EVICTED_EXTRA)
+    }
+
+    /// Writes the answers of a batch, some of one client to a row; the rows' keys go to `keys`.
+    fn put_rows(&mut self, kept: &mut Kept, keys: &mut Vec<u8>) -> Result<(), TableError> {
+        kept.calls.sort_unstable_by_key(|kept| std::cmp::Reverse((kept.0, kept.1)));
+        let mut rest = &kept.calls[..];
+        let mut value = Vec::with_capacity(ROW_BYTES_MAX + 128);
+        while let Some((client, highest, _)) = rest.first() {
+            value.clear();
+            put_number(&mut value, self.now().0);
+            let mut count = 0;
+            // Calls below 0 stand above all others in the table: not in a row with those.
+            let fits = |(other, call, _): &&(ClientId, u32, Range<usize>)| {
+                other == client && highest - call < ROW_SPAN && (highest ^ call).leading_zeros() > 0
+            };
+            for (_, call, answer) in rest.iter().take_while(fits) {
+                if value.len() >= ROW_BYTES_MAX {
+                    break;
+                }
+                put_number(&mut value, u64::from(highest - call));
+                put_bytes(&mut value, &kept.bytes[answer.clone()]);
+                count += 1;
+            }
+            let key = key_bytes(*client, *highest);
+            // A row that is there already has the same call, answered anew because that was too long ago.
+            let old = self.tables.retry.insert(key.as_slice(), value.as_slice())?;
+            let old = old.map(|old| Row::read(old.value())?.count()).transpose()?;
+            self.state.retry_entries += count as u64;
+            self.state.retry_entries -= old.unwrap_or(0);
+            keys.extend_from_slice(&key);
+            rest = &rest[count..];
+        }
+        Ok(())
+    }
+
+    /// Forgets the oldest answers, if there are too many or they are too old; about `bound` of them at most.
+    fn forget_oldest(&mut self, bound: u64) -> Result<(), TableError> {
         let mut evicted = 0;
         while evicted < bound {
             let Some((number, row)) = self.oldest()? else { break };
@@ -162,8 +276,7 @@ impl Apply<'_, '_> {
                 for byte in &mut key {
                     *byte = from.byte()?;
                 }
-                self.forget(&key, time)?;
-                evicted += 1;
+                evicted += self.forget(&key, time)?;
             }
             self.tables.retry_rows.remove(number)?;
         }
@@ -174,17 +287,20 @@ impl Apply<'_, '_> {
         Ok(self.tables.retry_rows.first()?.map(|(number, row)| (number.value(), row.value().to_vec())))
     }
 
-    /// Forgets an answer, unless the same key was answered anew since.
-    fn forget(&mut self, key: &[u8; KEY_BYTES], time: Millis) -> Result<(), TableError> {
-        let same = match self.tables.retry.get(key.as_slice())? {
-            Some(value) => Reader::new("retry", value.value()).number()? == time.0,
-            None => false,
+    /// Forgets a row, unless it was written anew since; answers how many answers were in it.
+    fn forget(&mut self, key: &[u8; KEY_BYTES], time: Millis) -> Result<u64, TableError> {
+        let count = match self.tables.retry.get(key.as_slice())? {
+            Some(value) => {
+                let row = Row::read(value.value())?;
+                if row.time == time { row.count()? } else { 0 }
+            }
+            None => 0,
         };
-        if same {
+        if count > 0 {
             self.tables.retry.remove(key.as_slice())?;
-            self.state.retry_entries -= 1;
+            self.state.retry_entries -= count;
         }
-        Ok(())
+        Ok(count.max(1))
     }
 
     fn put_status(&self, value: &mut Vec<u8>, status: &FileStatus) -> Result<(), TableError> {

@@ -16,7 +16,7 @@ use crate::table::{
 const MAGIC: &[u8; 8] = b"MOBNSNAP";
 const VERSION: u32 = 1;
 /// Longest key or value that is believed, bytes: a name has at most 32,000, a record's targets a few
-/// hundred each, and a row of the retry cache 20 a command.
+/// hundred each, and a row of the retry cache less than 100 a command.
 const PART_BYTES_MAX: u64 = 16 << 20;
 const ROW: u8 = 1;
 const END_OF_TABLE: u8 = 0;

@@ -11,8 +11,10 @@ use crate::namespace::{Counts, LogPosition};
 use crate::record::{Reader, put_number};
 use crate::table::{TableError, WriteTables};
 
-/// Version of the tables' layout; another one is refused.
-pub(crate) const LAYOUT: u64 = 2;
+/// Version of the tables' layout; another one but the last is refused.
+pub(crate) const LAYOUT: u64 = 3;
+/// The one before: first answers had a row each.
+const LAYOUT_BEFORE: u64 = 2;
 /// What `apply` may do (D14): raised by a command when all voters know how. Logged, so that voters of
 /// two versions agree.
 pub(crate) const FEATURE_LEVEL: u64 = 1;
@@ -193,18 +195,32 @@ impl State {
         };
         match found {
             Some(LAYOUT) => Ok(()),
+            Some(LAYOUT_BEFORE) => State::forget_answers(tables),
             Some(other) => Err(TableError::Corrupt {
                 table: "meta",
                 detail: format!("layout {other}, known here {LAYOUT}"),
             }),
-            None => {
-                let mut bytes = Vec::new();
-                put_number(&mut bytes, LAYOUT);
-                tables.meta.insert(KEY_LAYOUT, bytes.as_slice())?;
-                Ok(())
-            }
+            None => write_layout(tables),
         }
     }
+
+    /// From the layout before to this one. What was answered before is not known any more: a call that is retried over
+    /// the change of programs is made once more, as by HDFS after a restart without its log.
+    fn forget_answers(tables: &mut WriteTables<'_>) -> Result<(), TableError> {
+        tables.retry.retain(|_, _| false)?;
+        tables.retry_rows.retain(|_, _| false)?;
+        let mut state = State::read(&tables.meta)?;
+        state.retry_entries = 0;
+        state.write(tables)?;
+        write_layout(tables)
+    }
+}
+
+fn write_layout(tables: &mut WriteTables<'_>) -> Result<(), TableError> {
+    let mut bytes = Vec::new();
+    put_number(&mut bytes, LAYOUT);
+    tables.meta.insert(KEY_LAYOUT, bytes.as_slice())?;
+    Ok(())
 }
 
 fn postcard_bytes(value: &impl serde::Serialize) -> Result<Vec<u8>, TableError> {

@@ -71,9 +71,9 @@ pub(crate) const OPEN: NumberDefinition = TableDefinition::new("open");
 pub(crate) const REAP: NumberDefinition = TableDefinition::new("reap");
 /// Number -> owner or group.
 pub(crate) const NAMES: NumberDefinition = TableDefinition::new("names");
-/// (client, 16 bytes; call, 4 bytes big-endian) -> first answer.
+/// (client, 16 bytes; call, 4 bytes big-endian) -> time, and the first answers to that call and some below it.
 pub(crate) const RETRY: BytesDefinition = TableDefinition::new("retry");
-/// Row number, counting up -> time, and the keys of `RETRY` that came in together.
+/// Row number, counting up -> time, and the keys of the rows of `RETRY` that came in together.
 pub(crate) const RETRY_ROWS: NumberDefinition = TableDefinition::new("retry_rows");
 /// Everything there is one of.
 pub(crate) const META: BytesDefinition = TableDefinition::new("meta");

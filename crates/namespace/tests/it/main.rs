@@ -10,5 +10,6 @@ mod large;
 mod model;
 mod random;
 mod retries;
+mod retry;
 mod scenario;
 mod writers;
