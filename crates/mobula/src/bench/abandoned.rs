@@ -45,7 +45,7 @@ const OTHERS: usize = 4;
 /// Pause between two looks at a file that is not closed yet.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After the limit a file is closed within this time, or the benchmark fails.
-const CLOSE_LIMIT: Duration = Duration::from_secs(600);
+const CLOSE_LIMIT: Duration = Duration::from_secs(300);
 
 pub(super) async fn run(target: &Target, args: &AbandonedArgs) -> Result<Vec<Row>> {
     let folder = format!("{}/abandoned", target.folder);
