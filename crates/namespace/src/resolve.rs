@@ -61,7 +61,8 @@ impl Walk<'_> {
     /// The name of the node at `index`; empty for the root.
     pub(crate) fn name(&self, index: usize) -> &str {
         match index.checked_sub(1) {
-            Some(nth) => self.path.components().nth(nth).unwrap_or(""),
+            // Most often the last one is asked for.
+            Some(_) => self.path.components().nth_back(self.depth - index).unwrap_or(""),
             None => "",
         }
     }
