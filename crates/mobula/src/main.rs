@@ -117,7 +117,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Demo(args) => servers()?.block_on(demo::run(args)),
         Command::Local(args) => servers()?.block_on(local::run(load()?, args)).map(|()| ExitCode::SUCCESS),
         Command::Namenode(args) => {
-            servers()?.block_on(namenode::run(load()?, args)).map(|()| ExitCode::SUCCESS)
+            namenode_runtime()?.block_on(namenode::run(load()?, args)).map(|()| ExitCode::SUCCESS)
         }
         Command::Datanode(args) => {
             servers()?.block_on(datanode::run(load()?, args)).map(|()| ExitCode::SUCCESS)
@@ -161,6 +161,15 @@ fn fs_context(settings: &Settings) -> Result<fs::FsContext> {
 /// A runtime for servers: a thread per core.
 fn servers() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// A runtime for a NameNode: the log and the tables have threads of their own, and one of those is always busy when
+/// there is much to do. With a thread for each core besides, a change costs a microsecond more, for waking each other.
+fn namenode_runtime() -> Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(cores.saturating_sub(1).max(1)).enable_all();
+    builder.build().context("cannot start the runtime")
 }
 
 /// A runtime for one command of a person: it starts fast, on this thread alone.
