@@ -93,7 +93,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Clients remembered in [`LastCalls`]: some 50 bytes each.
+/// Clients remembered in [`LastCalls`] from one batch to the next: some 50 bytes each.
 const CLIENTS_MAX: usize = 16_384;
 
 /// The highest call of each client that the tables have an answer to, or had: clients count their calls up,
@@ -124,9 +124,6 @@ impl Apply<'_, '_> {
             Some(row) => call_of(row?.0.value()).cast_signed(),
             None => -1,
         };
-        if self.calls.0.len() >= CLIENTS_MAX {
-            self.calls.0.clear();
-        }
         self.calls.0.insert(key.client, last);
         Ok(key.call > last)
     }
@@ -212,6 +209,10 @@ impl Apply<'_, '_> {
 
     /// Writes what was kept of a batch, and forgets the oldest.
     pub(crate) fn remember(&mut self) -> Result<(), TableError> {
+        // Not before: until now the tables did not have what this batch answered.
+        if self.calls.0.len() >= CLIENTS_MAX {
+            self.calls.0.clear();
+        }
         let mut kept = std::mem::take(&mut self.kept);
         let count = kept.calls.len() as u64;
         if count > 0 {

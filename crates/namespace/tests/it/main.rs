@@ -3,6 +3,7 @@
 // The environment says which seed to replay.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
+mod answers;
 mod crash;
 mod fixture;
 mod images;
@@ -10,6 +11,5 @@ mod large;
 mod model;
 mod random;
 mod retries;
-mod retry;
 mod scenario;
 mod writers;

@@ -92,7 +92,7 @@ fn run(seed: u64) {
 fn a_call_gets_its_first_answer_for_ten_minutes() {
     let seed = std::env::var("MOBULA_SEED").ok().and_then(|seed| seed.parse().ok());
     for seed in seed.map_or(0..6, |seed: u64| seed..seed + 1) {
-        println!("replay: MOBULA_SEED={seed} cargo test -p mobula-namespace --test it retry::");
+        println!("replay: MOBULA_SEED={seed} cargo test -p mobula-namespace --test it answers::");
         run(seed);
     }
 }
