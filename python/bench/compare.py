@@ -209,7 +209,7 @@ def checkpoints(table: Table, length: int, folder: Path) -> None:
     """A checkpoint of four workers, each with its part, through Ray Train: to Mobula and to a local folder."""
     from ray import train
     from ray.train import Checkpoint, RunConfig, ScalingConfig
-    from ray.train.data_parallel_trainer import DataParallelTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     def loop(config: dict[str, Any]) -> None:
         rank = train.get_context().get_world_rank()

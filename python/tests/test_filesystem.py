@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import multiprocessing
 import os
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FuturesTimeout
 
 import fsspec
 import pytest
+from conftest import wait_until
 from fsspec.callbacks import Callback
 
 import mobulafs
 from mobulafs import MobulaFileSystem
+from mobulafs.namenode import remote_exception
 
 MIB = 1 << 20
 
@@ -290,28 +294,45 @@ def test_a_synced_file_is_visible_before_it_is_closed(mobula_fs):
     assert mobula_fs.cat("/f") == b"first second"
 
 
-def test_append_or_a_clear_word(mobula_fs):
-    with mobula_fs.open("/new", "ab") as file:
-        file.write(b"1")
-    assert mobula_fs.cat("/new") == b"1"
-    try:
-        with mobula_fs.open("/new", "ab") as file:
-            assert file.tell() == 1
-            file.write(b"23")
-    except mobulafs.NotSupported as problem:
-        assert "append" in str(problem)
-    else:
-        assert mobula_fs.cat("/new") == b"123"
+def test_append(mobula_fs, noise):
+    data = noise(3 * MIB, 5)
+    for at in range(0, len(data), 700_001):
+        with mobula_fs.open("/f", "ab", block_size=MIB) as file:
+            assert file.tell() == at
+            file.write(data[at : at + 700_001])
+    assert mobula_fs.cat("/f") == data
+    with mobula_fs.open("/f", "ab") as file:
+        file.write(b"synced")
+        file.hsync()
+        assert mobula_fs.cat("/f")[len(data) :] in (b"synced", b"")  # the length that a reader is told may be older
+    assert mobula_fs.tail("/f", 6) == b"synced"
 
 
-def test_truncate_or_a_clear_word(mobula_fs):
-    mobula_fs.pipe("/f", b"12345", block_size=512)
-    try:
-        mobula_fs.truncate("/f", 0)
-    except mobulafs.NotSupported as problem:
-        assert "truncate" in str(problem)
-    else:
-        assert mobula_fs.size("/f") == 0
+def test_truncate_and_concat(mobula_fs):
+    mobula_fs.pipe("/f", b"1" * 512 + b"2" * 512, block_size=512)
+    assert mobula_fs.truncate("/f", 512) is True
+    assert mobula_fs.cat("/f") == b"1" * 512
+    mobula_fs.pipe("/g", b"3" * 512, block_size=512)
+    mobula_fs.concat("/f", ["/g"])
+    assert mobula_fs.cat("/f") == b"1" * 512 + b"3" * 512
+    assert not mobula_fs.exists("/g")
+    mobula_fs.truncate("/f", 700)
+    wait_until(lambda: mobula_fs.info("/f")["size"] == 700, 30, "the last block is cut")
+
+
+def test_what_a_server_does_not_have_is_told_as_that():
+    problem = remote_exception("java.lang.UnsupportedOperationException", "append is not supported yet\n\tat ...")
+    assert isinstance(problem, mobulafs.NotSupported) and str(problem) == "append is not supported yet"
+    full = remote_exception("java.io.IOException", "File /f could only be written to 0 of the 1 minReplication nodes.")
+    assert isinstance(full, OSError) and full.errno == errno.ENOSPC
+
+
+def test_paths_of_many_forms():
+    strip = MobulaFileSystem._strip_protocol
+    for path in ("/a/b", "a/b", "hdfs://h:1/a/b", "mobula://h/a/b/", "h:1/a/b", "//a//b/"):
+        assert strip(path) == "/a/b", path
+    assert strip("hdfs://h:1") == strip("") == strip("/") == "/"
+    assert strip(["/a", "b"]) == ["/a", "/b"]
 
 
 def test_a_namenode_that_is_not_there_is_told_within_seconds():
@@ -332,7 +353,7 @@ def test_a_namenode_that_comes_back_is_waited_for(tmp_path):
         port = cluster.port
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(files.cat, "/f")
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FuturesTimeout):
             waiting.result(timeout=1)
         with mobulafs.local(datanodes=1, dir=tmp_path, port=port):
             assert waiting.result(timeout=30) == b"1"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import posixpath
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -30,6 +31,8 @@ from .namenode import Block, NameNode
 
 __all__ = ["MobulaFileSystem"]
 
+#: `host:port` at the begin of what was a URL.
+_AUTHORITY = re.compile(r"[^/]+:\d+(/|$)")
 #: Files are copied in and out in pieces of this length.
 _COPY_BYTES = 8 << 20
 #: Files, or ranges of one, that are fetched at once.
@@ -76,6 +79,9 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
         scheme, separator, rest = text.partition("://")
         if separator and "/" not in scheme:
             text = "/" + rest.partition("/")[2]
+        elif _AUTHORITY.match(text):
+            # pyarrow takes only the scheme away. No path of HDFS has a colon.
+            text = "/" + text.partition("/")[2]
         text = "/" + text.strip("/") if text.strip("/") else "/"
         while "//" in text:
             text = text.replace("//", "/")
