@@ -205,8 +205,9 @@ def heal(table: Table, manager: DataManager) -> None:
     manager.remove("heal")
 
 
-def checkpoints(table: Table, length: int, folder: Path) -> None:
+def checkpoints(table: Table, length: int, folder: Path, fs: Any) -> None:
     """A checkpoint of four workers, each with its part, through Ray Train: to Mobula and to a local folder."""
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
     from ray import train
     from ray.train import Checkpoint, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -220,7 +221,7 @@ def checkpoints(table: Table, length: int, folder: Path) -> None:
             train.report({"seconds": time.perf_counter() - began})
 
     places = {
-        "Ray Train on Mobula": {"storage_filesystem": mobulafs.filesystem("bench"), "storage_path": "/train"},
+        "Ray Train on Mobula": {"storage_filesystem": PyFileSystem(FSSpecHandler(fs)), "storage_path": "/train"},
         "Ray Train on a folder": {"storage_path": str(folder / "train")},
     }
     for kind, place in places.items():
@@ -235,13 +236,58 @@ def checkpoints(table: Table, length: int, folder: Path) -> None:
         title = f"checkpoint of {length // MIB} MiB, 4 workers"
         table.note(title, kind, length / MIB / result.metrics["seconds"], "MiB/s")
     shutil.rmtree(folder / "train", ignore_errors=True)
-    mobulafs.ray.connect("bench").fsspec().rm("/train", recursive=True)
+    fs.rm("/train", recursive=True)
 
 
-def servers_memory() -> dict[str, int]:
-    status = mobulafs.ray.status("bench")
-    spaces = sum(resident(space["pid"]) for space in status.spaces)
-    return {"NameNode": resident(status.namenode["pid"]), f"{SPACES} DataNodes together": spaces}
+def rounds(table: Table, mobula: DataManager, plain: PlainManager, given: argparse.Namespace, folder: Path) -> None:
+    skip = set(given.skip.split(","))
+    managers = {"DataManager": mobula, "plain Ray actors": plain}
+    fs = mobula.deployment.fsspec(replication=COPIES)
+    for _ in range(given.rounds):
+        if "whole" not in skip:
+            whole(table, 64 * MIB, managers, fs, folder)
+        if "big" not in skip:
+            whole(table, given.big * MIB, managers, fs, folder)
+        if "small" not in skip:
+            small(table, managers)
+        if "heal" not in skip and not given.local:
+            heal(table, mobula)
+        if "train" not in skip:
+            checkpoints(table, given.big * MIB, folder, fs)
+    memory = sum(ray.get([space.bytes_of_memory.remote() for space in plain.spaces]))
+    table.note("memory afterwards", "plain Ray actors", memory / MIB, "MiB")
+
+
+def on_ray(table: Table, given: argparse.Namespace, folder: Path) -> None:
+    options: dict[str, Any] = {
+        "volumes": folder / "spaces",
+        "namenode_dir": folder / "namenode",
+        "spaces_per_node": SPACES,
+        "claim_limit": 10,
+    }
+    for round_ in range(given.rounds):
+        began = time.perf_counter()
+        mobulafs.ray.start("bench", **options)
+        table.note("start on a running Ray, 4 spaces", "Mobula", time.perf_counter() - began, "s")
+        if round_ + 1 < given.rounds:
+            mobulafs.ray.stop("bench")
+    try:
+        mobula = DataManager(replication_factor=COPIES, cluster="bench")
+        rounds(table, mobula, PlainManager(), given, folder)
+        status = mobulafs.ray.status("bench")
+        table.note("memory afterwards", "NameNode", resident(status.namenode["pid"]) / MIB, "MiB")
+        spaces = sum(resident(space["pid"]) for space in status.spaces)
+        table.note("memory afterwards", "4 DataNodes together", spaces / MIB, "MiB")
+    finally:
+        mobulafs.ray.stop("bench")
+
+
+def on_local(table: Table, given: argparse.Namespace, folder: Path) -> None:
+    with mobulafs.local(datanodes=SPACES, dir=folder / "cluster") as cluster:
+        where = mobulafs.ray.Deployment("local", cluster.host, cluster.port, cluster.status_url or "")
+        mobula = DataManager(replication_factor=COPIES, cluster=where)
+        rounds(table, mobula, PlainManager(), given, folder)
+        table.note("memory afterwards", "all servers, one process", resident(cluster.pid) / MIB, "MiB")
 
 
 def main() -> None:
@@ -249,54 +295,19 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--big", type=int, default=1024, help="MiB of the large artifact and of the checkpoint")
     arguments.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    arguments.add_argument("--skip", default="", help="of: start, whole, big, small, heal, train")
+    arguments.add_argument("--skip", default="", help="of: whole, big, small, heal, train")
+    arguments.add_argument("--local", action="store_true", help="all servers in one process, without supervisors")
     given = arguments.parse_args()
-    skip = set(given.skip.split(","))
     table = Table()
     ray.init(
         _node_ip_address="127.0.0.2", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
     )
     with tempfile.TemporaryDirectory(prefix="mobula-bench-", dir=given.folder) as name:
-        folder = Path(name)
-        options: dict[str, Any] = {
-            "volumes": folder / "spaces",
-            "namenode_dir": folder / "namenode",
-            "spaces_per_node": SPACES,
-            "claim_limit": 10,
-        }
-        starts = 1 if "start" in skip else given.rounds
-        for round_ in range(starts):
-            began = time.perf_counter()
-            mobulafs.ray.start("bench", **options)
-            table.note("start on a running Ray, 4 spaces", "Mobula", time.perf_counter() - began, "s")
-            if round_ + 1 < starts:
-                mobulafs.ray.stop("bench")
-        try:
-            mobula = DataManager(replication_factor=COPIES, cluster="bench")
-            managers = {"DataManager": mobula, "plain Ray actors": PlainManager()}
-            fs = mobula.deployment.fsspec(replication=COPIES)
-            for _ in range(given.rounds):
-                if "whole" not in skip:
-                    whole(table, 64 * MIB, managers, fs, folder)
-                if "big" not in skip:
-                    whole(table, given.big * MIB, managers, fs, folder)
-                if "small" not in skip:
-                    small(table, managers)
-                if "heal" not in skip:
-                    heal(table, mobula)
-                if "train" not in skip:
-                    checkpoints(table, given.big * MIB, folder)
-            for kind, length in servers_memory().items():
-                table.note("memory afterwards", kind, length / MIB, "MiB")
-            plain = sum(ray.get([space.bytes_of_memory.remote() for space in managers["plain Ray actors"].spaces]))
-            table.note("memory afterwards", "plain Ray actors", plain / MIB, "MiB")
-        finally:
-            mobulafs.ray.stop("bench")
-            ray.shutdown()
+        (on_local if given.local else on_ray)(table, given, Path(name))
+        ray.shutdown()
     table.show()
-    cores = os.cpu_count()
-    disk = subprocess.run(["df", "-h", "--output=source,fstype", given.folder], capture_output=True, text=True).stdout
-    print(f"\n{cores} cores, load average {os.getloadavg()[1]:.1f} over 5 minutes, disk {disk.split()[-2:]}")
+    disk = subprocess.run(["df", "--output=fstype", given.folder], capture_output=True, text=True).stdout.split()[-1]
+    print(f"\n{os.cpu_count()} cores, load average {os.getloadavg()[1]:.1f} over 5 minutes, {disk}")
 
 
 if __name__ == "__main__":
