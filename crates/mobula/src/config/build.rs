@@ -134,6 +134,9 @@ pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
     if let Some(size) = settings.size("mobula.namenode.cache-size")? {
         config.cache_bytes = usize::try_from(size).context("mobula.namenode.cache-size")?;
     }
+    if let Some(trust) = settings.truth("mobula.namenode.trust-advertised-address")? {
+        config.trust_advertised_address = trust;
+    }
     if let Some(table) = settings.get("hadoop.user.group.static.mapping.overrides") {
         config.groups = GroupMapping::Static(static_groups(&table));
     }
@@ -235,6 +238,13 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
         config.ipc_listen = SocketAddr::new(config.listen.ip(), 0);
     }
     config.host_name = settings.get("dfs.datanode.hostname").unwrap_or_else(|| host_name(config.listen.ip()));
+    if let Some(address) = settings.get("mobula.datanode.advertised-address") {
+        let parsed = address.trim().parse();
+        config.advertised_ip = Some(
+            parsed
+                .map_err(|_| anyhow!("mobula.datanode.advertised-address: '{address}' is no IP address"))?,
+        );
+    }
     if let Some(span) = settings.millis("dfs.heartbeat.interval", 1_000)? {
         config.heartbeat_ms = span;
     }
@@ -367,5 +377,11 @@ mod tests {
         assert_eq!(config.volumes[1].kind, StorageType::Ssd);
         assert_eq!(config.namenodes, ["127.0.0.1:9"]);
         assert_eq!(config.heartbeat_ms, 3_000);
+        assert_eq!(config.advertised_ip, None);
+        settings.set("mobula.datanode.advertised-address", "10.0.0.7");
+        let config = datanode_config(&settings, &DatanodeFlags::default()).unwrap();
+        assert_eq!(config.advertised_ip, Some("10.0.0.7".parse().unwrap()));
+        settings.set("mobula.datanode.advertised-address", "here");
+        assert!(datanode_config(&settings, &DatanodeFlags::default()).is_err());
     }
 }

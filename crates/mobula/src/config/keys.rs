@@ -86,6 +86,11 @@ pub const KEYS: &[Key] = &[
         "dfs.namenode.lease-hard-limit-sec",
         "the files of a writer that was silent for so long are closed; without a unit, seconds",
     ),
+    key(
+        "namenode.trust_advertised_address",
+        "mobula.namenode.trust-advertised-address",
+        "take the address that a DataNode advertises, not the one that it connects from",
+    ),
     key("namenode.cache_size", "mobula.namenode.cache-size", "memory for the namespace's tables"),
     key(
         "datanode.dirs",
@@ -95,6 +100,11 @@ pub const KEYS: &[Key] = &[
     key("datanode.listen", "dfs.datanode.address", "where the DataNode serves data, HOST:PORT"),
     key("datanode.ipc_listen", "dfs.datanode.ipc.address", "where the DataNode serves RPC, HOST:PORT"),
     key("datanode.host_name", "dfs.datanode.hostname", "the name by which others know this DataNode's host"),
+    key(
+        "datanode.advertised_address",
+        "mobula.datanode.advertised-address",
+        "the IP address that others are to connect to, where it is not that of datanode.listen",
+    ),
     key("datanode.heartbeat", "dfs.heartbeat.interval", "time between heartbeats; without a unit, seconds"),
     key(
         "datanode.report_interval",
