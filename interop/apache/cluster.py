@@ -209,6 +209,25 @@ class Driver(Process):
             raise Wrong(f"{path} has {read} bytes of {length}")
 
 
+class Putter(Process):
+    """Our own shell, putting a file that it is given piece by piece."""
+
+    def __init__(self, cluster, path, length):
+        super().__init__(cluster.fs_command("-put", "-", path), cluster.folder / "put.log", stdin=subprocess.PIPE)
+        self.path, self.left = path, contents(path, length)
+
+    def feed(self, count):
+        self.child.stdin.write(self.left[:count])
+        self.child.stdin.flush()
+        self.left = self.left[count:]
+
+    def finish(self):
+        self.feed(len(self.left))
+        self.child.stdin.close()
+        if self.child.wait(ANSWER_S_MAX) != 0:
+            raise Wrong(f"mobula fs -put - {self.path}: {self.lines(3)}")
+
+
 class Tools:
     """Where things are: our binary, what starts a client, and the jars of Apache's servers."""
 
@@ -361,11 +380,14 @@ class Cluster:
     def wait_replicas(self, path, count, limit_s=60):
         wait_until(f"{path} has {count} replicas", lambda: int(self.client("replicas", path)) == count, limit_s)
 
+    def fs_command(self, *arguments):
+        settings = (word for key in ("dfs.blocksize", "dfs.replication") for word in ("-D", f"{key}={CLIENT[key]}"))
+        return [self.tools.binary, "fs", "-fs", self.uri, *settings, *arguments]
+
     def fs(self, *arguments, stdin=b""):
         """Our own shell, with what it prints."""
-        generic = ["-fs", self.uri, *(word for key in ("dfs.blocksize", "dfs.replication") for word in ("-D", f"{key}={CLIENT[key]}"))]
-        done = subprocess.run([self.tools.binary, "fs", *generic, *arguments], input=stdin, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=ANSWER_S_MAX)
+        done = subprocess.run(self.fs_command(*arguments), input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              timeout=ANSWER_S_MAX)
         if done.returncode != 0:
             raise Wrong(f"mobula fs {' '.join(arguments)}: {done.stderr.decode(errors='replace')}")
         return done.stdout

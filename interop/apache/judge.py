@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-from cluster import Cluster, Tools, Wrong, contents, java_client, wait_until
+from cluster import Cluster, Putter, Tools, Wrong, contents, java_client, wait_until
 
 MIB = 1 << 20
 MIXTURES = ["a:aamm", "m:aaaa", "m:amma"]
@@ -41,7 +41,8 @@ def appended(cluster):
         cluster.client.put(path, size)
         cluster.client.extend(path, more)
         cluster.client.extend(path, 77)
-        cluster.client.check(path, size + more + 77)
+        cluster.fs("-appendToFile", "-", path, stdin=contents(path, size + more + 88)[size + more + 77:])
+        cluster.client.check(path, size + more + 88)
 
 
 def flushed_is_seen(cluster):
@@ -67,7 +68,13 @@ def node_dies(at):
             cluster.client("create", path)
             cluster.client("write", path, 200_000)
             cluster.client("hflush", path)
+        ours = [cluster.keep(Putter(cluster, f"/dies-{at}/mobula-{number}", 3 * MIB)) for number in range(3)]
+        for putter in ours:
+            putter.feed(MIB // 2)
         cluster.kill_node(at)
+        for putter in ours:
+            putter.finish()
+            cluster.client.check(putter.path, 3 * MIB)
         for path in paths:
             cluster.client("write", path, 300_000)
             cluster.client("hflush", path)

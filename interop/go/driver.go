@@ -17,6 +17,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/colinmarc/hdfs/v2"
 )
@@ -24,6 +25,9 @@ import (
 const (
 	lineBytes = 20
 	blockSize = 1 << 20
+
+	closesMax  = 20
+	closePause = 100 * time.Millisecond
 )
 
 type file struct {
@@ -81,6 +85,9 @@ func (d *driver) carryOut(words []string) (any, error) {
 			return nil, err
 		}
 		open := d.open[name]
+		if length == 0 {
+			return open.position, nil // the library asks for a block even then, and never fills it
+		}
 		count, err := open.writer.Write(contents(name, open.position, int(length)))
 		open.position += int64(count)
 		return open.position, err
@@ -157,7 +164,13 @@ func (d *driver) create(name string) (any, error) {
 func (d *driver) close(name string) error {
 	open := d.open[name]
 	delete(d.open, name)
-	return open.writer.Close()
+	for left := closesMax; ; left-- {
+		err := open.writer.Close()
+		if left == 0 || !hdfs.IsErrReplicating(err) {
+			return err
+		}
+		time.Sleep(closePause) // as the library tells its callers to
+	}
 }
 
 func (d *driver) list(name string) (any, error) {

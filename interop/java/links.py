@@ -1,11 +1,12 @@
 """Linked records by Java writers, as in HBase's big linked list, while everything is killed and paused.
 
-    links.py BINARY CLASS_PATH
+    links.py BINARY SERVER_JARS CLASS_PATH [MIXTURE]
 
 Writers (LinkWriter.java) add records to files, each pointing to the one that was flushed before it, and say what was
 flushed. DataNodes, the NameNode and the writers themselves are killed and paused at random. At the end a walk from
 each writer's last record must come to its first, and files that were closed must have the length that they had.
 
+A mixture names the NameNode and then the DataNodes, a letter each, a for Apache's and m for ours; default is `m:mmmmm`.
 MOBULA_KILLS says how many (default 60), MOBULA_SEED replays a choice.
 """
 
@@ -22,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "apache"
 
 from cluster import CLIENT, JAVA, Cluster, Process, Tools, Wrong, java_client, wait_until
 
-DATANODES, WRITERS, FILES = 5, 3, 6
+WRITERS, FILES = 3, 6
 RECOVERY_S_MAX = 120
 # Magic, writer, length, sequence number, file and position of the record before it, nothing.
 HEADER = struct.Struct(">8sIIQiQI")
@@ -122,19 +123,20 @@ class Writer:
 
 
 def fault(cluster, writers, choice):
-    node = choice.randrange(DATANODES)
+    nodes = range(len(cluster.nodes))
+    node = choice.choice(nodes)
     drawn = choice.randrange(14)
     if drawn < 5:
         cluster.kill_node(node)
         time.sleep(choice.random())
         cluster.start_node(node)
     elif drawn == 5:
-        for at in range(DATANODES):
+        for at in nodes:
             cluster.kill_node(at)
-        for at in range(DATANODES):
+        for at in nodes:
             cluster.start_node(at)
     elif drawn == 6:
-        pair = choice.sample(range(DATANODES), 2)
+        pair = choice.sample(nodes, 2)
         for at in pair:
             cluster.kill_node(at)
         time.sleep(choice.random() * 2)
@@ -159,12 +161,13 @@ def fault(cluster, writers, choice):
 
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    binary, class_path = sys.argv[1:]
+    binary, server_jars, class_path, *mixture = sys.argv[1:]
+    namenode, kinds = (mixture or ["m:mmmmm"])[0].split(":")
     kills = int(os.environ.get("MOBULA_KILLS", 60))
     seed = int(os.environ.get("MOBULA_SEED", random.SystemRandom().getrandbits(32)))
     print(f"MOBULA_KILLS={kills} MOBULA_SEED={seed}", flush=True)
     choice = random.Random(seed)
-    with Cluster(Tools(binary, java_client(class_path)), "m", "m" * DATANODES) as cluster:
+    with Cluster(Tools(binary, java_client(class_path), server_jars), namenode, kinds) as cluster:
         cluster.start()
         writers = [Writer(cluster, class_path, number, choice) for number in range(WRITERS)]
         for writer in writers:
