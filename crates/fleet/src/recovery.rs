@@ -157,11 +157,12 @@ impl Fleet {
         targets: Vec<Target>,
         truncate: Option<u64>,
     ) {
-        if self.recoveries.running.get(&block.id).is_some_and(|known| known.id >= id) {
-            return;
-        }
+        // Told before, by a log that was replayed: whether it was handed out nobody knows any more.
         self.begin_recovery(now, block, id, targets, truncate);
-        if let Some(recovery) = self.recoveries.running.get_mut(&block.id) {
+        if let Some(recovery) = self.recoveries.running.get_mut(&block.id)
+            && recovery.id == id
+            && matches!(recovery.attempt, Attempt::Unassigned | Attempt::Assigned { .. })
+        {
             recovery.attempt = Attempt::Running { node: None, epoch: 0, ends: now + Millis(RESUME_MS) };
         }
     }

@@ -47,5 +47,8 @@ fn is_at_most_once(operation: &Operation) -> bool {
             | Operation::Rename { .. }
             | Operation::Rename2 { .. }
             | Operation::Delete { .. }
+            | Operation::Append(_)
+            | Operation::Concat { .. }
+            | Operation::UpdatePipeline(_)
     )
 }

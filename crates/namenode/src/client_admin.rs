@@ -171,19 +171,30 @@ fn list_open_files(
     asker: &Asker,
     request: hdfs::ListOpenFilesRequestProto,
 ) -> Result<hdfs::ListOpenFilesResponseProto, Refusal> {
-    let within = path(request.path.as_deref().unwrap_or("/"))?;
-    let after = InodeId(u64::try_from(request.id).unwrap_or(0));
-    let open = service.open_files(asker, after, OPEN_FILES_MAX)?;
-    let has_more = open.len() == OPEN_FILES_MAX;
-    let entries = open.into_iter().filter(|file| file.path.is_within(&within)).map(|file| {
-        hdfs::OpenFilesBatchResponseProto {
+    use hdfs::OpenFilesTypeProto as Type;
+    let within = path(request.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/"))?;
+    let mut after = InodeId(u64::try_from(request.id).unwrap_or(0));
+    // Those that hold up a decommissioning: nothing is decommissioned yet.
+    let all = request.types.is_empty() || request.types.contains(&(Type::AllOpenFiles as i32));
+    let mut entries = Vec::new();
+    let mut has_more = all;
+    // A client goes on after the last one that it was given: a page must not be empty but for the last.
+    while has_more && entries.len() < OPEN_FILES_MAX {
+        let page = service.open_files(asker, after, OPEN_FILES_MAX - entries.len())?;
+        has_more = !page.is_empty();
+        after = page.last().map_or(after, |file| file.inode);
+        let wanted = page.into_iter().filter(|file| file.path.is_within(&within));
+        entries.extend(wanted.map(|file| hdfs::OpenFilesBatchResponseProto {
             id: i64::try_from(file.inode.0).unwrap_or(i64::MAX),
             path: file.path.as_str().to_owned(),
             client_name: file.holder,
             client_machine: file.machine,
-        }
-    });
-    Ok(hdfs::ListOpenFilesResponseProto { entries: entries.collect(), has_more, types: request.types })
+        }));
+    }
+    if !all {
+        service.check_superuser(asker, "listOpenFiles")?;
+    }
+    Ok(hdfs::ListOpenFilesResponseProto { entries, has_more, types: request.types })
 }
 
 fn set_safe_mode(

@@ -20,7 +20,7 @@ use crate::status_proto;
 use crate::writing::{AddBlockRequest, AdditionalRequest, CompleteRequest};
 
 /// Nodes that a request may name at most; more is no client's.
-const NODES_MAX: usize = 10_000;
+pub const NODES_MAX: usize = 10_000;
 
 // ---- reading ----
 
@@ -214,7 +214,13 @@ fn nodes(infos: &[hdfs::DatanodeInfoProto]) -> Result<Vec<DatanodeUuid>, Refusal
     Ok(infos.iter().map(|info| DatanodeUuid::from(info.id.datanode_uuid.as_str())).collect())
 }
 
-fn at_targets(service: &Service, block: Block, offset: u64, targets: &[Target]) -> hdfs::LocatedBlockProto {
+/// A block at these nodes.
+pub fn at_targets(
+    service: &Service,
+    block: Block,
+    offset: u64,
+    targets: &[Target],
+) -> hdfs::LocatedBlockProto {
     service.roster.ask(|fleet, now| {
         Locator { fleet, now, pool: service.format.pool.as_str(), reader: "" }
             .at_targets(block, offset, targets)
@@ -254,10 +260,44 @@ fn existing_targets(
     service: &Service,
     request: &hdfs::GetAdditionalDatanodeRequestProto,
 ) -> Result<Vec<Target>, Refusal> {
-    let known = service.nodes(mobula_fleet::NodeFilter::All);
     let existing = nodes(&request.existings)?;
-    let storages = request.existing_storage_uuids.iter().map(|storage| StorageUuid::from(storage.as_str()));
-    let targets = existing.into_iter().zip(storages).map(|(datanode, storage)| {
+    if request.existing_storage_uuids.is_empty() {
+        // A client that names no volumes: whichever its nodes have.
+        let anywhere = StorageUuid::from("");
+        let targets = existing.into_iter().map(|datanode| Target {
+            datanode,
+            storage: anywhere.clone(),
+            kind: mobula_types::StorageType::default(),
+        });
+        return Ok(targets.collect());
+    }
+    let words = || format!("src={}, blk={}", request.src, block_of(&request.blk));
+    targets_of(service, existing, &request.existing_storage_uuids, words)
+}
+
+/// Nodes and their volumes, as a client names them: as many of one as of the other
+/// (`DatanodeManager.getDatanodeStorageInfos`).
+pub fn targets_of(
+    service: &Service,
+    nodes: Vec<DatanodeUuid>,
+    storages: &[String],
+    words: impl FnOnce() -> String,
+) -> Result<Vec<Target>, Refusal> {
+    if nodes.len() != storages.len() {
+        let why = match storages.len() {
+            0 => {
+                "Missing storageIDs: It is likely that the HDFS client, who made this call, is running in an \
+                  older version of Hadoop which does not support storageIDs."
+                    .to_owned()
+            }
+            given => format!("Length mismatched: storageIDs.length={given} != "),
+        };
+        let words = format!("{why} datanodeID.length={}, {}", nodes.len(), words());
+        return Err(Refusal::IllegalArgument(words));
+    }
+    let known = service.nodes(mobula_fleet::NodeFilter::All);
+    let targets = nodes.into_iter().zip(storages).map(|(datanode, storage)| {
+        let storage = StorageUuid::from(storage.as_str());
         let node = known.iter().find(|node| node.info.id.uuid == datanode);
         let volume = node.and_then(|node| node.storages.iter().find(|volume| volume.storage == storage));
         let kind = volume.map(|volume| volume.kind).unwrap_or_default();

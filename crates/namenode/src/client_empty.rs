@@ -93,12 +93,6 @@ pub fn call(service: &Arc<Service>, asker: &Asker, call: Call, reply: Responder)
 /// The sentence for a call that changes what is not there.
 fn unsupported(method: &[u8]) -> Option<&'static str> {
     Some(match method {
-        b"append" => "append is not supported yet: write a new file instead",
-        b"truncate" => "truncate is not supported yet",
-        b"concat" => "concat is not supported yet",
-        b"updateBlockForPipeline" | b"updatePipeline" => {
-            "Recovery of a pipeline in place is not supported yet: abandon the block and ask for another"
-        }
         b"modifyAclEntries" | b"removeAclEntries" | b"removeDefaultAcl" | b"removeAcl" | b"setAcl" => {
             "ACLs are not supported yet: use owner, group and mode"
         }

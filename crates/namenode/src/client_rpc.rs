@@ -19,6 +19,7 @@ use crate::client_admin;
 use crate::client_block;
 use crate::client_empty;
 use crate::client_listing;
+use crate::client_reopen;
 use crate::exceptions::Refusal;
 use crate::service::{Service, WithLocations};
 use crate::status_proto;
@@ -61,6 +62,11 @@ pub fn call(service: &Arc<Service>, asker: Asker, call: Call, reply: Responder) 
         b"getAdditionalDatanode" => {
             read(body, reply, |q| client_block::get_additional_datanode(s, &asker, q))
         }
+        b"append" => client_reopen::append(s, asker, body, reply),
+        b"truncate" => client_reopen::truncate(s, asker, body, reply),
+        b"concat" => client_reopen::concat(s, &asker, body, reply),
+        b"updateBlockForPipeline" => client_reopen::update_block_for_pipeline(s, &asker, body, reply),
+        b"updatePipeline" => client_reopen::update_pipeline(s, &asker, body, reply),
         b"complete" => client_block::complete(s, &asker, body, reply),
         b"fsync" => client_block::fsync(s, &asker, body, reply),
         b"renewLease" => read(body, reply, |q| client_block::renew_lease(s, q)),

@@ -11,19 +11,20 @@ use mobula_fleet::{
     Fleet, Heartbeat, HeartbeatAnswer, NodeError, Order, ReceivedDeleted, Registration, ReplicaNews,
     ReportError,
 };
+use mobula_namespace::CommitBlockSynchronization;
 use mobula_proto::hdfs;
 use mobula_proto::hdfs::datanode as dn;
 use mobula_rpc::{Call, Responder};
-use mobula_types::{DatanodeUuid, StorageUuid, StoredReplica, Target};
+use mobula_types::{Block, DatanodeUuid, GenStamp, Millis, StorageUuid, StoredReplica, Target};
 use mobula_wire::remote::RemoteException;
 use mobula_wire::{WireError, block_report, convert};
 
 use crate::asker::Asker;
-use crate::client_block::bad_blocks;
+use crate::client_block::{NODES_MAX, bad_blocks, targets_of};
 use crate::client_rpc::{decode, read};
 use crate::connections::Connections;
 use crate::exceptions::Refusal;
-use crate::located::located_node;
+use crate::located::{Locator, block_of, located_node};
 use crate::service::Service;
 
 /// Java's name of the protocol.
@@ -59,10 +60,7 @@ pub fn call(service: &Arc<Service>, connections: &Connections, asker: Asker, cal
             bad_blocks(s, &q.blocks);
             Ok(dn::ReportBadBlocksResponseProto {})
         }),
-        b"commitBlockSynchronization" => {
-            let words = "Block recovery is not supported yet: no DataNode was asked for it";
-            reply.error(&Refusal::Unsupported(words).into());
-        }
+        b"commitBlockSynchronization" => commit_block_synchronization(s, body, reply),
         _ => reply.no_such_method(call),
     }
 }
@@ -211,21 +209,31 @@ fn bad(error: &WireError) -> Refusal {
     Refusal::BadRequest(error.to_string())
 }
 
-/// Orders as commands: all copies in one, all deletions in another.
+/// Orders as commands: all recoveries in one, all copies in another, all deletions in a third.
 fn commands(fleet: &Fleet, pool: &str, answer: &HeartbeatAnswer) -> Vec<dn::DatanodeCommandProto> {
     let mut copies = block_command(pool, dn::block_command_proto::Action::Transfer);
     let mut deletes = block_command(pool, dn::block_command_proto::Action::Invalidate);
+    let mut recoveries = Vec::new();
     let mut commands = Vec::new();
     for order in &answer.orders {
         match order {
             Order::Register => commands.push(register_command()),
-            Order::Recover { .. } => {} // Not ordered yet.
+            Order::Recover { block, recovery, targets, truncate } => {
+                recoveries.push(recovering_block(fleet, pool, *block, *recovery, targets, *truncate));
+            }
             Order::Delete { blocks } => deletes.blocks.extend(blocks.iter().map(convert::block_proto)),
             Order::Copy { block, targets } => {
                 copies.blocks.push(convert::block_proto(block));
                 push_targets(fleet, &mut copies, targets);
             }
         }
+    }
+    if !recoveries.is_empty() {
+        commands.push(dn::DatanodeCommandProto {
+            cmd_type: dn::datanode_command_proto::Type::BlockRecoveryCommand as i32,
+            recovery_cmd: Some(dn::BlockRecoveryCommandProto { blocks: recoveries }),
+            ..dn::DatanodeCommandProto::default()
+        });
     }
     for command in [copies, deletes] {
         if !command.blocks.is_empty() {
@@ -237,6 +245,27 @@ fn commands(fleet: &Fleet, pool: &str, answer: &HeartbeatAnswer) -> Vec<dn::Data
         }
     }
     commands
+}
+
+/// A recovery with all who have a part in it. A truncation has the block once more, with the stamp and
+/// the length that it is to have (`DatanodeManager.getBlockRecoveryCommand`).
+fn recovering_block(
+    fleet: &Fleet,
+    pool: &str,
+    block: Block,
+    recovery: GenStamp,
+    targets: &[Target],
+    truncate: Option<u64>,
+) -> hdfs::RecoveringBlockProto {
+    let locator = Locator { fleet, now: Millis(0), pool, reader: "" };
+    hdfs::RecoveringBlockProto {
+        new_gen_stamp: recovery.0,
+        block: locator.at_all_targets(block, 0, targets),
+        truncate_block: truncate
+            .map(|length| convert::block_proto(&Block { id: block.id, stamp: recovery, length })),
+        ec_policy: None,
+        block_indices: None,
+    }
 }
 
 fn block_command(pool: &str, action: dn::block_command_proto::Action) -> dn::BlockCommandProto {
@@ -385,6 +414,48 @@ async fn take_volume(
     roster.tell(|fleet, now, table| fleet.report_finish(now, cursor, last, table))?;
     roster.reported_all();
     Ok(())
+}
+
+/// How a block's recovery ended.
+fn commit_block_synchronization(service: &Arc<Service>, body: &[u8], reply: Responder) {
+    let request = match decode(body).and_then(|request| synchronization(service, request)) {
+        Ok(request) => request,
+        Err(refusal) => return reply.error(&refusal.into()),
+    };
+    let service = Arc::clone(service);
+    tokio::spawn(async move {
+        let (block, recovery, length) = (request.block, request.stamp, request.length);
+        let (close, delete) = (request.close, request.delete);
+        let done = service.synchronize(request).await;
+        match &done {
+            Ok(()) => tracing::info!(%block, %recovery, length, close, delete, "a block was recovered"),
+            Err(refusal) => {
+                tracing::warn!(%block, %recovery, length, delete, %refusal, "a recovery's result was not taken")
+            }
+        }
+        reply.finish(
+            done.map(|()| dn::CommitBlockSynchronizationResponseProto {}).map_err(RemoteException::from),
+        );
+    });
+}
+
+fn synchronization(
+    service: &Service,
+    request: dn::CommitBlockSynchronizationRequestProto,
+) -> Result<CommitBlockSynchronization, Refusal> {
+    let nodes: Vec<_> =
+        request.new_taragets.iter().take(NODES_MAX).map(|node| node.datanode_uuid.as_str().into()).collect();
+    let block = block_of(&request.block);
+    let targets = targets_of(service, nodes, &request.new_target_storages, || format!("block={block}"))?;
+    Ok(CommitBlockSynchronization {
+        block,
+        stamp: GenStamp(request.new_gen_stamp),
+        length: request.new_length,
+        close: request.close_file,
+        delete: request.delete_block,
+        // Apache's primary names an empty node for a block that it dropped.
+        targets: targets.into_iter().filter(|target| !target.datanode.as_str().is_empty()).collect(),
+    })
 }
 
 fn error_report(

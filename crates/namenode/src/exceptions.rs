@@ -65,6 +65,9 @@ pub enum Refusal {
         /// How many.
         waiting: usize,
     },
+    /// It will be different in a moment: HDFS's clients ask again.
+    #[error("{0}")]
+    Retriable(String),
     /// Another NameNode leads, or none.
     #[error(
         "Operation category WRITE is not supported in state standby. Visit https://s.apache.org/sbnn-error"
@@ -128,7 +131,7 @@ impl Refusal {
             Refusal::SuperuserRequired { .. } => class::ACCESS_CONTROL,
             Refusal::SafeMode { .. } => class::SAFE_MODE,
             Refusal::NotReplicatedYet(_) => class::NOT_REPLICATED_YET,
-            Refusal::Overloaded { .. } => class::RETRIABLE,
+            Refusal::Overloaded { .. } | Refusal::Retriable(_) => class::RETRIABLE,
             Refusal::Standby => class::STANDBY,
             Refusal::Unsupported(_) => class::UNSUPPORTED_OPERATION,
             Refusal::IllegalArgument(_) => class::ILLEGAL_ARGUMENT,

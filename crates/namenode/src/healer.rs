@@ -6,10 +6,9 @@ use std::sync::atomic::Ordering;
 
 use mobula_namespace::Operation;
 use mobula_raft::Leadership;
-use mobula_types::{InodeId, Millis};
+use mobula_types::Millis;
 use tokio::sync::watch;
 
-use crate::exceptions::Refusal;
 use crate::leases::Leases;
 use crate::service::Service;
 
@@ -19,10 +18,6 @@ const LEASE_CHECK_MS: u64 = 2_000;
 const TIME_CHECK_MS: u64 = 3_600_000;
 /// A log whose time is older is told the time.
 const TIME_AGE_MAX: Millis = Millis(12 * 3_600_000);
-/// Open files that are looked at in one go.
-const OPEN_FILES_PAGE: usize = 1_000;
-/// Files that are tried to be closed in one check.
-const CLOSES_PER_CHECK: usize = 1_000;
 /// Inodes that one command reaps: some milliseconds of the applying thread.
 const REAP_INODES: u32 = 2_000;
 /// Access times in one command.
@@ -65,6 +60,8 @@ pub async fn keep_time(service: Arc<Service>) {
 /// Follows the log's leadership: a new leader starts every lease's clock again and orders nothing
 /// before full reports have come (D12, D15).
 pub async fn follow_leadership(service: Arc<Service>, mut leadership: watch::Receiver<Leadership>) {
+    // It led before it served.
+    resume(&service);
     loop {
         let leads = leadership.borrow_and_update().is_ready();
         if service.leads.swap(leads, Ordering::AcqRel) != leads {
@@ -74,6 +71,9 @@ pub async fn follow_leadership(service: Arc<Service>, mut leadership: watch::Rec
             }
             let orders = leads && !service.in_safe_mode();
             service.roster.tell(|fleet, now, _| if orders { fleet.lead(now) } else { fleet.follow() });
+            if leads {
+                resume(&service);
+            }
         }
         if leadership.changed().await.is_err() {
             return;
@@ -81,7 +81,15 @@ pub async fn follow_leadership(service: Arc<Service>, mut leadership: watch::Rec
     }
 }
 
-/// Closes files whose writer has been silent beyond the hard limit.
+fn resume(service: &Service) {
+    match service.resume_recoveries() {
+        Ok(0) => {}
+        Ok(recoveries) => tracing::info!(recoveries, "block recoveries go on"),
+        Err(refusal) => tracing::warn!(%refusal, "running recoveries could not be read"),
+    }
+}
+
+/// Takes the leases of files whose writer has been silent beyond the hard limit.
 pub async fn expire_leases(service: Arc<Service>) {
     let mut check = interval(std::time::Duration::from_millis(LEASE_CHECK_MS));
     loop {
@@ -89,37 +97,21 @@ pub async fn expire_leases(service: Arc<Service>) {
         if service.check_leads().is_err() || service.in_safe_mode() {
             continue;
         }
-        if let Err(refusal) = expire_once(&service).await {
+        if let Err(refusal) = service.expire_leases().await {
             tracing::warn!(%refusal, "leases that ran out could not be released");
         }
     }
 }
 
-async fn expire_once(service: &Service) -> Result<(), Refusal> {
-    let limit = service.config.rules.lease_ms_hard;
-    let mut after = InodeId(0);
-    let mut closed = 0;
+/// Repeats block recoveries that came to nothing.
+pub async fn recover(service: Arc<Service>) {
+    let mut tick = interval(service.config.tick);
     loop {
-        let view = service.view();
-        let open = view.open_files(after, OPEN_FILES_PAGE).map_err(|error| Refusal::Io(error.to_string()))?;
-        let Some(last) = open.last() else { break };
-        after = last.inode;
-        for file in &open {
-            let now = service.monotonic();
-            let silent = service.leases.lock().silent(&file.holder, now);
-            if silent <= limit || closed >= CLOSES_PER_CHECK {
-                continue;
-            }
-            closed += 1;
-            if service.try_close(file.inode, &file.holder).await? {
-                tracing::info!(path = %file.path, holder = file.holder, silent_ms = silent.0, "closed for a silent writer");
-            }
+        tick.tick().await;
+        if service.check_leads().is_ok() && !service.in_safe_mode() {
+            service.retry_recoveries().await;
         }
-        tokio::task::yield_now().await;
     }
-    let forget_after = Millis(limit.0.saturating_mul(2));
-    service.leases.lock().forget(service.monotonic(), forget_after);
-    Ok(())
 }
 
 /// Removes deleted trees piece by piece, and writes access times. Commands of users get in between:

@@ -38,14 +38,16 @@ impl Locator<'_> {
         }
     }
 
-    /// A block where its replicas are; under construction, where they are being written.
+    /// A block where its replicas are; under construction, where they are being written: readers ask
+    /// there how much they may see.
     pub fn block(&self, block: &FileBlock) -> hdfs::LocatedBlockProto {
         let mut proto = self.bare(block.block, block.offset);
-        if block.state == BlockState::UnderConstruction && !block.targets.is_empty() {
-            self.add_targets(&mut proto, &block.targets);
-            return proto;
-        }
-        let locations = self.fleet.locations(self.now, block.block.id, self.reader);
+        let locations = match block.state {
+            BlockState::UnderConstruction => {
+                self.fleet.open_locations(block.block, &block.targets, self.reader)
+            }
+            BlockState::Committed => self.fleet.locations(self.now, block.block.id, self.reader),
+        };
         proto.corrupt = locations.corrupt;
         proto.locs.reserve(locations.replicas.len());
         for replica in &locations.replicas {
@@ -58,6 +60,17 @@ impl Locator<'_> {
     pub fn at_targets(&self, block: Block, offset: u64, targets: &[Target]) -> hdfs::LocatedBlockProto {
         let mut proto = self.bare(block, offset);
         self.add_targets(&mut proto, targets);
+        proto
+    }
+
+    /// A block at these nodes in this order, whoever lives.
+    pub fn at_all_targets(&self, block: Block, offset: u64, targets: &[Target]) -> hdfs::LocatedBlockProto {
+        let mut proto = self.bare(block, offset);
+        for target in targets {
+            if let Some(node) = self.fleet.node(&target.datanode) {
+                push(&mut proto, &node, target.storage.as_str(), target.kind);
+            }
+        }
         proto
     }
 

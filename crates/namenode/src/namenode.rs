@@ -300,6 +300,7 @@ fn serve(env: &Env, listener: Listener, service: Arc<Service>, folder: NameFolde
     tasks.spawn(healer::follow_leadership(Arc::clone(&service), service.raft.leadership()));
     tasks.spawn(healer::heal(Arc::clone(&service)));
     tasks.spawn(healer::expire_leases(Arc::clone(&service)));
+    tasks.spawn(healer::recover(Arc::clone(&service)));
     tasks.spawn(healer::reap(Arc::clone(&service)));
     tasks.spawn(healer::keep_time(Arc::clone(&service)));
     let front = Arc::new(Front::new(Arc::clone(&service), folder.share()));

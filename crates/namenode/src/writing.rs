@@ -1,16 +1,14 @@
 //! A file on its way in: what joins the namespace's blocks with the fleet's replicas. `addBlock`
-//! chooses nodes, `complete` waits for replicas, leases that ran out are closed if their replicas
-//! allow it.
+//! chooses nodes, `complete` waits for replicas. Files that are opened again are in `reopening`, those
+//! whose writer is gone in `recovering`.
 //!
 //! Next on the walk: the namespace's `block`, which applies what is decided here.
 
 use std::sync::Arc;
 
 use mobula_fleet::{NodeFilter, NodeState, Placement, PlacementRequest};
-use mobula_namespace::{
-    AddBlock, Allocated, BlockPlan, BlockState, Closable, Create, FileBlock, Operation, Outcome,
-};
-use mobula_types::{Block, BlockId, HdfsPath, InodeId, Millis, Target};
+use mobula_namespace::{AddBlock, Allocated, BlockPlan, BlockState, Create, Operation, Outcome};
+use mobula_types::{Block, BlockId, HdfsPath, InodeId, Target};
 use tokio::time::Instant;
 
 use crate::asker::Asker;
@@ -76,34 +74,12 @@ enum Now<T> {
 }
 
 impl Service {
-    /// `create`. Tells the log when the present holder of the lease last spoke, and tries to close
-    /// a file whose writer fell silent.
-    pub(crate) fn create(self: &Arc<Self>, asker: &Asker, mut create: Create, done: Done) {
-        let held = match self.view.load().lease_at(&create.path) {
-            Ok(held) => held,
-            Err(error) => return done(Err(Refusal::Io(error.to_string()))),
-        };
-        {
-            let now = self.monotonic();
-            let mut leases = self.leases.lock();
-            if let Some(held) = &held {
-                let silent = leases.silent(&held.holder, now);
-                create.holder_renewed = Some(Millis(self.time().0.saturating_sub(silent.0)));
-            }
-            leases.renew(&create.holder, now);
+    /// `create`. Tells the log when the present holder of the lease last spoke.
+    pub(crate) fn create(&self, asker: &Asker, mut create: Create, done: Done) {
+        match self.contend(&create.path, &create.holder) {
+            Ok(renewed) => create.holder_renewed = renewed,
+            Err(refusal) => return done(Err(refusal)),
         }
-        let Some(held) = held else {
-            return self.change(asker, Operation::Create(create), done);
-        };
-        let service = Arc::clone(self);
-        let done: Done = Box::new(move |answer| {
-            if let Err(Refusal::Namespace(error)) = &answer
-                && error.kind() == mobula_namespace::ErrorKind::RecoveryInProgress
-            {
-                tokio::spawn(async move { _ = service.try_close(held.inode, &held.holder).await });
-            }
-            done(answer);
-        });
         self.change(asker, Operation::Create(create), done);
     }
 
@@ -307,65 +283,23 @@ impl Service {
         Ok((!last_is_there).then_some(last.block.id))
     }
 
-    /// `recoverLease`: takes the lease from its holder at once; true if the file is closed.
+    /// `recoverLease`: takes the lease from its holder at once; true if the file is closed, false if the
+    /// recovery of its last block runs: whoever waits asks again.
     ///
     /// # Errors
     /// FileNotFound, AccessControl, and what the lease says.
     pub(crate) async fn recover_lease(
-        self: &Arc<Self>,
+        &self,
         asker: &Asker,
         path: HdfsPath,
         holder: String,
     ) -> Result<bool, Refusal> {
         self.leases.lock().renew(&holder, self.monotonic());
-        let operation = Operation::RecoverLease { path: path.clone(), holder };
+        let operation = Operation::RecoverLease { path, holder };
         match self.execute(asker, operation).await? {
-            Outcome::Bool(true) => return Ok(true),
-            Outcome::Bool(false) | Outcome::Done => {}
-            other => return Err(Refusal::Io(format!("recoverLease was answered {other:?}"))),
+            Outcome::Bool(closed) => Ok(closed),
+            other => Err(Refusal::Io(format!("recoverLease was answered {other:?}"))),
         }
-        let held = self.view.load().lease_at(&path).map_err(|error| Refusal::Io(error.to_string()))?;
-        match held {
-            None => Ok(true),
-            Some(held) => self.try_close(held.inode, &held.holder).await,
-        }
-    }
-
-    /// Closes a file that `holder` left open, if its replicas allow it; true if it is closed.
-    pub(crate) async fn try_close(&self, file: InodeId, holder: &str) -> Result<bool, Refusal> {
-        let closable = self.closable(file)?;
-        let operation = Operation::ExpireLease { holder: holder.to_owned(), file, closable };
-        self.execute_own(operation).await?;
-        let lease = self.view.load().lease_of(file).map_err(|error| Refusal::Io(error.to_string()))?;
-        Ok(lease.is_none())
-    }
-
-    /// What soft state says of an open file's blocks.
-    fn closable(&self, file: InodeId) -> Result<Closable, Refusal> {
-        let blocks = self.view.load().blocks_of(file).map_err(|error| Refusal::Io(error.to_string()))?;
-        let Some((last, before)) = blocks.split_last() else {
-            return Ok(Closable::Complete { last: None });
-        };
-        if !before.iter().all(|block| self.has_replicas(block.block)) {
-            return Ok(Closable::NotYet);
-        }
-        Ok(self.closable_last(last))
-    }
-
-    fn closable_last(&self, last: &FileBlock) -> Closable {
-        if last.state == BlockState::Committed {
-            let there = self.has_replicas(last.block);
-            return if there { Closable::Complete { last: None } } else { Closable::NotYet };
-        }
-        // Nobody has it, and all who could have it have spoken: the writer never began it.
-        let (locations, progress) = self.roster.ask(|fleet, now| {
-            (fleet.locations(now, last.block.id, "").replicas.len(), fleet.start_progress())
-        });
-        let all_spoke = progress.deletes_open && progress.nodes == progress.nodes_reported;
-        if locations == 0 && last.block.length == 0 && all_spoke {
-            return Closable::DropLast;
-        }
-        Closable::NotYet
     }
 }
 

@@ -1,0 +1,131 @@
+//! Closed files that are opened again: `append` and `truncate`. Both begin with what only soft state
+//! knows, where the last block's good replicas are; `apply` decides by the tables, and if the last block
+//! is another one by then, it is looked up again.
+
+use std::sync::Arc;
+
+use mobula_namespace::{
+    Append, Appended, BlockState, FileBlock, LastBlock, NamespaceError, Operation, Outcome, Truncate,
+};
+use mobula_types::{HdfsPath, Millis, Target};
+use tokio::time::Instant;
+
+use crate::asker::Asker;
+use crate::exceptions::Refusal;
+use crate::service::Service;
+
+/// Each time somebody else was faster: more often is no coincidence.
+const LOOKS_MAX: usize = 16;
+
+impl Service {
+    /// When the present holder of the file's lease spoke last, as log time; the caller, who is about to
+    /// hold one, speaks now.
+    pub(crate) fn contend(&self, path: &HdfsPath, holder: &str) -> Result<Option<Millis>, Refusal> {
+        let held = self.view.load().lease_at(path).map_err(|error| Refusal::Io(error.to_string()))?;
+        let now = self.monotonic();
+        let mut leases = self.leases.lock();
+        let silent = held.map(|held| leases.silent(&held.holder, now));
+        leases.renew(holder, now);
+        Ok(silent.map(|silent| Millis(self.time().0.saturating_sub(silent.0))))
+    }
+
+    /// `append`.
+    ///
+    /// # Errors
+    /// FileNotFound, FileAlreadyExists, AlreadyBeingCreated, RecoveryInProgress; Retriable or Io while
+    /// the last block has no replica.
+    pub(crate) async fn append(self: &Arc<Self>, asker: &Asker, append: Append) -> Result<Appended, Refusal> {
+        self.check_leads()?;
+        let deadline = Instant::now() + self.config.placement_wait;
+        for _ in 0..LOOKS_MAX {
+            let holder_renewed = self.contend(&append.path, &append.holder)?;
+            let found = self.view.load().last_block_at(&append.path);
+            let last = found.map_err(|error| Refusal::Io(error.to_string()))?;
+            let last = self.with_replicas("append", &append.path, last, deadline).await?;
+            let operation = Operation::Append(Append { holder_renewed, last, ..append.clone() });
+            match self.execute(asker, operation).await {
+                Err(Refusal::Namespace(NamespaceError::LastBlockMoved(_))) => {}
+                Ok(Outcome::Appended(appended)) => return Ok(appended),
+                Ok(other) => return Err(Refusal::Io(format!("append was answered {other:?}"))),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Err(moves_on(&append.path))
+    }
+
+    /// `truncate`: true if it is done, false if a recovery cuts the last block now.
+    ///
+    /// # Errors
+    /// As [`Service::append`]; IllegalArgument for a length that the file does not have.
+    pub(crate) async fn truncate(
+        self: &Arc<Self>,
+        asker: &Asker,
+        truncate: Truncate,
+    ) -> Result<bool, Refusal> {
+        self.check_leads()?;
+        let deadline = Instant::now() + self.config.placement_wait;
+        for _ in 0..LOOKS_MAX {
+            let holder_renewed = self.contend(&truncate.path, &truncate.holder)?;
+            let found = self.view.load().block_cut_at(&truncate.path, truncate.length);
+            let last = found.map_err(|error| Refusal::Io(error.to_string()))?;
+            let last = self.with_replicas("truncate", &truncate.path, last, deadline).await?;
+            let operation = Operation::Truncate(Truncate { holder_renewed, last, ..truncate.clone() });
+            match self.execute(asker, operation).await {
+                Err(Refusal::Namespace(NamespaceError::LastBlockMoved(_))) => {}
+                Ok(Outcome::Bool(done)) => return Ok(done),
+                Ok(other) => return Err(Refusal::Io(format!("truncate was answered {other:?}"))),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Err(moves_on(&truncate.path))
+    }
+
+    /// A block with its good replicas. Nodes that have yet to report, after a start, are waited for. An
+    /// open block's are of no use: the lease decides in `apply`.
+    async fn with_replicas(
+        &self,
+        rpc: &str,
+        path: &HdfsPath,
+        block: Option<FileBlock>,
+        deadline: Instant,
+    ) -> Result<Option<LastBlock>, Refusal> {
+        let Some(FileBlock { block, state, .. }) = block else { return Ok(None) };
+        if state != BlockState::Committed {
+            return Ok(Some(LastBlock { block, targets: Vec::new() }));
+        }
+        let good = || -> Option<Vec<Target>> {
+            let targets = self.roster.ask(|fleet, _| fleet.good_targets(block));
+            let enough = targets.len() >= usize::from(self.config.rules.replication_min);
+            // Of an open file, or of none, `apply` knows what to say.
+            let moot = || !matches!(self.view.load().lease_at(path), Ok(None));
+            (enough || moot()).then_some(targets)
+        };
+        // Without nodes that have yet to report there is nothing to wait for.
+        let awaited = || {
+            let progress = self.roster.ask(|fleet, _| fleet.start_progress());
+            progress.nodes == 0 || progress.nodes_reported < progress.nodes
+        };
+        let found = self
+            .roster
+            .wait_for(deadline, || match good() {
+                Some(targets) => Some(Some(targets)),
+                None if awaited() => None,
+                None => Some(None),
+            })
+            .await;
+        match found {
+            Some(Some(targets)) => Ok(Some(LastBlock { block, targets })),
+            // FSDirAppendOp.appendFile has these words, in these two classes.
+            None => Err(Refusal::Retriable(format!(
+                "{rpc}: lastBlock={block} of src={path} is COMMITTED but not yet COMPLETE."
+            ))),
+            Some(None) => Err(Refusal::Io(format!(
+                "{rpc}: lastBlock={block} of src={path} is not sufficiently replicated yet."
+            ))),
+        }
+    }
+}
+
+fn moves_on(path: &HdfsPath) -> Refusal {
+    Refusal::Retriable(format!("The last block of {path} changed {LOOKS_MAX} times while it was looked up."))
+}
