@@ -162,7 +162,8 @@ impl Draw {
                 let node = self.server();
                 self.both(at, Fault::Pause(node), until, Fault::Resume(node));
             }
-            9..=13 => self.cut(at, until),
+            9..=11 => self.cut(at, until),
+            12..=13 => self.isolate(at, until),
             14 => {
                 let node = self.server();
                 let jump = Fault::Jump(node, self.rng.random_range(-JUMP_MS..JUMP_MS));
@@ -204,6 +205,24 @@ impl Draw {
         for node in servers.into_iter().skip(from) {
             let back = self.rng.random_range(at + 1..=until);
             self.crash(node, at, back);
+        }
+    }
+
+    /// One machine and all others, or some of them, no longer hear each other, or one does not hear the other.
+    fn isolate(&mut self, at: u64, until: u64) {
+        let node = self.all[self.rng.random_range(0..self.all.len())];
+        let some = self.rng.random::<bool>();
+        let ways = self.rng.random_range(0..3);
+        for other in self.all.clone() {
+            if other == node || (some && self.rng.random()) {
+                continue;
+            }
+            if ways != 1 {
+                self.both(at, Fault::Cut(node, other), until, Fault::Mend(node, other));
+            }
+            if ways != 2 {
+                self.both(at, Fault::Cut(other, node), until, Fault::Mend(other, node));
+            }
         }
     }
 

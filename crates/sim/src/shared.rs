@@ -7,7 +7,8 @@ use mobula_namenode::Service;
 use mobula_namespace::{Entry, LogPosition, View};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
-use crate::ledger::{Expected, Ledger};
+use crate::mishap::Mishap;
+use crate::oracle::Oracle;
 use crate::plan::Node;
 use crate::shadow::Shadow;
 use crate::trace::Trace;
@@ -38,7 +39,7 @@ struct Inner {
 
 struct State {
     phase: Phase,
-    ledger: Ledger,
+    oracle: Oracle,
     failure: Option<String>,
     service: Option<Arc<Service>>,
     ended: Vec<(Node, String)>,
@@ -49,7 +50,7 @@ impl Shared {
     pub fn new(trace: Trace) -> Shared {
         let state = State {
             phase: Phase::Faults,
-            ledger: Ledger::default(),
+            oracle: Oracle::default(),
             failure: None,
             service: None,
             ended: Vec::new(),
@@ -68,14 +69,27 @@ impl Shared {
         self.0.state.lock().phase = phase;
     }
 
-    /// What was acknowledged.
-    pub fn ledger(&self) -> MappedMutexGuard<'_, Ledger> {
-        MutexGuard::map(self.0.state.lock(), |state| &mut state.ledger)
+    /// What was acknowledged, and must be found.
+    pub fn oracle(&self) -> MappedMutexGuard<'_, Oracle> {
+        MutexGuard::map(self.0.state.lock(), |state| &mut state.oracle)
     }
 
-    /// What was acknowledged of a path, which is forgotten: it is about to change.
-    pub fn take(&self, path: &str) -> Option<Expected> {
-        self.ledger().take(path)
+    /// Something befalls a machine; only DataNodes lose replicas.
+    pub fn befalls(&self, node: Node, what: Mishap) {
+        if let Node::Datanode(at) = node {
+            let mut oracle = self.oracle();
+            let now_ms = oracle.now_ms;
+            oracle.mishaps.begin(at, what, now_ms);
+        }
+    }
+
+    /// It is over.
+    pub fn is_over(&self, node: Node, what: Mishap) {
+        if let Node::Datanode(at) = node {
+            let mut oracle = self.oracle();
+            let now_ms = oracle.now_ms;
+            oracle.mishaps.end(at, what, now_ms);
+        }
     }
 
     /// A line of the trace, at the present simulated time.
@@ -86,6 +100,7 @@ impl Shared {
     /// The simulated time is so many milliseconds.
     pub fn at(&self, now_ms: u64) {
         self.0.trace.at(now_ms);
+        self.oracle().now_ms = now_ms;
     }
 
     /// The run has failed; the first reason counts.

@@ -1,22 +1,25 @@
-//! Clients that write, rename, replace and delete until the faults are over, and then look whether
-//! all that was acknowledged is there.
+//! Clients that write, die, come back, rename, replace and delete until the faults are over, and then
+//! look whether all that was acknowledged is there.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use mobula_client::{Client, ClientError, ClientOptions, CreateOptions, ReplaceDatanode};
+use mobula_client::{
+    AppendOptions, Client, ClientError, ClientOptions, CreateOptions, FileWriter, NewBlock, ReplaceDatanode,
+};
 use mobula_net::{Entropy, Env};
 use mobula_proto::hdfs;
+use tokio::time::Instant;
 
-use crate::ledger::{Expected, content};
+use crate::oracle::{FileState, Found, Possible};
+use crate::reader;
 use crate::shared::{Phase, Shared};
+use crate::writer::{End, Session};
 
-/// Clients at once.
+/// Clients at once that write, and that read.
 const WRITERS: u64 = 3;
+const READERS: u64 = 2;
 /// Block size of their files.
 pub const BLOCK: u64 = 24 << 10;
-/// Longest file.
-const LENGTH_MAX: u64 = 3 * BLOCK;
 /// Longest pause of a client between two rounds, in milliseconds: what counts is how many things are
 /// under way when a fault strikes, not how many came before.
 const PAUSE_MS: u64 = 150;
@@ -24,6 +27,11 @@ const PAUSE_MS: u64 = 150;
 const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// A whole cluster answers a look at one path within this time.
 const LOOK_LIMIT: Duration = Duration::from_secs(120);
+/// A client that wants a dead one's file asks for this long, with pauses.
+const TAKE_OVER_LIMIT: Duration = Duration::from_secs(15);
+const TAKE_OVER_PAUSE: Duration = Duration::from_millis(300);
+/// Files that a writer remembers to change later.
+const FILES_MAX: usize = 5;
 
 fn client(env: &Env, namenode: &str) -> Client {
     Client::new(
@@ -42,154 +50,425 @@ fn client(env: &Env, namenode: &str) -> Client {
 
 /// Works until the phase of faults is over.
 pub async fn work(env: &Env, namenode: &str, shared: &Shared) {
-    let mut writers = Vec::new();
-    for writer in 0..WRITERS {
-        let entropy = Entropy::seeded(env.entropy.u64());
-        let own = Env { entropy: entropy.clone(), ..env.clone() };
-        let (client, shared) = (client(&own, namenode), shared.clone());
-        writers.push(tokio::spawn(async move {
-            for round in 0.. {
-                if shared.phase() != Phase::Faults {
-                    return;
-                }
-                one_round(&client, &entropy, &shared, writer, round).await;
-                tokio::time::sleep(Duration::from_millis(entropy.below(PAUSE_MS))).await;
+    let mut tasks = Vec::new();
+    for number in 0..WRITERS {
+        let mut slot = Slot::new(env, namenode, shared, number);
+        tasks.push(tokio::spawn(async move {
+            while slot.shared.phase() == Phase::Faults {
+                slot.round().await;
+                tokio::time::sleep(Duration::from_millis(slot.entropy.below(PAUSE_MS))).await;
             }
         }));
     }
-    for writer in writers {
-        if let Err(panicked) = writer.await {
-            shared.fail(format!("a writer panicked: {panicked}"));
+    for _ in 0..READERS {
+        let (own, entropy) = own(env);
+        let (client, shared) = (client(&own, namenode), shared.clone());
+        tasks.push(tokio::spawn(async move { reader::follow(&client, &entropy, &shared).await }));
+    }
+    for task in tasks {
+        if let Err(panicked) = task.await {
+            shared.fail(format!("a client panicked: {panicked}"));
         }
     }
 }
 
-/// A new file, and perhaps a change of it. Every path is one writer's own.
-async fn one_round(client: &Client, entropy: &Entropy, shared: &Shared, writer: u64, round: u64) {
-    let path = format!("/w{writer}/f{round}");
-    if !put(client, entropy, shared, &path, false).await {
-        // The cluster may be down: no use in asking as fast as we can.
-        tokio::time::sleep(Duration::from_millis(100 + entropy.below(400))).await;
-        return;
+/// A client's own entropy, so that what one draws does not depend on the others.
+fn own(env: &Env) -> (Env, Entropy) {
+    let entropy = Entropy::seeded(env.entropy.u64());
+    (Env { entropy: entropy.clone(), ..env.clone() }, entropy)
+}
+
+/// One writer after the other, all in one folder that nobody else writes to.
+struct Slot {
+    env: Env,
+    namenode: String,
+    entropy: Entropy,
+    shared: Shared,
+    number: u64,
+    /// The present client; a dead one is replaced.
+    client: Client,
+    /// Closed files of which all is known.
+    files: Vec<String>,
+    made: u64,
+}
+
+impl Slot {
+    fn new(env: &Env, namenode: &str, shared: &Shared, number: u64) -> Slot {
+        let (env, entropy) = own(env);
+        let client = client(&env, namenode);
+        let (namenode, shared) = (namenode.into(), shared.clone());
+        Slot { env, namenode, entropy, shared, number, client, files: Vec::new(), made: 0 }
     }
-    match entropy.below(6) {
-        0 => rename(client, shared, &path).await,
-        1 => delete(client, shared, &path).await,
-        2 => {
-            put(client, entropy, shared, &path, true).await;
+
+    /// One thing, and what follows from it.
+    async fn round(&mut self) {
+        let draw = self.entropy.below(16);
+        let Some(path) = self.known().filter(|_| draw >= 5) else { return self.new_file().await };
+        match draw {
+            5..=8 => self.append_to(&path).await,
+            9 => self.truncate(&path).await,
+            10 => self.concat(&path).await,
+            11 | 12 => self.rename(&path).await,
+            13 => self.delete(&path).await,
+            14 => self.replace(&path).await,
+            _ => self.mkdirs().await,
         }
-        3 => mkdirs(client, shared, &format!("/w{writer}/d{round}/below")).await,
-        _ => {}
     }
-}
 
-async fn put(client: &Client, entropy: &Entropy, shared: &Shared, path: &str, overwrite: bool) -> bool {
-    let (length, seed) = (entropy.below(LENGTH_MAX) as usize, entropy.u64());
-    let data = Bytes::from(content(length, seed));
-    let options = CreateOptions { overwrite, ..CreateOptions::default() };
-    shared.ledger().forget(path);
-    let done = bounded(client.put(path, data, options)).await;
-    settle(shared, &done, &format!("put {path} {length}"), || {
-        shared.ledger().acknowledge(path, Expected::File { length, seed });
-    })
-}
+    fn known(&self) -> Option<String> {
+        let count = self.files.len() as u64;
+        (count > 0).then(|| self.files[self.entropy.below(count) as usize].clone())
+    }
 
-async fn rename(client: &Client, shared: &Shared, path: &str) {
-    let moved = format!("{path}.moved");
-    let Some(was) = shared.take(path) else { return };
-    let request = hdfs::Rename2RequestProto {
-        src: path.into(),
-        dst: moved.clone(),
-        overwrite_dest: false,
-        move_to_trash: None,
-    };
-    let done = bounded(client.namenode().rename2(request)).await;
-    settle(shared, &done, &format!("rename {path}"), || {
-        shared.ledger().acknowledge(path, Expected::Absent);
-        shared.ledger().acknowledge(&moved, was);
-    });
-}
+    fn forget(&mut self, path: &str) {
+        self.files.retain(|known| known != path);
+    }
 
-async fn delete(client: &Client, shared: &Shared, path: &str) {
-    shared.ledger().forget(path);
-    let request = hdfs::DeleteRequestProto { src: path.into(), recursive: false };
-    let done = match bounded(client.namenode().delete(request)).await {
-        Ok(answer) if !answer.result => Err("it was not there".to_string()),
-        other => other,
-    };
-    settle(shared, &done, &format!("delete {path}"), || shared.ledger().acknowledge(path, Expected::Absent));
-}
+    fn remember(&mut self, path: &str) {
+        self.forget(path);
+        self.files.push(path.into());
+        if self.files.len() > FILES_MAX {
+            self.files.remove(0);
+        }
+    }
 
-async fn mkdirs(client: &Client, shared: &Shared, path: &str) {
-    let request = hdfs::MkdirsRequestProto {
-        src: path.into(),
-        masked: mobula_proto::hdfs::FsPermissionProto { perm: 0o755 },
-        create_parent: true,
-        unmasked: None,
-    };
-    let done = bounded(client.namenode().mkdirs(request)).await;
-    settle(shared, &done, &format!("mkdirs {path}"), || {
-        shared.ledger().acknowledge(path, Expected::Directory)
-    });
+    fn next_path(&mut self, kind: &str) -> String {
+        self.made += 1;
+        format!("/w{}/{kind}{}", self.number, self.made)
+    }
+
+    fn present(&self, path: &str) -> FileState {
+        self.shared.oracle().file(path).cloned().unwrap_or_default()
+    }
+
+    async fn new_file(&mut self) {
+        let path = self.next_path("f");
+        self.create(&path, Possible::Absent).await;
+    }
+
+    async fn replace(&mut self, path: &str) {
+        let was = Possible::File(self.present(path));
+        self.create(path, was).await;
+    }
+
+    async fn create(&mut self, path: &str, was: Possible) {
+        self.forget(path);
+        self.shared.oracle().begin(path);
+        let options = CreateOptions { overwrite: was != Possible::Absent, ..CreateOptions::default() };
+        let made = bounded(self.client.create(path, options)).await;
+        let empty = Possible::File(FileState::default());
+        let possible = if made.is_ok() { vec![empty] } else { vec![was, empty] };
+        self.shared.oracle().set(path, possible);
+        self.answered(&format!("create {path}"), &made);
+        match made {
+            Ok(writer) => self.write(path.into(), writer).await,
+            // The cluster may be down: no use in asking as fast as we can.
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(100 + self.entropy.below(400))).await;
+            }
+        }
+    }
+
+    /// A session with an open file, and those of the clients that come after one that died.
+    async fn write(&mut self, path: String, mut writer: FileWriter) {
+        loop {
+            let session = Session {
+                shared: &self.shared,
+                entropy: &self.entropy,
+                path: &path,
+                seed: self.env.entropy.u64(),
+            };
+            let left = match session.run(writer).await {
+                End::Closed => return self.remember(&path),
+                End::Left(left) => left,
+            };
+            match self.after_death(&path, left).await {
+                Some(next) => writer = next,
+                None => return,
+            }
+        }
+    }
+
+    /// A client has died, or is taken for dead. Perhaps another one goes on with its file.
+    async fn after_death(&mut self, path: &str, left: Option<FileWriter>) -> Option<FileWriter> {
+        let draw = self.entropy.below(8);
+        // A ghost is a client that lives on and does not know that it was given up.
+        let ghost = left.filter(|_| draw >= 5 && self.entropy.below(2) == 0);
+        let own = Env { entropy: Entropy::seeded(self.env.entropy.u64()), ..self.env.clone() };
+        self.client = client(&own, &self.namenode);
+        match draw {
+            // The NameNode closes it, some time.
+            0 | 1 => None,
+            2 => {
+                self.rename(path).await;
+                None
+            }
+            3 => {
+                self.delete(path).await;
+                None
+            }
+            // As soon as its lease has run out.
+            4 => self.let_in(path).await,
+            _ => {
+                self.recover_lease(path).await;
+                let writer = self.let_in(path).await?;
+                if let Some(ghost) = ghost {
+                    self.haunt(path, ghost).await;
+                }
+                Some(writer)
+            }
+        }
+    }
+
+    /// A client whose lease was taken writes on, and must not be told that it went well.
+    async fn haunt(&self, path: &str, mut ghost: FileWriter) {
+        let haunting = async {
+            ghost.write(bytes::Bytes::from_static(b"not a byte of this may ever be seen")).await?;
+            ghost.hflush().await
+        };
+        match bounded(haunting).await {
+            Ok(()) => self.shared.fail(format!("{path}: a flush without a lease was acknowledged")),
+            Err(why) => self.shared.trace(&format!("a ghost of {path} is refused: {why}")),
+        }
+    }
+
+    async fn recover_lease(&self, path: &str) {
+        let deadline = Instant::now() + TAKE_OVER_LIMIT;
+        while Instant::now() < deadline && self.shared.phase() == Phase::Faults {
+            let done = bounded(self.client.recover_lease(path)).await;
+            self.shared.trace(&format!("recover lease of {path}: {done:?}"));
+            if done.is_ok_and(|closed| closed) {
+                return;
+            }
+            tokio::time::sleep(TAKE_OVER_PAUSE).await;
+        }
+    }
+
+    /// Opens a file to append to it, as soon as that is possible.
+    async fn let_in(&self, path: &str) -> Option<FileWriter> {
+        let deadline = Instant::now() + TAKE_OVER_LIMIT;
+        while Instant::now() < deadline && self.shared.phase() == Phase::Faults {
+            if let Some(writer) = self.append(path).await {
+                return Some(writer);
+            }
+            tokio::time::sleep(TAKE_OVER_PAUSE).await;
+        }
+        None
+    }
+
+    /// Where it may go on, all is settled: no less than was promised, no more than was written.
+    async fn append(&self, path: &str) -> Option<FileWriter> {
+        let new_block = if self.entropy.below(4) == 0 { NewBlock::Always } else { NewBlock::WhenFull };
+        let opened = bounded(self.client.append(path, AppendOptions { new_block })).await;
+        let position = opened.as_ref().map(FileWriter::position).unwrap_or_default();
+        self.answered(&format!("append to {path} at {position}"), &opened);
+        let writer = opened.ok()?;
+        let mut oracle = self.shared.oracle();
+        let now_ms = oracle.now_ms;
+        let (floor, most) = {
+            let file = oracle.file(path)?;
+            (file.floor(&oracle.mishaps, now_ms), file.content.length())
+        };
+        if !(floor..=most).contains(&position) {
+            let file = oracle.file(path).cloned();
+            drop(oracle);
+            self.shared.fail(format!(
+                "{path} is opened to append at {position}; {floor} were promised and {most} written: {file:?}"
+            ));
+            return None;
+        }
+        oracle.file_mut(path)?.settled(position);
+        Some(writer)
+    }
+
+    async fn append_to(&mut self, path: &str) {
+        self.forget(path);
+        if let Some(writer) = self.let_in(path).await {
+            self.write(path.into(), writer).await;
+        }
+    }
+
+    async fn truncate(&mut self, path: &str) {
+        self.forget(path);
+        let was = self.present(path);
+        let length = self.entropy.below(was.content.length() + 1);
+        self.shared.oracle().begin(path);
+        let done = bounded(self.client.truncate(path, length)).await;
+        self.answered(&format!("truncate {path} to {length}"), &done);
+        let mut now = was;
+        match &done {
+            Ok(_) => now.settled(length),
+            Err(_) => now.maybe_cut(length),
+        }
+        // While a recovery cuts the last block, readers may see it either way.
+        let closed = match done.is_ok_and(|done| !done) {
+            true => self.closed(path).await,
+            false => true,
+        };
+        let exact = now.exact().is_some();
+        let mut oracle = self.shared.oracle();
+        oracle.set(path, vec![Possible::File(now)]);
+        if !closed {
+            oracle.begin(path);
+        }
+        drop(oracle);
+        if closed && exact {
+            self.remember(path);
+        }
+    }
+
+    async fn closed(&self, path: &str) -> bool {
+        let deadline = Instant::now() + TAKE_OVER_LIMIT;
+        while Instant::now() < deadline && self.shared.phase() == Phase::Faults {
+            if bounded(self.client.is_closed(path)).await.is_ok_and(|closed| closed) {
+                return true;
+            }
+            tokio::time::sleep(TAKE_OVER_PAUSE).await;
+        }
+        false
+    }
+
+    async fn concat(&mut self, path: &str) {
+        let Some(source) = self.files.iter().find(|other| *other != path).cloned() else { return };
+        let (to, from) = (self.present(path), self.present(&source));
+        if to.content.length() == 0 || from.content.length() == 0 {
+            return;
+        }
+        self.forget(path);
+        self.forget(&source);
+        self.shared.oracle().begin(path);
+        self.shared.oracle().begin(&source);
+        let done = bounded(self.client.concat(path, &[&source])).await;
+        self.answered(&format!("concat {source} behind {path}"), &done);
+        let mut joined = to.content.clone();
+        joined.join(&from.content);
+        let joined = Possible::File(FileState::closed(joined));
+        let (to, from) = match &done {
+            Ok(_) => (vec![joined], vec![Possible::Absent]),
+            Err(_) => (vec![joined, Possible::File(to)], vec![Possible::Absent, Possible::File(from)]),
+        };
+        self.shared.oracle().set(path, to);
+        self.shared.oracle().set(&source, from);
+        if done.is_ok() {
+            self.remember(path);
+        }
+    }
+
+    /// To a new name, or over another file.
+    async fn rename(&mut self, path: &str) {
+        let over = self.known().filter(|other| other != path && self.entropy.below(2) == 0);
+        let target = over.clone().unwrap_or_else(|| self.next_path("r"));
+        let was = Possible::File(self.present(path));
+        let replaced = over.map_or(Possible::Absent, |over| Possible::File(self.present(&over)));
+        let known = self.present(path).exact().is_some();
+        self.forget(path);
+        self.forget(&target);
+        self.shared.oracle().begin(path);
+        self.shared.oracle().begin(&target);
+        let request = hdfs::Rename2RequestProto {
+            src: path.into(),
+            dst: target.clone(),
+            overwrite_dest: replaced != Possible::Absent,
+            move_to_trash: None,
+        };
+        let done = bounded(self.client.namenode().rename2(request)).await;
+        self.answered(&format!("rename {path} to {target}"), &done);
+        let mut oracle = self.shared.oracle();
+        if done.is_ok() {
+            oracle.set(path, vec![Possible::Absent]);
+            oracle.set(&target, vec![was]);
+        } else {
+            if replaced == Possible::Absent {
+                oracle.either(path, &target);
+            }
+            oracle.set(path, vec![was.clone(), Possible::Absent]);
+            oracle.set(&target, vec![was, replaced]);
+        }
+        drop(oracle);
+        if done.is_ok() && known {
+            self.remember(&target);
+        }
+    }
+
+    async fn delete(&mut self, path: &str) {
+        self.forget(path);
+        let was = Possible::File(self.present(path));
+        self.shared.oracle().begin(path);
+        let request = hdfs::DeleteRequestProto { src: path.into(), recursive: false };
+        let done = match bounded(self.client.namenode().delete(request)).await {
+            Ok(answer) if !answer.result => Err("it was not there".to_string()),
+            other => other,
+        };
+        self.answered(&format!("delete {path}"), &done);
+        let possible = if done.is_ok() { vec![Possible::Absent] } else { vec![was, Possible::Absent] };
+        self.shared.oracle().set(path, possible);
+    }
+
+    async fn mkdirs(&mut self) {
+        let path = format!("{}/below", self.next_path("d"));
+        self.shared.oracle().begin(&path);
+        let request = hdfs::MkdirsRequestProto {
+            src: path.clone(),
+            masked: hdfs::FsPermissionProto { perm: 0o755 },
+            create_parent: true,
+            unmasked: None,
+        };
+        let done = bounded(self.client.namenode().mkdirs(request)).await;
+        self.answered(&format!("mkdirs {path}"), &done);
+        let mut possible = vec![Possible::Directory];
+        if done.is_err() {
+            possible.push(Possible::Absent);
+        }
+        self.shared.oracle().set(&path, possible);
+    }
+
+    fn answered<T>(&self, what: &str, done: &Result<T, String>) {
+        self.shared.oracle().count(done.is_ok());
+        match done {
+            Ok(_) => self.shared.trace(what),
+            Err(why) => self.shared.trace(&format!("{what} failed: {why}")),
+        }
+    }
 }
 
 /// What a call came to; one that takes too long may or may not have been carried out.
-async fn bounded<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, String> {
+pub(crate) async fn bounded<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, String> {
     match tokio::time::timeout(CALL_LIMIT, call).await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("no answer in time".into()),
     }
 }
 
-fn settle<T>(shared: &Shared, done: &Result<T, String>, what: &str, acknowledge: impl FnOnce()) -> bool {
-    match done {
-        Ok(_) => {
-            acknowledge();
-            shared.trace(what);
-        }
-        Err(why) => {
-            shared.ledger().failure();
-            shared.trace(&format!("{what} failed: {why}"));
-        }
-    }
-    done.is_ok()
-}
-
-/// Looks at every path of the ledger; reports the first that is not as it was acknowledged.
+/// Looks at every path that was ever touched; reports the first that is not as it must be.
 pub async fn verify(env: &Env, namenode: &str, shared: &Shared, when: &str) {
     let client = client(env, namenode);
-    let entries = shared.ledger().entries();
-    for (path, expected) in &entries {
-        let found = match tokio::time::timeout(LOOK_LIMIT, look(&client, path, *expected)).await {
+    let paths = shared.oracle().paths();
+    for path in &paths {
+        let found = match tokio::time::timeout(LOOK_LIMIT, look(&client, path)).await {
             Ok(found) => found,
             Err(_) => Err(format!("no answer within {LOOK_LIMIT:?}")),
         };
-        if let Err(why) = found {
-            shared.fail(format!("{when}: {path} was acknowledged as {expected:?}: {why}"));
+        let settled = found.and_then(|found| shared.oracle().settle(path, &found));
+        if let Err(why) = settled {
+            shared.fail(format!("{when}: {path}: {why}"));
             return;
         }
     }
-    shared.trace(&format!("{when}: {} paths as acknowledged", entries.len()));
+    if let Err(why) = shared.oracle().settle_renames() {
+        shared.fail(format!("{when}: {why}"));
+    }
+    shared.trace(&format!("{when}: {} paths are as they must be", paths.len()));
 }
 
-async fn look(client: &Client, path: &str, expected: Expected) -> Result<(), String> {
+async fn look(client: &Client, path: &str) -> Result<Found, String> {
     let text = |error: ClientError| error.to_string();
-    let status = client.status(path).await.map_err(text)?;
-    match (expected, status) {
-        (Expected::Absent, None) => Ok(()),
-        (Expected::Absent, Some(_)) => Err("it is back".into()),
-        (_, None) => Err("it is gone".into()),
-        (Expected::Directory, Some(status)) => {
-            let directory = status.file_type() == hdfs::hdfs_file_status_proto::FileType::IsDir;
-            directory.then_some(()).ok_or_else(|| "it is no directory".into())
-        }
-        (Expected::File { length, seed }, Some(_)) => {
-            let read = client.get(path).await.map_err(text)?;
-            if read == content(length, seed) {
-                Ok(())
-            } else {
-                Err(format!("it has {} bytes, or others", read.len()))
-            }
-        }
+    let Some(status) = client.status(path).await.map_err(text)? else { return Ok(Found::Absent) };
+    if status.file_type() == hdfs::hdfs_file_status_proto::FileType::IsDir {
+        return Ok(Found::Directory);
     }
+    let bytes = client.get(path).await.map_err(text)?;
+    if bytes.len() as u64 != status.length {
+        return Err(format!("its status says {} bytes, {} can be read", status.length, bytes.len()));
+    }
+    Ok(Found::File(bytes.into()))
 }

@@ -11,7 +11,9 @@ use mobula_datanode::{DataNode, DatanodeConfig, VolumeConfig};
 use mobula_disk::{Crash, CrashDisk};
 use mobula_namenode::{NameNode, NamenodeConfig, Observer};
 use mobula_net::{Clock, Entropy, Env, Net};
+use mobula_types::{InodeId, Millis};
 
+use crate::mishap::Mishap;
 use crate::panics;
 use crate::plan::{FAULTS_MS, Fault, Node, Plan, machines};
 use crate::shared::{Phase, Shared};
@@ -20,8 +22,9 @@ use crate::trace::{Keep, Trace};
 use crate::watcher::Watcher;
 use crate::workload;
 
-/// DataNodes of a run: as many as a file has replicas, so that every fault matters.
-const DATANODES: usize = 3;
+/// DataNodes of a run: as many as a file has replicas, so that every fault matters, and up to two more,
+/// so that a lost node can be replaced. The seed says how many.
+const DATANODES: std::ops::RangeInclusive<usize> = 3..=5;
 /// The simulation goes in steps of this.
 const TICK: Duration = Duration::from_millis(4);
 /// A message takes from one tick to this long.
@@ -36,6 +39,10 @@ const RESTART_MS: u64 = 1_000;
 const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Commands after which the tables are synced and the log is cut: so few that it happens often.
 const SYNC_COMMANDS: u64 = 80;
+/// A lease that was not renewed for so long can be taken, or is closed by the NameNode: short, so that both
+/// happen within a run.
+const LEASE_MS_SOFT: u64 = 3_000;
+const LEASE_MS_HARD: u64 = 9_000;
 const NAMENODE_PORT: u16 = 8020;
 const DATA_PORT: u16 = 9866;
 const IPC_PORT: u16 = 9867;
@@ -69,15 +76,20 @@ pub struct Failure {
 /// # Errors
 /// [`Failure`] where something acknowledged was lost, or the cluster did not become whole.
 pub fn run(seed: u64, keep: Keep) -> Result<Report, Box<Failure>> {
-    play(seed, Plan::draw(seed, DATANODES), &Trace::new(keep))
+    play(seed, datanodes(seed), Plan::draw(seed, datanodes(seed)), &Trace::new(keep))
 }
 
-/// Runs a seed with a plan that somebody wrote down.
+/// How many DataNodes a seed has.
+fn datanodes(seed: u64) -> usize {
+    DATANODES.start() + seed as usize % DATANODES.count()
+}
+
+/// Runs a seed with a plan that somebody wrote down, on so many DataNodes.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_plan(seed: u64, faults: Vec<(u64, Fault)>) -> Result<Report, Box<Failure>> {
-    play(seed, Plan::of(faults), &Trace::new(Keep::Last))
+pub fn run_plan(seed: u64, datanodes: usize, faults: Vec<(u64, Fault)>) -> Result<Report, Box<Failure>> {
+    play(seed, datanodes, Plan::of(faults), &Trace::new(Keep::Last))
 }
 
 /// Runs a seed twice, and answers with where the two traces part, if they do.
@@ -85,7 +97,7 @@ pub fn compare(seed: u64) -> Option<String> {
     let traces = [Trace::new(Keep::All), Trace::new(Keep::All)];
     for trace in &traces {
         // Its end does not matter here, only how it came there.
-        let _ = play(seed, Plan::draw(seed, DATANODES), trace);
+        let _ = play(seed, datanodes(seed), Plan::draw(seed, datanodes(seed)), trace);
     }
     let [one, other] = [traces[0].kept(), traces[1].kept()];
     let at = one.iter().zip(&other).position(|(a, b)| a != b);
@@ -96,18 +108,18 @@ pub fn compare(seed: u64) -> Option<String> {
     Some(format!("event {at}, after\n  {before}\none has\n  {a}\nthe other\n  {b}"))
 }
 
-fn play(seed: u64, plan: Plan, trace: &Trace) -> Result<Report, Box<Failure>> {
+fn play(seed: u64, datanodes: usize, plan: Plan, trace: &Trace) -> Result<Report, Box<Failure>> {
     let _alone = tasks::alone();
     panics::expect(seed);
     let shared = Shared::new(trace.clone());
     let watcher = tracing::Dispatch::new(Watcher::new(trace.clone()));
     let outcome =
-        tracing::dispatcher::with_default(&watcher, || World::new(seed, plan, shared.clone()).play());
+        tracing::dispatcher::with_default(&watcher, || World::new(seed, datanodes, plan, shared.clone()).play());
     match shared.failure().or_else(|| outcome.as_ref().err().cloned()) {
         None => Ok(Report {
             trace: trace.hash(),
             events: trace.counts(),
-            changes: shared.ledger().counts(),
+            changes: shared.oracle().counts(),
             ms: outcome.unwrap_or_default(),
         }),
         Some(why) => Err(Box::new(Failure { seed, why, last: trace.kept() })),
@@ -123,6 +135,7 @@ struct Watch {
 
 struct World {
     sim: turmoil::Sim<'static>,
+    datanodes: usize,
     plan: Plan,
     disks: BTreeMap<Node, CrashDisk>,
     clocks: BTreeMap<Node, Rc<RefCell<Watch>>>,
@@ -141,7 +154,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, plan: Plan, shared: Shared) -> World {
+    fn new(seed: u64, datanodes: usize, plan: Plan, shared: Shared) -> World {
         let sim = turmoil::Builder::new()
             .rng_seed(seed)
             .tick_duration(TICK)
@@ -152,10 +165,11 @@ impl World {
             .build();
         let entropy = Entropy::seeded(seed);
         let disks =
-            machines(DATANODES).into_iter().map(|node| (node, CrashDisk::new(entropy.u64()))).collect();
-        let clocks = everybody().map(|node| (node, Rc::default())).collect();
+            machines(datanodes).into_iter().map(|node| (node, CrashDisk::new(entropy.u64()))).collect();
+        let clocks = everybody(datanodes).map(|node| (node, Rc::default())).collect();
         let mut world = World {
             sim,
+            datanodes,
             plan,
             disks,
             clocks,
@@ -168,7 +182,7 @@ impl World {
             dark: BTreeSet::new(),
         };
         world.add_namenode(Entropy::seeded(entropy.u64()));
-        for at in 0..DATANODES {
+        for at in 0..datanodes {
             world.add_datanode(at, Entropy::seeded(entropy.u64()));
         }
         world.add_client(Entropy::seeded(entropy.u64()));
@@ -272,12 +286,18 @@ impl World {
             Fault::Cut(from, to) => {
                 *self.cuts.entry((from, to)).or_default() += 1;
                 self.wire();
+                for node in [from, to] {
+                    self.shared.befalls(node, Mishap::Absence);
+                }
             }
             Fault::Mend(from, to) => {
                 if let Some(cuts) = self.cuts.get_mut(&(from, to)) {
                     *cuts = cuts.saturating_sub(1);
                 }
                 self.wire();
+                for node in [from, to] {
+                    self.back(node);
+                }
             }
             Fault::Jump(node, ms) => {
                 let mut watch = self.clocks[&node].borrow_mut();
@@ -287,15 +307,17 @@ impl World {
                 }
             }
             Fault::FailSync(node, syncs) => {
-                self.troubled.insert(node);
+                self.trouble(node);
+                self.shared.befalls(node, Mishap::Loss);
                 self.disks[&node].fail_sync(syncs);
             }
             Fault::FailCall(node, calls) => {
-                self.troubled.insert(node);
+                self.trouble(node);
+                self.shared.befalls(node, Mishap::Loss);
                 self.disks[&node].fail_call(calls, std::io::ErrorKind::Other);
             }
             Fault::Full(node, bytes) => {
-                self.troubled.insert(node);
+                self.trouble(node);
                 let space = self.disks[&node].process().space(&PathBuf::from("/"));
                 let used = space.map_or(0, |space| space.capacity - space.available);
                 self.disks[&node].set_capacity(Some(used + bytes));
@@ -306,10 +328,25 @@ impl World {
         }
     }
 
+    /// Its disk fails: it may stop by itself, or take the disk out of use.
+    fn trouble(&mut self, node: Node) {
+        self.troubled.insert(node);
+        self.shared.befalls(node, Mishap::Absence);
+    }
+
+    /// One reason for not hearing of a machine is gone: are there others?
+    fn back(&self, node: Node) {
+        let cut = self.cuts.iter().any(|((from, to), cuts)| *cuts > 0 && (*from == node || *to == node));
+        let away = cut || [&self.down, &self.troubled, &self.paused, &self.dark].iter().any(|all| all.contains(&node));
+        if !away {
+            self.shared.is_over(node, Mishap::Absence);
+        }
+    }
+
     /// The network as the cuts and the machines without power want it.
     fn wire(&mut self) {
-        for from in everybody() {
-            for to in everybody().filter(|to| *to != from) {
+        for from in everybody(self.datanodes) {
+            for to in everybody(self.datanodes).filter(|to| *to != from) {
                 let cut = self.cuts.get(&(from, to)).is_some_and(|cuts| *cuts > 0);
                 if cut || self.dark.contains(&from) || self.dark.contains(&to) {
                     self.sim.partition_oneway(from.to_string(), to.to_string());
@@ -335,6 +372,13 @@ impl World {
         }
         self.sim.crash(node.to_string());
         self.disks[&node].crash(crash);
+        self.shared.befalls(node, Mishap::Absence);
+        if crash == Crash::PowerLoss {
+            self.shared.befalls(node, Mishap::Loss);
+            if !self.troubled.contains(&node) {
+                self.shared.is_over(node, Mishap::Loss);
+            }
+        }
     }
 
     fn restart(&mut self, node: Node) {
@@ -345,11 +389,13 @@ impl World {
             }
             self.sim.bounce(node.to_string());
         }
+        self.back(node);
     }
 
     fn pause(&mut self, node: Node) {
         if self.dark.is_empty() && self.paused.insert(node) {
-            for other in everybody().filter(|other| *other != node) {
+            self.shared.befalls(node, Mishap::Absence);
+            for other in everybody(self.datanodes).filter(|other| *other != node) {
                 self.sim.hold(node.to_string(), other.to_string());
             }
         }
@@ -357,10 +403,11 @@ impl World {
 
     fn resume(&mut self, node: Node) {
         if self.paused.remove(&node) {
-            for other in everybody().filter(|other| *other != node && !self.paused.contains(other)) {
+            for other in everybody(self.datanodes).filter(|other| *other != node && !self.paused.contains(other)) {
                 self.sim.release(node.to_string(), other.to_string());
             }
         }
+        self.back(node);
     }
 
     /// A process that stopped by itself is gone, and somebody starts it again.
@@ -389,12 +436,13 @@ impl World {
             self.resume(node);
         }
         for node in std::mem::take(&mut self.troubled) {
+            self.shared.is_over(node, Mishap::Loss);
             self.disks[&node].set_fault(None);
             self.disks[&node].set_capacity(None);
             self.crash(node, Crash::Kill);
         }
         self.cuts.clear();
-        for node in machines(DATANODES) {
+        for node in machines(self.datanodes) {
             self.restart(node);
         }
         self.wire();
@@ -403,18 +451,18 @@ impl World {
 
     /// The power fails everywhere; all comes back.
     fn blackout(&mut self) {
-        for node in machines(DATANODES) {
+        for node in machines(self.datanodes) {
             self.crash(node, Crash::PowerLoss);
         }
-        for node in machines(DATANODES) {
+        for node in machines(self.datanodes) {
             self.restart(node);
         }
         self.shared.set_phase(Phase::After);
     }
 }
 
-fn everybody() -> impl Iterator<Item = Node> {
-    machines(DATANODES).into_iter().chain([Node::Client])
+fn everybody(datanodes: usize) -> impl Iterator<Item = Node> {
+    machines(datanodes).into_iter().chain([Node::Client])
 }
 
 /// How often conditions are looked at, in simulated time.
@@ -422,13 +470,14 @@ const POLL: Duration = Duration::from_millis(100);
 /// All is whole within this after the faults, or the AutoHealer has failed.
 const HEALED_LIMIT: Duration = Duration::from_secs(200);
 
-/// Waits until the NameNode says that every closed file has all its replicas.
+/// Waits until the NameNode says that no file is open and every file has all its replicas.
 async fn healed(shared: &Shared) {
     let healed = async {
         loop {
             if shared.service().is_some_and(|service| {
                 let health = service.health();
-                health.healed && health.under_replicated == 0 && health.missing == 0
+                let open = service.view().counts().open_files;
+                open == 0 && health.healed && health.under_replicated == 0 && health.missing == 0
             }) {
                 return;
             }
@@ -436,11 +485,14 @@ async fn healed(shared: &Shared) {
         }
     };
     if tokio::time::timeout(HEALED_LIMIT, healed).await.is_err() {
-        let health = shared.service().map(|service| service.health());
-        shared.fail(format!("not healed within {HEALED_LIMIT:?}: {health:?}"));
+        let found = shared.service().map(|service| {
+            let open = service.view().open_files(InodeId(0), usize::MAX);
+            (service.health(), open)
+        });
+        shared.fail(format!("not whole and closed within {HEALED_LIMIT:?}: {found:?}"));
         return;
     }
-    shared.trace("healed");
+    shared.trace("whole and closed");
 }
 
 /// An environment for a machine that starts now. Made inside its runtime, where its clock runs.
@@ -472,6 +524,8 @@ fn namenode_config(shared: &Shared) -> NamenodeConfig {
         ..NamenodeConfig::default()
     };
     config.rules.block_size_min = 0;
+    config.rules.lease_ms_soft = Millis(LEASE_MS_SOFT);
+    config.rules.lease_ms_hard = Millis(LEASE_MS_HARD);
     config.groups = mobula_namenode::GroupMapping::Static(BTreeMap::new());
     config
 }

@@ -20,8 +20,8 @@ fn some_seeds_lose_nothing_and_leave_the_same_trace_twice() {
 
 /// Runs a plan twice.
 fn hold(faults: &[(u64, Fault)]) {
-    let once = run_plan(0, faults.to_vec()).unwrap_or_else(|failure| panic!("{failure:#?}"));
-    let again = run_plan(0, faults.to_vec()).unwrap_or_else(|failure| panic!("{failure:#?}"));
+    let once = run_plan(0, DN.len(), faults.to_vec()).unwrap_or_else(|failure| panic!("{failure:#?}"));
+    let again = run_plan(0, DN.len(), faults.to_vec()).unwrap_or_else(|failure| panic!("{failure:#?}"));
     assert_eq!(once, again);
 }
 
