@@ -7,10 +7,14 @@
 mod clock;
 mod entropy;
 mod stream;
+#[cfg(feature = "sim")]
+mod tap;
 
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use stream::{Listener, Net, ReadHalf, Stream, WriteHalf};
+#[cfg(feature = "sim")]
+pub use tap::Tap;
 
 /// What a server or client is given to reach the world through. Cheap to clone.
 #[derive(Clone, Debug)]

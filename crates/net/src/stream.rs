@@ -9,6 +9,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, tcp};
 
+#[cfg(feature = "sim")]
+use crate::tap::Tapped;
+
 /// A network to connect and listen on.
 #[derive(Clone, Debug)]
 pub struct Net(Kind);
@@ -17,7 +20,7 @@ pub struct Net(Kind);
 enum Kind {
     Real,
     #[cfg(feature = "sim")]
-    Sim,
+    Sim(Option<std::sync::Arc<dyn crate::tap::Tap>>),
 }
 
 impl Net {
@@ -29,7 +32,13 @@ impl Net {
     /// turmoil's network; only inside one of its hosts.
     #[cfg(feature = "sim")]
     pub fn sim() -> Net {
-        Net(Kind::Sim)
+        Net(Kind::Sim(None))
+    }
+
+    /// The same, listened in on.
+    #[cfg(feature = "sim")]
+    pub fn tapped(tap: std::sync::Arc<dyn crate::tap::Tap>) -> Net {
+        Net(Kind::Sim(Some(tap)))
     }
 
     /// Connects to `address` (`host:port`), with Nagle's algorithm off.
@@ -48,14 +57,17 @@ impl Net {
     }
 
     async fn connect_unbounded(&self, address: &str) -> io::Result<Stream> {
-        match self.0 {
+        match &self.0 {
             Kind::Real => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }
             #[cfg(feature = "sim")]
-            Kind::Sim => Ok(Stream::Sim(turmoil::net::TcpStream::connect(address).await?)),
+            Kind::Sim(tap) => {
+                let stream = turmoil::net::TcpStream::connect(address).await?;
+                Ok(Stream::Sim(Tapped::new(stream, tap.clone())?))
+            }
         }
     }
 
@@ -64,10 +76,12 @@ impl Net {
     /// # Errors
     /// What the network says, with the address in the message.
     pub async fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
-        let listened = match self.0 {
+        let listened = match &self.0 {
             Kind::Real => TcpListener::bind(address).await.map(Listener::Tcp),
             #[cfg(feature = "sim")]
-            Kind::Sim => turmoil::net::TcpListener::bind(address).await.map(Listener::Sim),
+            Kind::Sim(tap) => {
+                turmoil::net::TcpListener::bind(address).await.map(|bound| Listener::Sim(bound, tap.clone()))
+            }
         };
         listened.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
     }
@@ -79,7 +93,7 @@ pub enum Listener {
     Tcp(TcpListener),
     /// One of the simulated network.
     #[cfg(feature = "sim")]
-    Sim(turmoil::net::TcpListener),
+    Sim(turmoil::net::TcpListener, Option<std::sync::Arc<dyn crate::tap::Tap>>),
 }
 
 impl std::fmt::Debug for Listener {
@@ -101,9 +115,9 @@ impl Listener {
                 Ok((Stream::Tcp(stream), peer))
             }
             #[cfg(feature = "sim")]
-            Listener::Sim(listener) => {
+            Listener::Sim(listener, tap) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((Stream::Sim(stream), peer))
+                Ok((Stream::Sim(Tapped::new(stream, tap.clone())?), peer))
             }
         }
     }
@@ -116,7 +130,7 @@ impl Listener {
         match self {
             Listener::Tcp(listener) => listener.local_addr(),
             #[cfg(feature = "sim")]
-            Listener::Sim(listener) => listener.local_addr(),
+            Listener::Sim(listener, _) => listener.local_addr(),
         }
     }
 }
@@ -139,7 +153,7 @@ pub enum Stream {
     Tcp(TcpStream),
     /// One of the simulated network.
     #[cfg(feature = "sim")]
-    Sim(turmoil::net::TcpStream),
+    Sim(Tapped<turmoil::net::TcpStream>),
 }
 
 impl Stream {
@@ -182,7 +196,7 @@ pub enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     /// Of a simulated one.
     #[cfg(feature = "sim")]
-    Sim(turmoil::net::tcp::OwnedReadHalf),
+    Sim(Tapped<turmoil::net::tcp::OwnedReadHalf>),
 }
 
 /// The sending direction of a [`Stream`]; dropping it closes that direction.
@@ -192,7 +206,7 @@ pub enum WriteHalf {
     Tcp(tcp::OwnedWriteHalf),
     /// Of a simulated one.
     #[cfg(feature = "sim")]
-    Sim(turmoil::net::tcp::OwnedWriteHalf),
+    Sim(Tapped<turmoil::net::tcp::OwnedWriteHalf>),
 }
 
 macro_rules! reads {

@@ -7,8 +7,10 @@
 //! and byte; equal log positions must have equal namespaces, by hash; each seed leaves the same trace.
 
 mod content;
+mod messages;
 mod mishap;
 pub mod oracle;
+mod pairs;
 mod panics;
 mod plan;
 mod reader;
@@ -21,6 +23,8 @@ mod workload;
 mod world;
 mod writer;
 
+pub use messages::Message;
+pub use pairs::{Piece, pairs};
 pub use plan::{Fault, Node, Plan};
 pub use trace::{Keep, Trace};
-pub use world::{Failure, Report, compare, run, run_plan};
+pub use world::{Failure, Report, compare, run, run_piece, run_plan};

@@ -56,7 +56,9 @@ impl Mishaps {
                 continue;
             }
             run = match run {
-                Some((first, last)) if from <= last.saturating_add(APART_MS) => Some((first, until.max(last))),
+                Some((first, last)) if from <= last.saturating_add(APART_MS) => {
+                    Some((first, until.max(last)))
+                }
                 _ => Some((from, until)),
             };
             if run.is_some_and(|(first, last)| last - first >= GIVEN_UP_MS) {

@@ -306,7 +306,9 @@ impl Oracle {
             let there = |path| self.file(path).is_some();
             if there(one) == there(other) {
                 let what = if there(one) { "at both" } else { "at neither" };
-                return Err(format!("after a rename without an answer a file is {what} of {one} and {other}"));
+                return Err(format!(
+                    "after a rename without an answer a file is {what} of {one} and {other}"
+                ));
             }
         }
         Ok(())

@@ -79,21 +79,21 @@ fn own(env: &Env) -> (Env, Entropy) {
 }
 
 /// One writer after the other, all in one folder that nobody else writes to.
-struct Slot {
+pub(crate) struct Slot {
     env: Env,
     namenode: String,
-    entropy: Entropy,
-    shared: Shared,
+    pub(crate) entropy: Entropy,
+    pub(crate) shared: Shared,
     number: u64,
     /// The present client; a dead one is replaced.
-    client: Client,
+    pub(crate) client: Client,
     /// Closed files of which all is known.
     files: Vec<String>,
     made: u64,
 }
 
 impl Slot {
-    fn new(env: &Env, namenode: &str, shared: &Shared, number: u64) -> Slot {
+    pub(crate) fn new(env: &Env, namenode: &str, shared: &Shared, number: u64) -> Slot {
         let (env, entropy) = own(env);
         let client = client(&env, namenode);
         let (namenode, shared) = (namenode.into(), shared.clone());
@@ -257,7 +257,7 @@ impl Slot {
     }
 
     /// Where it may go on, all is settled: no less than was promised, no more than was written.
-    async fn append(&self, path: &str) -> Option<FileWriter> {
+    pub(crate) async fn append(&self, path: &str) -> Option<FileWriter> {
         let new_block = if self.entropy.below(4) == 0 { NewBlock::Always } else { NewBlock::WhenFull };
         let opened = bounded(self.client.append(path, AppendOptions { new_block })).await;
         let position = opened.as_ref().map(FileWriter::position).unwrap_or_default();
@@ -289,9 +289,13 @@ impl Slot {
     }
 
     async fn truncate(&mut self, path: &str) {
+        let length = self.entropy.below(self.present(path).content.length() + 1);
+        self.truncate_to(path, length).await;
+    }
+
+    pub(crate) async fn truncate_to(&mut self, path: &str, length: u64) {
         self.forget(path);
         let was = self.present(path);
-        let length = self.entropy.below(was.content.length() + 1);
         self.shared.oracle().begin(path);
         let done = bounded(self.client.truncate(path, length)).await;
         self.answered(&format!("truncate {path} to {length}"), &done);
@@ -330,15 +334,19 @@ impl Slot {
 
     async fn concat(&mut self, path: &str) {
         let Some(source) = self.files.iter().find(|other| *other != path).cloned() else { return };
-        let (to, from) = (self.present(path), self.present(&source));
-        if to.content.length() == 0 || from.content.length() == 0 {
-            return;
+        let length = |path: &str| self.present(path).content.length();
+        if length(path) > 0 && length(&source) > 0 {
+            self.concat_to(path, &source).await;
         }
+    }
+
+    pub(crate) async fn concat_to(&mut self, path: &str, source: &str) {
+        let (to, from) = (self.present(path), self.present(source));
         self.forget(path);
-        self.forget(&source);
+        self.forget(source);
         self.shared.oracle().begin(path);
-        self.shared.oracle().begin(&source);
-        let done = bounded(self.client.concat(path, &[&source])).await;
+        self.shared.oracle().begin(source);
+        let done = bounded(self.client.concat(path, &[source])).await;
         self.answered(&format!("concat {source} behind {path}"), &done);
         let mut joined = to.content.clone();
         joined.join(&from.content);
@@ -348,7 +356,7 @@ impl Slot {
             Err(_) => (vec![joined, Possible::File(to)], vec![Possible::Absent, Possible::File(from)]),
         };
         self.shared.oracle().set(path, to);
-        self.shared.oracle().set(&source, from);
+        self.shared.oracle().set(source, from);
         if done.is_ok() {
             self.remember(path);
         }
@@ -357,18 +365,27 @@ impl Slot {
     /// To a new name, or over another file.
     async fn rename(&mut self, path: &str) {
         let over = self.known().filter(|other| other != path && self.entropy.below(2) == 0);
-        let target = over.clone().unwrap_or_else(|| self.next_path("r"));
+        match over {
+            Some(over) => self.rename_to(path, &over, true).await,
+            None => {
+                let target = self.next_path("r");
+                self.rename_to(path, &target, false).await;
+            }
+        }
+    }
+
+    pub(crate) async fn rename_to(&mut self, path: &str, target: &str, over: bool) {
         let was = Possible::File(self.present(path));
-        let replaced = over.map_or(Possible::Absent, |over| Possible::File(self.present(&over)));
+        let replaced = if over { Possible::File(self.present(target)) } else { Possible::Absent };
         let known = self.present(path).exact().is_some();
         self.forget(path);
-        self.forget(&target);
+        self.forget(target);
         self.shared.oracle().begin(path);
-        self.shared.oracle().begin(&target);
+        self.shared.oracle().begin(target);
         let request = hdfs::Rename2RequestProto {
             src: path.into(),
-            dst: target.clone(),
-            overwrite_dest: replaced != Possible::Absent,
+            dst: target.into(),
+            overwrite_dest: over,
             move_to_trash: None,
         };
         let done = bounded(self.client.namenode().rename2(request)).await;
@@ -376,21 +393,21 @@ impl Slot {
         let mut oracle = self.shared.oracle();
         if done.is_ok() {
             oracle.set(path, vec![Possible::Absent]);
-            oracle.set(&target, vec![was]);
+            oracle.set(target, vec![was]);
         } else {
-            if replaced == Possible::Absent {
-                oracle.either(path, &target);
+            if !over {
+                oracle.either(path, target);
             }
             oracle.set(path, vec![was.clone(), Possible::Absent]);
-            oracle.set(&target, vec![was, replaced]);
+            oracle.set(target, vec![was, replaced]);
         }
         drop(oracle);
         if done.is_ok() && known {
-            self.remember(&target);
+            self.remember(target);
         }
     }
 
-    async fn delete(&mut self, path: &str) {
+    pub(crate) async fn delete(&mut self, path: &str) {
         self.forget(path);
         let was = Possible::File(self.present(path));
         self.shared.oracle().begin(path);
@@ -422,7 +439,7 @@ impl Slot {
         self.shared.oracle().set(&path, possible);
     }
 
-    fn answered<T>(&self, what: &str, done: &Result<T, String>) {
+    pub(crate) fn answered<T>(&self, what: &str, done: &Result<T, String>) {
         self.shared.oracle().count(done.is_ok());
         match done {
             Ok(_) => self.shared.trace(what),

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mobula_datanode::{DataNode, DatanodeConfig, VolumeConfig};
@@ -13,7 +15,9 @@ use mobula_namenode::{NameNode, NamenodeConfig, Observer};
 use mobula_net::{Clock, Entropy, Env, Net};
 use mobula_types::{InodeId, Millis};
 
+use crate::messages::{Message, Messages};
 use crate::mishap::Mishap;
+use crate::pairs::{self, Piece};
 use crate::panics;
 use crate::plan::{FAULTS_MS, Fault, Node, Plan, machines};
 use crate::shared::{Phase, Shared};
@@ -76,7 +80,7 @@ pub struct Failure {
 /// # Errors
 /// [`Failure`] where something acknowledged was lost, or the cluster did not become whole.
 pub fn run(seed: u64, keep: Keep) -> Result<Report, Box<Failure>> {
-    play(seed, datanodes(seed), Plan::draw(seed, datanodes(seed)), &Trace::new(keep))
+    play(seed, datanodes(seed), Plan::draw(seed, datanodes(seed)), &Trace::new(keep), &Job::Anything)
 }
 
 /// How many DataNodes a seed has.
@@ -89,7 +93,43 @@ fn datanodes(seed: u64) -> usize {
 /// # Errors
 /// As [`run`].
 pub fn run_plan(seed: u64, datanodes: usize, faults: Vec<(u64, Fault)>) -> Result<Report, Box<Failure>> {
-    play(seed, datanodes, Plan::of(faults), &Trace::new(Keep::Last))
+    play(seed, datanodes, Plan::of(faults), &Trace::new(Keep::Last), &Job::Anything)
+}
+
+/// Does a piece of work on three DataNodes, with connections broken off where these messages begin. Answers
+/// with all messages that there were, and whether all of the work was acknowledged.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_piece(
+    piece: Piece,
+    victims: &[Message],
+    keep: Keep,
+) -> Result<(Vec<Message>, bool), Box<Failure>> {
+    let messages = Arc::new(Messages::default());
+    let whole = Arc::new(AtomicBool::new(false));
+    let job =
+        Job::Piece { piece, victims: victims.to_vec(), messages: messages.clone(), whole: whole.clone() };
+    play(1, *DATANODES.start(), Plan::of(Vec::new()), &Trace::new(keep), &job)?;
+    Ok((messages.seen().0, whole.load(Ordering::Relaxed)))
+}
+
+/// What the clients of a run do.
+#[derive(Clone)]
+enum Job {
+    /// All that they can, until the faults are over.
+    Anything,
+    /// One piece of work, over broken connections.
+    Piece { piece: Piece, victims: Vec<Message>, messages: Arc<Messages>, whole: Arc<AtomicBool> },
+}
+
+impl Job {
+    fn net(&self) -> Net {
+        match self {
+            Job::Anything => Net::sim(),
+            Job::Piece { messages, .. } => Net::tapped(messages.clone()),
+        }
+    }
 }
 
 /// Runs a seed twice, and answers with where the two traces part, if they do.
@@ -97,7 +137,7 @@ pub fn compare(seed: u64) -> Option<String> {
     let traces = [Trace::new(Keep::All), Trace::new(Keep::All)];
     for trace in &traces {
         // Its end does not matter here, only how it came there.
-        let _ = play(seed, datanodes(seed), Plan::draw(seed, datanodes(seed)), trace);
+        let _ = play(seed, datanodes(seed), Plan::draw(seed, datanodes(seed)), trace, &Job::Anything);
     }
     let [one, other] = [traces[0].kept(), traces[1].kept()];
     let at = one.iter().zip(&other).position(|(a, b)| a != b);
@@ -108,13 +148,14 @@ pub fn compare(seed: u64) -> Option<String> {
     Some(format!("event {at}, after\n  {before}\none has\n  {a}\nthe other\n  {b}"))
 }
 
-fn play(seed: u64, datanodes: usize, plan: Plan, trace: &Trace) -> Result<Report, Box<Failure>> {
+fn play(seed: u64, datanodes: usize, plan: Plan, trace: &Trace, job: &Job) -> Result<Report, Box<Failure>> {
     let _alone = tasks::alone();
     panics::expect(seed);
     let shared = Shared::new(trace.clone());
     let watcher = tracing::Dispatch::new(Watcher::new(trace.clone()));
-    let outcome =
-        tracing::dispatcher::with_default(&watcher, || World::new(seed, datanodes, plan, shared.clone()).play());
+    let outcome = tracing::dispatcher::with_default(&watcher, || {
+        World::new(seed, datanodes, plan, shared.clone(), job.clone()).play()
+    });
     match shared.failure().or_else(|| outcome.as_ref().err().cloned()) {
         None => Ok(Report {
             trace: trace.hash(),
@@ -134,6 +175,7 @@ struct Watch {
 }
 
 struct World {
+    job: Job,
     sim: turmoil::Sim<'static>,
     datanodes: usize,
     plan: Plan,
@@ -154,7 +196,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, datanodes: usize, plan: Plan, shared: Shared) -> World {
+    fn new(seed: u64, datanodes: usize, plan: Plan, shared: Shared, job: Job) -> World {
         let sim = turmoil::Builder::new()
             .rng_seed(seed)
             .tick_duration(TICK)
@@ -168,6 +210,7 @@ impl World {
             machines(datanodes).into_iter().map(|node| (node, CrashDisk::new(entropy.u64()))).collect();
         let clocks = everybody(datanodes).map(|node| (node, Rc::default())).collect();
         let mut world = World {
+            job,
             sim,
             datanodes,
             plan,
@@ -192,8 +235,9 @@ impl World {
     fn add_namenode(&mut self, entropy: Entropy) {
         let disk = self.disks[&Node::Namenode].clone();
         let (shared, clock) = (self.shared.clone(), Rc::clone(&self.clocks[&Node::Namenode]));
+        let net = self.job.net();
         self.sim.host("nn", move || {
-            let (disk, shared, env) = (disk.clone(), shared.clone(), env(&entropy, &clock));
+            let (disk, shared, env) = (disk.clone(), shared.clone(), env(&net, &entropy, &clock));
             async move {
                 let config = namenode_config(&shared);
                 let why = match NameNode::start(env()?, disk.process(), config).await {
@@ -212,8 +256,9 @@ impl World {
         let node = Node::Datanode(at);
         let (disk, shared) = (self.disks[&node].clone(), self.shared.clone());
         let clock = Rc::clone(&self.clocks[&node]);
+        let net = self.job.net();
         self.sim.host(node.to_string(), move || {
-            let (disk, shared, env) = (disk.clone(), shared.clone(), env(&entropy, &clock));
+            let (disk, shared, env) = (disk.clone(), shared.clone(), env(&net, &entropy, &clock));
             async move {
                 let why = match DataNode::start(env()?, disk.process(), datanode_config(at)).await {
                     Ok(datanode) => datanode.wait_stopped().await.to_string(),
@@ -226,10 +271,22 @@ impl World {
 
     fn add_client(&mut self, entropy: Entropy) {
         let (shared, clock) = (self.shared.clone(), Rc::clone(&self.clocks[&Node::Client]));
-        let env = env(&entropy, &clock);
+        let env = env(&self.job.net(), &entropy, &clock);
+        let (job, datanodes) = (self.job.clone(), self.datanodes);
         self.sim.client("client", async move {
             let env = env()?;
             let namenode = format!("nn:{NAMENODE_PORT}");
+            if let Job::Piece { piece, victims, messages, whole } = job {
+                let mut slot = pairs::prepare(piece, &env, &namenode, &shared, datanodes).await;
+                messages.arm(&victims);
+                whole.store(pairs::act(piece, &mut slot).await, Ordering::Relaxed);
+                messages.disarm();
+                drop(slot);
+                shared.set_phase(Phase::Settle);
+                healed(&shared).await;
+                workload::verify(&env, &namenode, &shared, "in the end").await;
+                return Ok(());
+            }
             workload::work(&env, &namenode, &shared).await;
             healed(&shared).await;
             workload::verify(&env, &namenode, &shared, "after the faults").await;
@@ -337,7 +394,8 @@ impl World {
     /// One reason for not hearing of a machine is gone: are there others?
     fn back(&self, node: Node) {
         let cut = self.cuts.iter().any(|((from, to), cuts)| *cuts > 0 && (*from == node || *to == node));
-        let away = cut || [&self.down, &self.troubled, &self.paused, &self.dark].iter().any(|all| all.contains(&node));
+        let away = cut
+            || [&self.down, &self.troubled, &self.paused, &self.dark].iter().any(|all| all.contains(&node));
         if !away {
             self.shared.is_over(node, Mishap::Absence);
         }
@@ -403,7 +461,9 @@ impl World {
 
     fn resume(&mut self, node: Node) {
         if self.paused.remove(&node) {
-            for other in everybody(self.datanodes).filter(|other| *other != node && !self.paused.contains(other)) {
+            for other in
+                everybody(self.datanodes).filter(|other| *other != node && !self.paused.contains(other))
+            {
                 self.sim.release(node.to_string(), other.to_string());
             }
         }
@@ -496,15 +556,19 @@ async fn healed(shared: &Shared) {
 }
 
 /// An environment for a machine that starts now. Made inside its runtime, where its clock runs.
-fn env(entropy: &Entropy, watch: &Rc<RefCell<Watch>>) -> impl FnOnce() -> turmoil::Result<Env> + use<> {
-    let (entropy, watch) = (Entropy::seeded(entropy.u64()), Rc::clone(watch));
+fn env(
+    net: &Net,
+    entropy: &Entropy,
+    watch: &Rc<RefCell<Watch>>,
+) -> impl FnOnce() -> turmoil::Result<Env> + use<> {
+    let (net, entropy, watch) = (net.clone(), Entropy::seeded(entropy.u64()), Rc::clone(watch));
     move || {
         let elapsed = turmoil::sim_elapsed().unwrap_or_default().as_millis() as u64;
         let clock = Clock::virtual_from(EPOCH_MS + elapsed);
         let mut watch = watch.borrow_mut();
         clock.jump(watch.jumped_ms);
         watch.running = Some(clock.clone());
-        Ok(Env { net: Net::sim(), clock, entropy })
+        Ok(Env { net, clock, entropy })
     }
 }
 

@@ -52,20 +52,25 @@ impl Session<'_> {
             self.shared.trace(&format!("{} is left open at {}", self.path, writer.position()));
             return End::Left(Some(writer));
         }
+        if self.close(writer).await { End::Closed } else { End::Left(None) }
+    }
+
+    /// Ends it in order; whether that was acknowledged.
+    pub(crate) async fn close(&self, writer: FileWriter) -> bool {
+        self.noted(&writer);
         let length = writer.position();
-        match self.answered(&format!("close {} at {length}", self.path), bounded(writer.close()).await) {
-            true => {
-                self.file(|file, _| file.settled(length));
-                End::Closed
-            }
-            false => End::Left(None),
+        let closed =
+            self.answered(&format!("close {} at {length}", self.path), bounded(writer.close()).await);
+        if closed {
+            self.file(|file, _| file.settled(length));
         }
+        closed
     }
 
     /// One of them; false: it failed.
     async fn step(&self, writer: &mut FileWriter) -> bool {
         match self.entropy.below(10) {
-            0..=4 if writer.position() < LENGTH_MAX => self.write(writer).await,
+            0..=4 if writer.position() < LENGTH_MAX => self.write_some(writer).await,
             0..=5 => self.hflush(writer).await,
             6 => self.hsync(writer).await,
             7 => self.cancelled_flush(writer).await,
@@ -73,13 +78,16 @@ impl Session<'_> {
                 tokio::time::sleep(Duration::from_millis(self.entropy.below(PAUSE_MS))).await;
                 true
             }
-            _ => self.write(writer).await && self.hflush(writer).await,
+            _ => self.write_some(writer).await && self.hflush(writer).await,
         }
     }
 
-    async fn write(&self, writer: &mut FileWriter) -> bool {
+    async fn write_some(&self, writer: &mut FileWriter) -> bool {
         let most = [300, 700, 2_000, 9_000, 30_000][self.entropy.below(5) as usize];
-        let length = 1 + self.entropy.below(most);
+        self.write(writer, 1 + self.entropy.below(most)).await
+    }
+
+    pub(crate) async fn write(&self, writer: &mut FileWriter, length: u64) -> bool {
         // Known before it is asked for: a reader may see it before the answer comes.
         let data = self.file(|file, _| {
             let from = file.content.length();
@@ -95,13 +103,13 @@ impl Session<'_> {
         done.is_ok()
     }
 
-    async fn hflush(&self, writer: &mut FileWriter) -> bool {
+    pub(crate) async fn hflush(&self, writer: &mut FileWriter) -> bool {
         let length = writer.position();
         let done = bounded(writer.hflush()).await;
         self.flushed(writer, done, length, "hflush")
     }
 
-    async fn hsync(&self, writer: &mut FileWriter) -> bool {
+    pub(crate) async fn hsync(&self, writer: &mut FileWriter) -> bool {
         let length = writer.position();
         let done = bounded(writer.hsync()).await;
         if done.is_ok() {

@@ -1,7 +1,7 @@
 //! A few seeds, each twice, and written plans for the faults that once lost or stopped something.
 #![allow(clippy::unwrap_used)]
 
-use mobula_sim::{Fault, Keep, Node, compare, run, run_plan};
+use mobula_sim::{Fault, Keep, Node, Piece, compare, pairs, run, run_piece, run_plan};
 
 /// Seeds of the quick test; CI runs many more with the binary.
 const SEEDS: u64 = 5;
@@ -64,4 +64,22 @@ fn a_full_disk_of_each() {
         (9_000, Fault::Room(NN)),
         (15_000, Fault::Room(DN[0])),
     ]);
+}
+
+/// Broken off in the quick test, of each piece of work; `mobula-sim --pairs` does all.
+const PAIRS: usize = 25;
+
+#[test]
+fn pairs_of_messages_broken_off_lose_nothing() {
+    for piece in Piece::ALL {
+        let (messages, whole) =
+            run_piece(piece, &[], Keep::Last).unwrap_or_else(|failure| panic!("{failure:#?}"));
+        assert!(whole && messages.len() > 5, "{piece}: {messages:?}");
+        let all = pairs(&messages);
+        for victims in all.iter().step_by(all.len().div_ceil(PAIRS)) {
+            if let Err(failure) = run_piece(piece, victims, Keep::Last) {
+                panic!("{piece} without {victims:?}: {failure:#?}");
+            }
+        }
+    }
 }
