@@ -366,9 +366,9 @@ mod tests {
         }
         let mut longer = bytes.clone();
         longer.push(0);
-        file.check(&longer, &none, 5_000).unwrap_err();
+        file.check(&longer, &none, 5_000).expect_err("it is too long");
         longer.truncate(90);
         longer[3] ^= 1;
-        file.check(&longer, &none, 5_000).unwrap_err();
+        file.check(&longer, &none, 5_000).expect_err("it is too long");
     }
 }

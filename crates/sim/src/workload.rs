@@ -180,7 +180,7 @@ impl Slot {
             };
             let left = match session.run(writer).await {
                 End::Closed => return self.remember(&path),
-                End::Left(left) => left,
+                End::Left(left) => left.map(|writer| *writer),
             };
             match self.after_death(&path, left).await {
                 Some(next) => writer = next,

@@ -25,7 +25,7 @@ pub(crate) enum End {
     /// The close was acknowledged.
     Closed,
     /// The file is open still, or perhaps not: its writer is of no use any more, or gone.
-    Left(Option<FileWriter>),
+    Left(Option<Box<FileWriter>>),
 }
 
 pub(crate) struct Session<'a> {
@@ -44,13 +44,13 @@ impl Session<'_> {
                 break;
             }
             if !self.step(&mut writer).await {
-                return End::Left(Some(writer));
+                return End::Left(Some(Box::new(writer)));
             }
         }
         self.noted(&writer);
         if self.entropy.below(3) == 0 {
             self.shared.trace(&format!("{} is left open at {}", self.path, writer.position()));
-            return End::Left(Some(writer));
+            return End::Left(Some(Box::new(writer)));
         }
         if self.close(writer).await { End::Closed } else { End::Left(None) }
     }

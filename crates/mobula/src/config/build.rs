@@ -178,7 +178,6 @@ fn rules(settings: &Settings) -> Result<Rules> {
         lease_ms_hard: settings
             .millis("dfs.namenode.lease-hard-limit-sec", 1_000)?
             .map_or(d.lease_ms_hard, Millis),
-        ..d
     })
 }
 
