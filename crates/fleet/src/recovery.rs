@@ -75,6 +75,8 @@ pub(crate) struct Recovery {
     since: Millis,
     /// Results that were refused.
     refusals: u32,
+    /// Primaries, each in one life of it, that looked at their own replica and found no byte.
+    denials: SmallVec<[(u32, u64); 4]>,
 }
 
 /// All of them.
@@ -133,18 +135,18 @@ impl Fleet {
         truncate: Option<u64>,
     ) {
         let old = self.recoveries.running.remove(&block.id);
-        let (mut tried, mut since, mut refusals) = (SmallVec::new(), now, 0);
+        let (mut tried, mut since, mut refusals, mut denials) = (SmallVec::new(), now, 0, SmallVec::new());
         if let Some(old) = old {
             if old.id >= id {
                 // Told twice, or late.
                 self.recoveries.running.insert(block.id, old);
                 return;
             }
-            (tried, since, refusals) = (old.tried, old.since, old.refusals);
+            (tried, since, refusals, denials) = (old.tried, old.since, old.refusals, old.denials);
             tried.extend(old.attempt.primary().filter(|node| !tried.contains(node)));
         }
         let attempt = Attempt::Unassigned;
-        let recovery = Recovery { block, id, targets, truncate, attempt, tried, since, refusals };
+        let recovery = Recovery { block, id, targets, truncate, attempt, tried, since, refusals, denials };
         self.recoveries.running.insert(block.id, recovery);
         self.dirty.insert(block.id);
     }
@@ -398,11 +400,21 @@ impl Fleet {
         sync: &Synchronization<'_>,
     ) -> Result<(), Undecided> {
         let id = sync.block.id;
-        let Some(recovery) = self.recoveries.running.get(&id).filter(|known| known.id == sync.recovery)
+        let Some(recovery) = self.recoveries.running.get_mut(&id).filter(|known| known.id == sync.recovery)
         else {
             // One that is not ours: the namespace has the words for it.
             return Ok(());
         };
+        if sync.delete
+            && let Some(primary) = recovery.attempt.primary()
+            && let Some(node) = self.roster.try_node(primary)
+        {
+            let denial = (primary, node.epoch);
+            if !recovery.denials.contains(&denial) {
+                recovery.denials.push(denial);
+            }
+        }
+        let recovery = &self.recoveries.running[&id];
         let verdict = if sync.delete {
             self.judge_drop(now, recovery, sync)
         } else {
@@ -426,7 +438,8 @@ impl Fleet {
 
     /// A primary that found no byte. It speaks for all if it has a replica itself that was never cut by a
     /// power failure, for each replica with the block's stamp has all that was promised; else only if
-    /// nobody has one, and nobody is away who could.
+    /// nobody has one, and nobody is away who could. A node that was the primary has looked: it may have
+    /// reported bytes, before that, whose checksums were lost.
     fn judge_drop(
         &self,
         now: Millis,
@@ -443,7 +456,10 @@ impl Fleet {
             .iter()
             .any(|p| p.noted.is_some_and(Noted::is_sound) && p.node.is_some() && p.node == primary);
         let patient = now.since(recovery.since).0 < PATIENCE_MS;
-        for participant in &participants {
+        let denies = |p: &Participant| {
+            p.node.is_some_and(|node| recovery.denials.contains(&(node, self.roster.node(node).epoch)))
+        };
+        for participant in participants.iter().filter(|p| !denies(p)) {
             let has = match participant.noted {
                 Some(noted) if noted.length > 0 => patient || !self.is_dead(participant),
                 // Told of as it began: how long it is now is not known.
