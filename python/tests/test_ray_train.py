@@ -63,7 +63,7 @@ def _fit(steps, pause, failures=3):
     trainer = DataParallelTrainer(
         _loop(),
         train_loop_config={"steps": steps, "pause": pause},
-        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}, placement_strategy="SPREAD"),
+        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 2}, placement_strategy="SPREAD"),
         run_config=RunConfig(
             name=f"run-{steps}",
             storage_filesystem=mobulafs.filesystem(),

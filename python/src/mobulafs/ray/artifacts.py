@@ -163,21 +163,28 @@ class DataManager:
 
         Raises ArtifactNotFound, and ArtifactLost while a chunk has no copy that can be reached.
         """
+        path = self._path(name)
         with self._reading(name):
             if into is not None:
-                return self._fetch(name, Path(into))
-            with self._files.open(self._path(name), "rb") as file:
-                data = file.read()
+                return self._steadily(path, lambda: self._fetch(path, Path(into)))
+            data = self._steadily(path, lambda: self._files.open(path, "rb").read())
         return data if as_bytes or not data.startswith(_NPY_MAGIC) else _array(data)
 
     def get_chunk(self, name: str, number: int) -> bytes:
         """The bytes of one chunk, from 0 on."""
-        with self._reading(name), self._files.open(self._path(name), "rb") as file:
+        path = self._path(name)
+
+        def read() -> bytes:
+            file = self._files.open(path, "rb")
             assert isinstance(file, Reader)
-            blocks = self._files.block_locations(self._path(name))
+            blocks = self._files.block_locations(path)
             if not 0 <= number < len(blocks):
                 raise BadArgument(f"{name!r} has {len(blocks)} chunks: there is no chunk {number}")
             return file.read_range(blocks[number].offset, blocks[number].length)
+
+        with self._reading(name):
+            chunk: bytes = self._steadily(path, read)
+            return chunk
 
     def remove(self, name: str) -> None:
         """Removes an artifact. Raises ArtifactNotFound."""
@@ -325,15 +332,27 @@ class DataManager:
         )
         return int(self._files.size(path))
 
-    def _fetch(self, name: str, target: Path) -> int:
-        info = self._files.info(self._path(name))
+    def _steadily(self, path: str, read: Callable[[], Any]) -> Any:
+        """Reads again as long as the artifact is replaced meanwhile: its old chunks are gone then."""
+        seen = None
+        while True:
+            try:
+                return read()
+            except (BlocksUnreachable, ClusterFailed):
+                now = self._files.namenode.listing(path)[0].file_id
+                if now == seen:
+                    raise
+                seen = now
+
+    def _fetch(self, path: str, target: Path) -> int:
+        info = self._files.info(path)
         # Beside the target and then into place: nobody finds half a file there.
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
         try:
             if info["size"] < _BINARY_BYTES_MIN:
-                self._files.get_file(self._path(name), temporary)
+                self._files.get_file(path, temporary)
             else:
-                binary.run("fs", "-fs", self.deployment.uri, "-get", self._path(name), temporary)
+                binary.run("fs", "-fs", self.deployment.uri, "-get", path, temporary)
             length = temporary.stat().st_size
             temporary.replace(target)
         finally:
