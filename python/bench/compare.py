@@ -218,23 +218,25 @@ def checkpoints(table: Table, length: int, folder: Path, fs: Any) -> None:
             (Path(own) / f"part-{rank}").write_bytes(os.urandom(config["length"]))
             began = time.perf_counter()
             train.report({"ready": 1}, checkpoint=Checkpoint.from_directory(own))
-            train.report({"seconds": time.perf_counter() - began})
+            Path(config["told"], str(rank)).write_text(str(time.perf_counter() - began))
 
     places = {
         "Ray Train on Mobula": {"storage_filesystem": PyFileSystem(FSSpecHandler(fs)), "storage_path": "/train"},
         "Ray Train on a folder": {"storage_path": str(folder / "train")},
     }
+    told = folder / "told"
+    told.mkdir(exist_ok=True)
     for kind, place in places.items():
         result = DataParallelTrainer(
             loop,
-            train_loop_config={"length": length // 4},
+            train_loop_config={"length": length // 4, "told": str(told)},
             scaling_config=ScalingConfig(num_workers=4, resources_per_worker={"CPU": 0.25}),
             run_config=RunConfig(name="bench", **place),
         ).fit()
         if result.error:
             raise result.error
         title = f"checkpoint of {length // MIB} MiB, 4 workers"
-        table.note(title, kind, length / MIB / result.metrics["seconds"], "MiB/s")
+        table.note(title, kind, length / MIB / max(float(file.read_text()) for file in told.iterdir()), "MiB/s")
     shutil.rmtree(folder / "train", ignore_errors=True)
     fs.rm("/train", recursive=True)
 

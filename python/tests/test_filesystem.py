@@ -370,3 +370,15 @@ def test_nodes_and_counters(mobula_fs):
     entries = mobula_fs.namenode.listing("/d")
     assert [entry.name for entry in entries] == ["0", "1", "2", "3", "4"]
     assert all(len(entry.blocks[0].nodes) == 3 for entry in entries)
+
+
+def test_buffers_of_all_kinds(mobula_fs, noise):
+    import array
+
+    data = noise(3 * MIB, 9)
+    kinds = [data, bytearray(data), memoryview(data), memoryview(bytearray(data)), memoryview(data + data)[::2]]
+    kinds += [array.array("i", data), memoryview(data).cast("i"), b"", memoryview(b"")]
+    for value in kinds:
+        with mobula_fs.open("/f", "wb") as file:
+            assert file.write(value) == memoryview(value).nbytes
+        assert mobula_fs.cat("/f") == memoryview(value).tobytes()

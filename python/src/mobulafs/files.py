@@ -17,6 +17,8 @@ __all__ = ["Reader", "Writer"]
 
 #: Small reads fetch so much at once.
 _AHEAD_BYTES = 1 << 20
+#: A view is copied in pieces of this length.
+_VIEW_BYTES = 8 << 20
 #: Small writes are gathered up to so much.
 _GATHER_BYTES = 1 << 20
 
@@ -182,14 +184,13 @@ class Writer(io.BufferedIOBase):
         with self._lock:
             self._check()
             view = memoryview(data)
-            view = view if view.format == "B" and view.ndim == 1 and view.contiguous else memoryview(view.tobytes())
-            if len(self._gathered) + len(view) < _GATHER_BYTES:
-                self._gathered += view
+            if len(self._gathered) + view.nbytes < _GATHER_BYTES:
+                self._gathered += view.tobytes()
             else:
                 self._push()
-                self._send(view)
-            self._at += len(view)
-            return len(view)
+                self._send(data)
+            self._at += view.nbytes
+            return view.nbytes
 
     def flush(self) -> None:
         """Hands what was gathered to the pipeline; promises nothing yet (`hsync` does)."""
@@ -245,12 +246,18 @@ class Writer(io.BufferedIOBase):
     def _push(self) -> None:
         if self._gathered and not self._failed:
             gathered, self._gathered = self._gathered, bytearray()
-            self._send(memoryview(gathered))
+            self._send(gathered)
 
-    def _send(self, view: memoryview) -> None:
-        if len(view):
-            with self._guarded():
-                self._inner.write(view)
+    def _send(self, data: Any) -> None:
+        """Hands bytes on. `hdfs-native` takes a view one byte after the other: 20 times the time of `bytes`."""
+        with self._guarded():
+            if isinstance(data, (bytes, bytearray)):
+                self._inner.write(data)
+                return
+            view = memoryview(data)
+            view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+            for at in range(0, len(view), _VIEW_BYTES):
+                self._inner.write(bytes(view[at : at + _VIEW_BYTES]))
 
     def _guarded(self) -> Any:
         return _Guard(self)
