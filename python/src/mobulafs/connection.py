@@ -3,6 +3,7 @@
 What is worked around here, seen in 0.14.7:
 - with no NameNode it retries for three minutes: a first use is probed for 2 s, and later retries end after 30 s;
 - a client that was made before a fork waits for ever in the child: each process makes its own;
+- its pool of connections to DataNodes is one for all clients and is forked too: a child times out after 10 s, not 60 s;
 - a client that is dropped while the interpreter ends can hang it: clients are never dropped (one a cluster);
 - a stray HADOOP_CONF_DIR changes what it does: where host and port are given, it is shown an empty folder;
 - what the server says comes as text in a RuntimeError, and a panic is no Exception at all.
@@ -33,19 +34,24 @@ _RETRIES = {
     "dfs.client.failover.sleep.max.millis": "1500",
 }
 
+#: The first read of a child waits so long for a connection that its parent had open, which nobody serves there.
+_FORKED = {"dfs.client.socket-timeout": "10000"}
+
+_forked = False
 _clients: dict[tuple[int, str, tuple[tuple[str, str], ...]], Any] = {}
 _lock = threading.Lock()
 _NODE = re.compile(r'ip_addr: \\*"([^"\\]+)\\*".*?xfer_port: (\d+)')
 _RPC_ERROR = re.compile(r'RPCError\("(?P<name>[^"]*)", "(?P<text>.*)"\)', re.DOTALL)
 
 
-def _renew_lock() -> None:
-    # A fork may have copied it while another thread held it.
-    global _lock
+def _after_fork() -> None:
+    # A fork may have copied the lock while another thread held it.
+    global _lock, _forked
     _lock = threading.Lock()
+    _forked = True
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def client(host: str | None, port: int | None, options: dict[str, str]) -> Any:
@@ -62,7 +68,7 @@ def client(host: str | None, port: int | None, options: dict[str, str]) -> Any:
         if found is None:
             # Our own folder holds no Hadoop configuration.
             folder = str(Path(__file__).parent) if host and port else None
-            found = hdfs_native.Client(url, {**_RETRIES, **options}, folder)
+            found = hdfs_native.Client(url, {**_RETRIES, **(_FORKED if _forked else {}), **options}, folder)
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(found.inner))
             _clients[key] = found
         return found
