@@ -302,7 +302,12 @@ def main() -> None:
     given = arguments.parse_args()
     table = Table()
     ray.init(
-        _node_ip_address="127.0.0.2", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
+        address="local",
+        _node_ip_address="127.0.0.2",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
     )
     with tempfile.TemporaryDirectory(prefix="mobula-bench-", dir=given.folder) as name:
         (on_local if given.local else on_ray)(table, given, Path(name))

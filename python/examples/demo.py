@@ -105,6 +105,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mobula-demo-") as folder:
         step("Start Ray, then Mobula on it with one call: a NameNode and five spaces")
         ray.init(
+            address="local",  # a Ray of its own, whatever else runs here
             _node_ip_address="127.0.0.2",
             num_cpus=2,
             include_dashboard=False,

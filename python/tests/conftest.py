@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +56,9 @@ def ray_cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
+    # Not Ray's own folder: what a killed run left there (ray_current_cluster) leads others astray.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    os.environ["RAY_TMPDIR"] = folder
     cluster = Cluster()
     for _ in range(2):
         add_node(cluster)
@@ -61,13 +66,16 @@ def ray_cluster() -> Iterator[Any]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def add_node(cluster: Any, **more: Any) -> Any:
     """One more node. Ray gives a raylet 30 s to start, which is too short on a machine with much else to do."""
+    # A driver takes a node of its own address for its own, and ends with it: that must be the head, which stays.
+    address = {"node_ip_address": "127.0.0.3"} if cluster.head_node else {}
     for attempt in range(RAY_ATTEMPTS):
         try:
-            return cluster.add_node(**{**RAY_NODE, **more})
+            return cluster.add_node(**{**RAY_NODE, **address, **more})
         except Exception:
             if attempt + 1 == RAY_ATTEMPTS:
                 raise
