@@ -1,7 +1,7 @@
 //! Writing a file: bytes are cut into packets, packets go down a pipeline, blocks follow each other.
 //!
 //! Packets are kept until all nodes of the pipeline have acknowledged them, so that they can be sent
-//! again when a node is lost; [`crate::recovery`] says how. An open file holds at most a window of
+//! again when a node is lost; `recovery` says how. An open file holds at most a window of
 //! packets, whatever its block size. Next on the walk: the NameNode's `client_rpc`, which hands out
 //! blocks.
 //!
