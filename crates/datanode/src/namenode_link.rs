@@ -34,8 +34,9 @@ const PROTOCOL: &str = "org.apache.hadoop.hdfs.server.protocol.DatanodeProtocol"
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for a NameNode's answer.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
-/// The same for what is sent all the time. A connection that died unheard must be noticed, and another
-/// one made, before the node is declared dead: 10 s after its last heartbeat.
+/// The same for what is small and sent all the time, and for registering. A connection that died unheard must be
+/// noticed, and another one made, before the node is declared dead: 10 s after its last heartbeat. A node that
+/// waited longer to register would be away, with all that only it has, from recoveries that can do without it.
 const BEAT_LIMIT: Duration = Duration::from_secs(5);
 /// First pause after a call failed; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -210,7 +211,7 @@ impl Link {
     /// Learns whose NameNode it is, opens the pool, and registers.
     async fn register(&mut self) -> Result<dn::DatanodeRegistrationProto, Ended> {
         let response: pb::VersionResponseProto =
-            self.call("versionRequest", &pb::VersionRequestProto::default()).await?;
+            self.call_soon("versionRequest", &pb::VersionRequestProto::default()).await?;
         let pb::NamespaceInfoProto { block_pool_id, storage_info, capabilities, .. } = response.info;
         self.buffers = capabilities.unwrap_or(0) & CAPABILITY_BUFFERS != 0;
         let namespace = Namespace {
@@ -238,7 +239,7 @@ impl Link {
         // Before the report that follows is made: it tells all that happened until then.
         self.outbox().clear_entries();
         let request = dn::RegisterDatanodeRequestProto { registration };
-        let answer: dn::RegisterDatanodeResponseProto = self.call("registerDatanode", &request).await?;
+        let answer: dn::RegisterDatanodeResponseProto = self.call_soon("registerDatanode", &request).await?;
         if let Ok(id) = convert::datanode_id(&answer.registration.datanode_id) {
             let _ = self.node.identity.set(id);
         }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use mobula_types::{Block, BlockId, ReplicaState, Target};
+use mobula_types::{Block, ReplicaState, Target};
 use smallvec::SmallVec;
 
 use crate::answers::in_order;
@@ -61,6 +61,7 @@ impl Fleet {
         let mut ranked: SmallVec<[(u64, Location); 4]> = SmallVec::new();
         for entry in self.map.entries(id) {
             if !entry.is_doomed()
+                && !self.is_superseded(block, entry.slot(), expected)
                 && let Some((rank, mut location)) = self.location(id, *entry, reader)
             {
                 // The stamp that is asked with may be newer than the one that verdicts were made with.
@@ -69,7 +70,7 @@ impl Fleet {
             }
         }
         for (place, target) in expected.iter().enumerate() {
-            if let Some(location) = self.unreported_location(id, target) {
+            if let Some(location) = self.unreported_location(block, target) {
                 let rank = if location.stale { SUSPECT } else { UNREPORTED };
                 ranked.push((rank + place as u64, location));
             }
@@ -77,12 +78,25 @@ impl Fleet {
         in_order(ranked)
     }
 
-    /// A place where a replica is expected that has not been reported; none if its node has told of one,
-    /// or is gone.
-    fn unreported_location(&self, id: BlockId, target: &Target) -> Option<Location> {
+    /// Whether what is known of a replica is from before the pipeline changed. DataNodes do not tell of the new
+    /// stamp (HDFS: `BlockReceiver`, whose streaming recovery notifies nobody); the writer did, as it named those
+    /// that have it.
+    fn is_superseded(&self, block: Block, slot: u32, expected: &[Target]) -> bool {
+        let stale = self.stamp_at(block.id, slot).is_none_or(|stamp| stamp < block.stamp);
+        stale
+            && self
+                .roster
+                .holder(slot)
+                .is_some_and(|node| expected.iter().any(|target| target.datanode == node.info.id.uuid))
+    }
+
+    /// A place where a replica is expected that has not been reported; none if its node has told of one
+    /// with this stamp, or is gone.
+    fn unreported_location(&self, block: Block, target: &Target) -> Option<Location> {
         let index = self.roster.index(&target.datanode)?;
         let node = self.roster.node(index);
-        if node.state == NodeState::Dead || self.holds(id, index) {
+        let told = node.slots.iter().any(|slot| self.stamp_at(block.id, *slot) >= Some(block.stamp));
+        if node.state == NodeState::Dead || told {
             return None;
         }
         let slot = self.roster.find_slot(index, &target.storage);

@@ -205,10 +205,9 @@ impl Fleet {
         }
         for target in &recovery.targets {
             let node = self.roster.index(&target.datanode);
+            // What it told of an older stamp was before the pipeline changed, or it was restarted: it is asked.
             let known = found.iter().any(|other| other.target.datanode == target.datanode);
-            // One that told of a stale replica has no other.
-            let stale = node.is_some_and(|node| self.holds(id, node));
-            if !known && !stale {
+            if !known {
                 found.push(Participant { target: target.clone(), node, noted: None, bad: false });
             }
         }
@@ -229,6 +228,13 @@ impl Fleet {
         participant.node.is_some_and(|index| self.roster.node(index).state == NodeState::Dead)
     }
 
+    /// Away, but not given up, and it may have all that was flushed: it was never restarted as far as is known, or
+    /// has not registered since this NameNode started.
+    fn may_have_all(&self, participant: &Participant) -> bool {
+        let sound = participant.noted.is_some_and(Noted::is_sound);
+        participant.node.is_none() || sound && !self.is_usable(participant) && !self.is_dead(participant)
+    }
+
     fn is_usable(&self, participant: &Participant) -> bool {
         participant.node.is_some_and(|index| self.roster.node(index).is_usable())
     }
@@ -240,6 +246,16 @@ impl Fleet {
         let waited = now.since(recovery.since).0;
         let awaited = |participant: &Participant| !self.is_settled(participant) && !self.is_dead(participant);
         if waited < SETTLE_MS && participants.iter().any(awaited) {
+            return SmallVec::new();
+        }
+        // An attempt leaves replicas closed, with which the next one would begin: those who may have lost their last
+        // bytes are not sent ahead of one that may have them, and cannot be asked.
+        let sound_now = |p: &Participant| self.is_usable(p) && p.noted.is_some_and(Noted::is_sound);
+        if waited < PATIENCE_MS
+            && recovery.truncate.is_none()
+            && !participants.iter().any(sound_now)
+            && participants.iter().any(|participant| self.may_have_all(participant))
+        {
             return SmallVec::new();
         }
         let live = || participants.iter().filter(|participant| self.is_usable(participant));
@@ -478,7 +494,9 @@ impl Fleet {
     }
 
     /// A primary that agreed with some on a length. Those who were restarted may have lost bytes in a
-    /// power cut; and less than was promised is taken from nobody as long as somebody is away.
+    /// power cut: they are not believed without those who were not, nor without one that has not registered
+    /// since this NameNode started, of which nothing is known. And less than was promised is taken from nobody as
+    /// long as somebody is away.
     fn judge_cut(
         &self,
         now: Millis,
@@ -495,7 +513,8 @@ impl Fleet {
         let is_short = sync.length < sync.block.length;
         let unsound = !participants.iter().filter(|p| took_part(p)).any(|p| sound(&p));
         let absent = participants.iter().filter(|p| !took_part(p)).find(|p| {
-            is_short && (p.noted.is_some() || !self.is_settled(p)) || unsound && sound(p) && !self.is_dead(p)
+            is_short && (p.noted.is_some() || !self.is_settled(p))
+                || unsound && (sound(p) && !self.is_dead(p) || p.node.is_none())
         });
         match absent {
             None => Ok(()),

@@ -120,17 +120,18 @@ impl World {
             }
         } else {
             let stamp = self.next_stamp();
-            self.move_pipeline(Block { stamp, length: promised, id }, alive);
+            // As HDFS's DataNodes, which tell nobody of a streaming recovery: the writer does.
+            self.move_pipeline(Block { stamp, length: promised, id }, alive, false);
         }
         self.writing.promised.insert(id, promised);
         true
     }
 
-    /// `updatePipeline`: these nodes go on under this stamp.
-    fn move_pipeline(&mut self, block: Block, nodes: Vec<usize>) {
+    /// `updatePipeline`: these nodes go on under this stamp, and may tell of it.
+    fn move_pipeline(&mut self, block: Block, nodes: Vec<usize>, tell: bool) {
         for index in &nodes {
             let volume = self.replica_mut(*index, block.id).map_or(0, |(volume, _)| volume);
-            self.store(*index, volume, block, ReplicaState::Rbw, true);
+            self.store(*index, volume, block, ReplicaState::Rbw, tell);
         }
         let row = self.table.rows.get_mut(&block.id).unwrap();
         row.block = Block { length: row.block.length, ..block };
@@ -161,7 +162,7 @@ impl World {
         let alive: Vec<usize> = nodes.into_iter().filter(|index| self.reaches(*index)).collect();
         if pipeline && !alive.is_empty() {
             let stamp = self.next_stamp();
-            self.move_pipeline(Block { stamp, ..row.block }, alive);
+            self.move_pipeline(Block { stamp, ..row.block }, alive, true);
         }
         true
     }
