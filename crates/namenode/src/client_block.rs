@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mobula_fleet::PlacementRequest;
-use mobula_namespace::{Create, FileBlocks, FileKind, Operation, Outcome};
+use mobula_namespace::{Allocated, Create, FileBlocks, FileKind, Operation, Outcome};
 use mobula_proto::hdfs;
 use mobula_rpc::Responder;
 use mobula_types::{Block, DatanodeUuid, HdfsPath, StorageUuid, Target};
@@ -12,7 +12,9 @@ use mobula_wire::remote::RemoteException;
 use tokio::time::Instant;
 
 use crate::asker::Asker;
-use crate::client_rpc::{change, decode, file_id, is_true, mode, name, new_path, parents, path};
+use crate::client_rpc::{
+    awaited, begun, change, decode, file_id, is_true, mode, name, new_path, parents, path,
+};
 use crate::exceptions::Refusal;
 use crate::located::{Locator, block_of};
 use crate::service::Service;
@@ -129,22 +131,14 @@ fn is_located(locations: &hdfs::LocatedBlocksProto) -> bool {
 
 /// `create`.
 pub fn create(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
-    match decode(body).and_then(create_command) {
-        Err(refusal) => reply.error(&refusal.into()),
-        Ok(create) => service.create(
-            asker,
-            create,
-            Box::new(move |answer| {
-                let created = answer.map(|outcome| match outcome {
-                    Outcome::Status(status) => {
-                        hdfs::CreateResponseProto { fs: Some(status_proto::status(&status, Bytes::new())) }
-                    }
-                    _ => hdfs::CreateResponseProto { fs: None },
-                });
-                reply.finish(created.map_err(RemoteException::from));
-            }),
-        ),
-    }
+    let begin = |create, done| service.create(asker, create, done);
+    begun(body, reply, create_command, begin, |outcome| {
+        let fs = match outcome {
+            Outcome::Status(status) => Some(status_proto::status(&status, Bytes::new())),
+            _ => None,
+        };
+        Ok(hdfs::CreateResponseProto { fs })
+    });
 }
 
 fn create_command(request: hdfs::CreateRequestProto) -> Result<Create, Refusal> {
@@ -169,21 +163,13 @@ fn create_command(request: hdfs::CreateRequestProto) -> Result<Create, Refusal> 
 
 /// `addBlock`.
 pub fn add_block(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
-    let request = match decode(body).and_then(|request| add_block_request(asker, request)) {
-        Ok(request) => request,
-        Err(refusal) => return reply.error(&refusal.into()),
-    };
     let there = Arc::clone(service);
-    service.add_block(
-        asker,
-        request,
-        Box::new(move |answer| {
-            let placed = answer.map(|allocated| hdfs::AddBlockResponseProto {
-                block: at_targets(&there, allocated.block, allocated.offset, &allocated.targets),
-            });
-            reply.finish(placed.map_err(RemoteException::from));
-        }),
-    );
+    let typed = |request| add_block_request(asker, request);
+    let begin = |request, done| service.add_block(asker, request, done);
+    begun(body, reply, typed, begin, move |allocated: Allocated| {
+        let block = at_targets(&there, allocated.block, allocated.offset, &allocated.targets);
+        Ok(hdfs::AddBlockResponseProto { block })
+    });
 }
 
 fn add_block_request(asker: &Asker, request: hdfs::AddBlockRequestProto) -> Result<AddBlockRequest, Refusal> {
@@ -321,25 +307,16 @@ pub fn abandon_block(service: &Service, asker: &Asker, body: &[u8], reply: Respo
 
 /// `complete`.
 pub fn complete(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
-    let request = decode(body).and_then(|request: hdfs::CompleteRequestProto| {
+    let typed = |request: hdfs::CompleteRequestProto| {
         Ok(CompleteRequest {
             path: path(&request.src)?,
             file: file_id(request.file_id),
             holder: name(request.client_name)?,
             last: request.last.as_ref().map(block_of),
         })
-    });
-    match request {
-        Err(refusal) => reply.error(&refusal.into()),
-        Ok(request) => service.complete(
-            asker,
-            request,
-            Box::new(move |answer| {
-                let done = answer.map(|outcome| hdfs::CompleteResponseProto { result: is_true(&outcome) });
-                reply.finish(done.map_err(RemoteException::from));
-            }),
-        ),
-    }
+    };
+    let begin = |request, done| service.complete(asker, request, done);
+    begun(body, reply, typed, begin, |outcome| Ok(hdfs::CompleteResponseProto { result: is_true(&outcome) }));
 }
 
 /// `fsync`: -1 leaves the last block's length as it is.
@@ -375,18 +352,12 @@ pub fn renew_lease(
 
 /// `recoverLease`.
 pub fn recover_lease(service: &Arc<Service>, asker: Asker, body: &[u8], reply: Responder) {
-    let request = decode(body).and_then(|request: hdfs::RecoverLeaseRequestProto| {
-        Ok((path(&request.src)?, name(request.client_name)?))
-    });
-    let (path, holder) = match request {
-        Ok(request) => request,
-        Err(refusal) => return reply.error(&refusal.into()),
-    };
+    let typed =
+        |request: hdfs::RecoverLeaseRequestProto| Ok((path(&request.src)?, name(request.client_name)?));
     let service = Arc::clone(service);
-    tokio::spawn(async move {
-        let closed = service.recover_lease(&asker, path, holder).await;
-        let answer = closed.map(|result| hdfs::RecoverLeaseResponseProto { result });
-        reply.finish(answer.map_err(RemoteException::from));
+    awaited(body, reply, typed, |(path, holder)| async move {
+        let result = service.recover_lease(&asker, path, holder).await?;
+        Ok(hdfs::RecoverLeaseResponseProto { result })
     });
 }
 

@@ -4,15 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mobula_namespace::{Append, Operation, Outcome, Truncate, UpdatePipeline};
+use mobula_namespace::{Append, Appended, FileBlock, Operation, Outcome, Truncate, UpdatePipeline};
 use mobula_proto::hdfs;
 use mobula_rpc::Responder;
 use mobula_types::DatanodeUuid;
-use mobula_wire::remote::RemoteException;
 
 use crate::asker::Asker;
 use crate::client_block::{NODES_MAX, at_targets, targets_of};
-use crate::client_rpc::{change, decode, name, path};
+use crate::client_rpc::{awaited, begun, change, name, path};
 use crate::exceptions::Refusal;
 use crate::located::block_of;
 use crate::service::Service;
@@ -25,7 +24,7 @@ const CONCAT_SOURCES_MAX: usize = 10_000;
 
 /// `append`: the file, and its last block if that is to be written on.
 pub fn append(service: &Arc<Service>, asker: Asker, body: &[u8], reply: Responder) {
-    let request = decode(body).and_then(|request: hdfs::AppendRequestProto| {
+    let typed = |request: hdfs::AppendRequestProto| {
         Ok(Append {
             path: path(&request.src)?,
             holder: name(request.client_name)?,
@@ -33,27 +32,19 @@ pub fn append(service: &Arc<Service>, asker: Asker, body: &[u8], reply: Responde
             holder_renewed: None,
             last: None,
         })
-    });
-    let request = match request {
-        Ok(request) => request,
-        Err(refusal) => return reply.error(&refusal.into()),
     };
     let service = Arc::clone(service);
-    tokio::spawn(async move {
-        let appended = service.append(&asker, request).await;
-        let answer = appended.map(|appended| hdfs::AppendResponseProto {
-            block: appended
-                .block
-                .map(|block| at_targets(&service, block.block, block.offset, &block.targets)),
-            stat: Some(status_proto::status(&appended.status, Bytes::new())),
-        });
-        reply.finish(answer.map_err(RemoteException::from));
+    awaited(body, reply, typed, |request| async move {
+        let Appended { status, block } = service.append(&asker, request).await?;
+        let located = |block: FileBlock| at_targets(&service, block.block, block.offset, &block.targets);
+        let stat = Some(status_proto::status(&status, Bytes::new()));
+        Ok(hdfs::AppendResponseProto { block: block.map(located), stat })
     });
 }
 
 /// `truncate`.
 pub fn truncate(service: &Arc<Service>, asker: Asker, body: &[u8], reply: Responder) {
-    let request = decode(body).and_then(|request: hdfs::TruncateRequestProto| {
+    let typed = |request: hdfs::TruncateRequestProto| {
         // A long in Java.
         if i64::try_from(request.new_length).is_err() {
             let words =
@@ -67,16 +58,11 @@ pub fn truncate(service: &Arc<Service>, asker: Asker, body: &[u8], reply: Respon
             holder_renewed: None,
             last: None,
         })
-    });
-    let request = match request {
-        Ok(request) => request,
-        Err(refusal) => return reply.error(&refusal.into()),
     };
     let service = Arc::clone(service);
-    tokio::spawn(async move {
-        let done = service.truncate(&asker, request).await;
-        let answer = done.map(|result| hdfs::TruncateResponseProto { result });
-        reply.finish(answer.map_err(RemoteException::from));
+    awaited(body, reply, typed, |request| async move {
+        let result = service.truncate(&asker, request).await?;
+        Ok(hdfs::TruncateResponseProto { result })
     });
 }
 
@@ -95,30 +81,20 @@ pub fn concat(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
 
 /// `updateBlockForPipeline`: a new stamp, without nodes.
 pub fn update_block_for_pipeline(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
-    let request = decode(body).and_then(|request: hdfs::UpdateBlockForPipelineRequestProto| {
+    let typed = |request: hdfs::UpdateBlockForPipelineRequestProto| {
         Ok(Operation::UpdateBlockForPipeline {
             block: block_of(&request.block),
             holder: name(request.client_name)?,
         })
-    });
-    let operation = match request {
-        Ok(operation) => operation,
-        Err(refusal) => return reply.error(&refusal.into()),
     };
     let there = Arc::clone(service);
-    service.change(
-        asker,
-        operation,
-        Box::new(move |outcome| {
-            let answer = outcome.and_then(|outcome| match outcome {
-                Outcome::Restamped(block) => Ok(hdfs::UpdateBlockForPipelineResponseProto {
-                    block: at_targets(&there, block, u64::MAX, &[]),
-                }),
-                other => Err(Refusal::Io(format!("updateBlockForPipeline was answered {other:?}"))),
-            });
-            reply.finish(answer.map_err(RemoteException::from));
-        }),
-    );
+    let begin = |operation, done| service.change(asker, operation, done);
+    begun(body, reply, typed, begin, move |outcome| match outcome {
+        Outcome::Restamped(block) => {
+            Ok(hdfs::UpdateBlockForPipelineResponseProto { block: at_targets(&there, block, u64::MAX, &[]) })
+        }
+        other => Err(Refusal::Io(format!("updateBlockForPipeline was answered {other:?}"))),
+    });
 }
 
 /// `updatePipeline`.

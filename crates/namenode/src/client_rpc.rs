@@ -109,15 +109,10 @@ fn read_tree<Q: Message + Default + 'static, R: Message + 'static>(
     reply: Responder,
     answer: fn(&Service, &Asker, Q) -> Result<R, Refusal>,
 ) {
-    let request = match decode(body) {
-        Ok(request) => request,
-        Err(refusal) => return reply.error(&refusal.into()),
-    };
     let service = Arc::clone(service);
-    tokio::spawn(async move {
+    awaited(body, reply, Ok, |request| async move {
         let pool = service.tree_pool.clone();
-        let answered = pool.run(move || answer(&service, &asker, request)).await;
-        reply.finish(answered.map_err(RemoteException::from));
+        pool.run(move || answer(&service, &asker, request)).await
     });
 }
 
@@ -130,15 +125,45 @@ pub fn change<Q: Message + Default, R: Message + 'static>(
     operation: impl FnOnce(Q) -> Result<Operation, Refusal>,
     answer: fn(Outcome) -> R,
 ) {
-    match decode(body).and_then(operation) {
+    let begin = |operation, done| service.change(asker, operation, done);
+    begun(body, reply, operation, begin, move |outcome| Ok(answer(outcome)));
+}
+
+/// Who is told how it ended: see [`begun`].
+type Ended<T> = Box<dyn FnOnce(Result<T, Refusal>) + Send>;
+
+/// Answers a call that goes on by itself once it has `begin`: what cannot be read is refused at once.
+pub fn begun<Q: Message + Default, A, T: 'static, R: Message + 'static>(
+    body: &[u8],
+    reply: Responder,
+    typed: impl FnOnce(Q) -> Result<A, Refusal>,
+    begin: impl FnOnce(A, Ended<T>),
+    answer: impl FnOnce(T) -> Result<R, Refusal> + Send + 'static,
+) {
+    match decode(body).and_then(typed) {
         Err(refusal) => reply.error(&refusal.into()),
-        Ok(operation) => service.change(
-            asker,
-            operation,
-            Box::new(move |outcome| {
-                reply.finish(outcome.map(answer).map_err(RemoteException::from));
-            }),
+        Ok(asked) => begin(
+            asked,
+            Box::new(move |ended| reply.finish(ended.and_then(answer).map_err(RemoteException::from))),
         ),
+    }
+}
+
+/// Answers a call that waits for other events, as a task of its own: what cannot be read is refused at once.
+pub fn awaited<Q: Message + Default, A, R: Message + 'static, F>(
+    body: &[u8],
+    reply: Responder,
+    typed: impl FnOnce(Q) -> Result<A, Refusal>,
+    work: impl FnOnce(A) -> F,
+) where
+    F: Future<Output = Result<R, Refusal>> + Send + 'static,
+{
+    match decode(body).and_then(typed) {
+        Err(refusal) => reply.error(&refusal.into()),
+        Ok(asked) => {
+            let work = work(asked);
+            tokio::spawn(async move { reply.finish(work.await.map_err(RemoteException::from)) });
+        }
     }
 }
 

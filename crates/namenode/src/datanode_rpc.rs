@@ -16,12 +16,11 @@ use mobula_proto::hdfs;
 use mobula_proto::hdfs::datanode as dn;
 use mobula_rpc::{Call, Responder};
 use mobula_types::{Block, DatanodeUuid, GenStamp, Millis, StorageUuid, StoredReplica, Target};
-use mobula_wire::remote::RemoteException;
 use mobula_wire::{WireError, block_report, convert};
 
 use crate::asker::Asker;
 use crate::client_block::{NODES_MAX, bad_blocks, targets_of};
-use crate::client_rpc::{decode, read};
+use crate::client_rpc::{awaited, read};
 use crate::connections::Connections;
 use crate::exceptions::Refusal;
 use crate::located::{Locator, block_of, located_node};
@@ -340,15 +339,10 @@ fn received_deleted(info: &dn::ReceivedDeletedBlockInfoProto) -> Result<Received
 /// A full report: read off the connection's task, taken in slices, one report at a time, so that
 /// neither the lock nor memory is held for all of them.
 fn block_report(service: &Arc<Service>, body: &[u8], reply: Responder) {
-    let request: dn::BlockReportRequestProto = match decode(body) {
-        Ok(request) => request,
-        Err(refusal) => return reply.error(&refusal.into()),
-    };
     let service = Arc::clone(service);
-    tokio::spawn(async move {
-        let answer = take_report(&service, request).await;
-        let answer = answer.map(|cmd| dn::BlockReportResponseProto { cmd });
-        reply.finish(answer.map_err(RemoteException::from));
+    awaited(body, reply, Ok, |request| async move {
+        let cmd = take_report(&service, request).await?;
+        Ok(dn::BlockReportResponseProto { cmd })
     });
 }
 
@@ -418,25 +412,24 @@ async fn take_volume(
 
 /// How a block's recovery ended.
 fn commit_block_synchronization(service: &Arc<Service>, body: &[u8], reply: Responder) {
-    let request = match decode(body).and_then(|request| synchronization(service, request)) {
-        Ok(request) => request,
-        Err(refusal) => return reply.error(&refusal.into()),
-    };
-    let service = Arc::clone(service);
-    tokio::spawn(async move {
-        let (block, recovery, length) = (request.block, request.stamp, request.length);
-        let (close, delete) = (request.close, request.delete);
-        let done = service.synchronize(request).await;
-        match &done {
-            Ok(()) => tracing::info!(%block, %recovery, length, close, delete, "a block was recovered"),
-            Err(refusal) => {
-                tracing::warn!(%block, %recovery, length, delete, %refusal, "a recovery's result was not taken")
+    let there = Arc::clone(service);
+    awaited(
+        body,
+        reply,
+        |request| synchronization(service, request),
+        |request| async move {
+            let (block, recovery, length) = (request.block, request.stamp, request.length);
+            let (close, delete) = (request.close, request.delete);
+            let done = there.synchronize(request).await;
+            match &done {
+                Ok(()) => tracing::info!(%block, %recovery, length, close, delete, "a block was recovered"),
+                Err(refusal) => {
+                    tracing::warn!(%block, %recovery, length, delete, %refusal, "a recovery's result was not taken")
+                }
             }
-        }
-        reply.finish(
-            done.map(|()| dn::CommitBlockSynchronizationResponseProto {}).map_err(RemoteException::from),
-        );
-    });
+            done.map(|()| dn::CommitBlockSynchronizationResponseProto {})
+        },
+    );
 }
 
 fn synchronization(
