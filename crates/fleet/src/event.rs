@@ -143,15 +143,14 @@ pub enum BlockChange {
         targets: Vec<Target>,
     },
     /// Its recovery begins, or begins again: one DataNode is to be ordered to do it.
-    Recover {
-        /// Id, stamp as it is now.
+    Recover(Recover),
+    /// Its recovery ended: those whom the primary named have it final and synced; replicas with an older
+    /// stamp are stale.
+    Recovered {
+        /// Id, the recovery's stamp, the length that was agreed upon.
         block: Block,
-        /// The recovery's id, and the block's stamp afterwards.
-        recovery: GenStamp,
-        /// Where its replicas are expected.
+        /// Whom the primary named.
         targets: Vec<Target>,
-        /// Cut to this length, bytes.
-        truncate: Option<u64>,
     },
     /// No file has it any more: its replicas go.
     Removed {
@@ -165,6 +164,19 @@ pub enum BlockChange {
         /// The new target.
         replication: u16,
     },
+}
+
+/// An attempt at a block's recovery, as the namespace gave it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recover {
+    /// Id, stamp as it is now.
+    pub block: Block,
+    /// The recovery's id, and the block's stamp afterwards.
+    pub recovery: GenStamp,
+    /// Where its replicas are expected.
+    pub targets: Vec<Target>,
+    /// Cut to this length, bytes.
+    pub truncate: Option<u64>,
 }
 
 /// How a block's recovery ended, as its primary DataNode tells it.

@@ -244,9 +244,8 @@ impl Fleet {
             BlockChange::Committed { block, replication } => self.committed(now, block, replication),
             BlockChange::Reopened { block, .. } => self.reopened(block),
             BlockChange::Pipeline { block, .. } => self.pipeline_changed(block),
-            BlockChange::Recover { block, recovery, targets, truncate } => {
-                self.begin_recovery(now, block, recovery, targets, truncate);
-            }
+            BlockChange::Recover(asked) => self.begin_recovery(now, asked),
+            BlockChange::Recovered { block, targets } => self.recovered(block, &targets),
             BlockChange::Removed { block } => self.take_away(block),
             BlockChange::Replication { block, .. } => {
                 self.dirty.insert(block);
@@ -336,15 +335,8 @@ impl Fleet {
 
     /// A recovery that ran before this NameNode started goes on: its primary may still be at work, so
     /// it is given a moment before [`Fleet::overdue_recoveries`] names it.
-    pub fn resume_recovery(
-        &mut self,
-        now: Millis,
-        block: Block,
-        recovery: GenStamp,
-        targets: Vec<Target>,
-        truncate: Option<u64>,
-    ) {
-        self.resume(now, block, recovery, targets, truncate);
+    pub fn resume_recovery(&mut self, now: Millis, running: Recover) {
+        self.resume(now, running);
     }
 
     /// Up to `limit` recoveries whose attempt has ended without a result, or has taken too long: they

@@ -25,7 +25,8 @@ mod watch;
 
 pub use event::{
     BlockChange, FleetConfig, Heartbeat, HeartbeatAnswer, NodeError, Placement, PlacementRequest,
-    ReceivedDeleted, RegisterError, Registration, ReplicaNews, ReportError, Synchronization, Undecided,
+    ReceivedDeleted, Recover, RegisterError, Registration, ReplicaNews, ReportError, Synchronization,
+    Undecided,
 };
 pub use fleet::Fleet;
 pub use notice::Notice;

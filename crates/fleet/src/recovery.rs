@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use mobula_types::{Block, BlockId, GenStamp, Millis, ReplicaState, Target};
 use smallvec::SmallVec;
 
-use crate::event::{Synchronization, Undecided};
+use crate::event::{Recover, Synchronization, Undecided};
 use crate::fleet::Fleet;
-use crate::map::Verdict;
+use crate::map::{OddReplica, Verdict};
 use crate::notice::Notice;
 use crate::order::Order;
 use crate::roster::StorageHealth;
@@ -126,14 +126,8 @@ impl Noted {
 }
 
 impl Fleet {
-    pub(crate) fn begin_recovery(
-        &mut self,
-        now: Millis,
-        block: Block,
-        id: GenStamp,
-        targets: Vec<Target>,
-        truncate: Option<u64>,
-    ) {
+    pub(crate) fn begin_recovery(&mut self, now: Millis, asked: Recover) {
+        let Recover { block, recovery: id, targets, truncate } = asked;
         let old = self.recoveries.running.remove(&block.id);
         let (mut tried, mut since, mut refusals, mut denials) = (SmallVec::new(), now, 0, SmallVec::new());
         if let Some(old) = old {
@@ -151,17 +145,11 @@ impl Fleet {
         self.dirty.insert(block.id);
     }
 
-    pub(crate) fn resume(
-        &mut self,
-        now: Millis,
-        block: Block,
-        id: GenStamp,
-        targets: Vec<Target>,
-        truncate: Option<u64>,
-    ) {
+    pub(crate) fn resume(&mut self, now: Millis, running: Recover) {
+        let (block, id) = (running.block.id, running.recovery);
         // Told before, by a log that was replayed: whether it was handed out nobody knows any more.
-        self.begin_recovery(now, block, id, targets, truncate);
-        if let Some(recovery) = self.recoveries.running.get_mut(&block.id)
+        self.begin_recovery(now, running);
+        if let Some(recovery) = self.recoveries.running.get_mut(&block)
             && recovery.id == id
             && matches!(recovery.attempt, Attempt::Unassigned | Attempt::Assigned { .. })
         {
@@ -171,6 +159,40 @@ impl Fleet {
 
     pub(crate) fn end_recovery(&mut self, id: BlockId) {
         self.recoveries.running.remove(&id);
+    }
+
+    /// A recovery's end is in the log. Those whom its primary names have the block before their own word of
+    /// it comes: who appends next is not refused for want of replicas. HDFS counts them at once, too
+    /// (`FSNamesystem.commitBlockSynchronization`, `DatanodeStorageInfo.addBlock`).
+    pub(crate) fn recovered(&mut self, block: Block, targets: &[Target]) {
+        self.pipeline_changed(block);
+        for target in targets {
+            self.note_recovered(block, target);
+        }
+    }
+
+    /// Not on a volume that has yet to report in full: what its node says then is newer than what the
+    /// primary knew, and by silence it could not take the replica back.
+    fn note_recovered(&mut self, block: Block, target: &Target) {
+        let Some(index) = self.roster.index(&target.datanode) else { return };
+        let Some(slot) = self.roster.find_slot(index, &target.storage) else { return };
+        let volume = self.roster.slot(slot);
+        if !volume.confirmed || volume.health != StorageHealth::Healthy {
+            return;
+        }
+        if self.stamp_at(block.id, slot).is_some_and(|stamp| stamp >= block.stamp) {
+            return; // Its own word was faster.
+        }
+        self.mark_recent(slot, block.id);
+        // A node has a block once.
+        for slot in self.roster.node(index).slots.clone() {
+            self.drop_replica(block.id, slot);
+        }
+        let Block { id, stamp, length } = block;
+        let (state, verdict) = (ReplicaState::Finalized, Verdict::Open);
+        let before = self.map.len();
+        self.map.put_odd(id, slot, OddReplica { stamp, length, state, verdict });
+        self.roster.slot_mut(slot).replicas += self.map.len() - before;
     }
 
     /// Everyone who could have a replica of the block as it is now. Stale ones have no part in it.

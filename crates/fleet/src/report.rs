@@ -233,7 +233,7 @@ impl Fleet {
     }
 
     /// Marks a block as newer than the full report that is to come.
-    fn mark_recent(&mut self, slot: u32, id: BlockId) {
+    pub(crate) fn mark_recent(&mut self, slot: u32, id: BlockId) {
         let leased = self.roster.holder(slot).is_some_and(|node| node.lease.is_some());
         let slot = self.roster.slot_mut(slot);
         if leased || !slot.confirmed {

@@ -146,7 +146,9 @@ impl Fleet {
             return answer;
         }
         if self.wants_register(now, index) {
+            // Alone: what is handed to this life of the node would be given up with the next one.
             answer.orders.push(Order::Register);
+            return answer;
         }
         self.give_up_idle(now, index);
         // Apache's NameNode sends a recovery command alone, so nobody has tried anything else.
@@ -442,5 +444,84 @@ impl Fleet {
             self.journal.add(now, Notice::DeletesOpen);
         }
         self.gate.strays_open = self.gate.deletes_open && late;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mobula_types::{Block, DatanodeId, GenStamp, StorageReport, StorageState, StorageType, Target};
+
+    use super::*;
+    use crate::event::{BlockChange, FleetConfig, Recover};
+    use crate::table::TableBlock;
+
+    struct Empty;
+
+    impl BlockTable for Empty {
+        fn block(&self, _: BlockId) -> Option<TableBlock> {
+            None
+        }
+
+        fn blocks_from(&self, _: BlockId, _: usize) -> Vec<TableBlock> {
+            Vec::new()
+        }
+
+        fn next_block(&self) -> BlockId {
+            BlockId(2)
+        }
+    }
+
+    fn beat(node: &DatanodeUuid, storage: &StorageUuid) -> Heartbeat {
+        let report = StorageReport {
+            storage: storage.clone(),
+            kind: StorageType::Disk,
+            state: StorageState::Normal,
+            failed: false,
+            capacity: 1,
+            dfs_used: 0,
+            remaining: 1,
+            pool_used: 0,
+            non_dfs_used: 0,
+        };
+        Heartbeat {
+            node: node.clone(),
+            storages: vec![report],
+            transfers: 0,
+            xceivers: 0,
+            failed_volumes: 0,
+            wants_report_lease: true,
+            cache_capacity: 0,
+            cache_used: 0,
+        }
+    }
+
+    #[test]
+    fn who_is_told_to_register_is_handed_nothing_else() {
+        let mut fleet = Fleet::new(FleetConfig::default(), 1, Millis(0));
+        let (node, storage) = (DatanodeUuid::from("n1"), StorageUuid::from("s1"));
+        let id = DatanodeId {
+            ip: "10.0.0.1".into(),
+            host_name: "host1".into(),
+            uuid: node.clone(),
+            xfer_port: 1,
+            info_port: 0,
+            info_secure_port: 0,
+            ipc_port: 2,
+        };
+        fleet.on_register(Millis(0), Registration { id, software_version: "3.5.0".into() }).unwrap();
+        let lease = fleet.on_heartbeat(Millis(0), beat(&node, &storage), &Empty).report_lease;
+        fleet.on_full_report(Millis(0), &node, &storage, &[], lease, true, &Empty).unwrap();
+        let block = Block { id: BlockId(1), stamp: GenStamp(1), length: 0 };
+        let targets =
+            vec![Target { datanode: node.clone(), storage: storage.clone(), kind: StorageType::Disk }];
+        let asked = Recover { block, recovery: GenStamp(2), targets, truncate: None };
+        fleet.on_block_change(Millis(0), BlockChange::Recover(asked));
+        fleet.tick(Millis(0), &Empty);
+        fleet.roster.node_mut(0).ask_register = true;
+        let first = fleet.on_heartbeat(Millis(1), beat(&node, &storage), &Empty);
+        assert_eq!(first.orders, [Order::Register]);
+        let second = fleet.on_heartbeat(Millis(2), beat(&node, &storage), &Empty);
+        assert!(matches!(second.orders[..], [Order::Recover { .. }]), "{:?}", second.orders);
     }
 }

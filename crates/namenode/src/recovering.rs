@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mobula_fleet::Synchronization;
+use mobula_fleet::{Recover, Synchronization};
 use mobula_namespace::lease::INTERNAL_HOLDER;
 use mobula_namespace::{Closable, CommitBlockSynchronization, OpenFile, Operation, RunningRecovery};
 use mobula_types::{InodeId, Millis};
@@ -66,7 +66,8 @@ impl Service {
             resumed += running.len();
             self.roster.tell(|fleet, now, _| {
                 for RunningRecovery { block, targets, recovery, .. } in running {
-                    fleet.resume_recovery(now, block, recovery.id, targets, recovery.truncate);
+                    let (recovery, truncate) = (recovery.id, recovery.truncate);
+                    fleet.resume_recovery(now, Recover { block, recovery, targets, truncate });
                 }
             });
         }

@@ -105,14 +105,17 @@ impl Service {
             let progress = self.roster.ask(|fleet, _| fleet.start_progress());
             progress.nodes == 0 || progress.nodes_reported < progress.nodes
         };
-        let found = self
-            .roster
-            .wait_for(deadline, || match good() {
-                Some(targets) => Some(Some(targets)),
-                None if awaited() => None,
-                None => Some(None),
-            })
-            .await;
+        let come = || match good() {
+            Some(targets) => Some(Some(targets)),
+            None if awaited() => None,
+            None => Some(None),
+        };
+        // What the log did to blocks reaches the fleet a moment after it can be read.
+        let soon = deadline.min(Instant::now() + self.config.complete_wait);
+        let found = match self.roster.wait_for(soon, good).await {
+            Some(targets) => Some(Some(targets)),
+            None => self.roster.wait_for(deadline, come).await,
+        };
         match found {
             Some(Some(targets)) => Ok(Some(LastBlock { block, targets })),
             // FSDirAppendOp.appendFile has these words, in these two classes.

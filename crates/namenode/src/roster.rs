@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mobula_fleet::{BlockChange, BlockTable, Fleet, FleetConfig, TableBlock};
+use mobula_fleet::{BlockChange, BlockTable, Fleet, FleetConfig, Recover, TableBlock};
 use mobula_namespace::{BlockEffect, BlockRecord, BlockState, View};
 use mobula_net::Clock;
 use mobula_types::{BlockId, Millis};
@@ -70,6 +70,8 @@ impl Roster {
         for effect in effects {
             fleet.on_block_change(now, block_change(effect));
         }
+        drop(fleet);
+        self.changed.notify_waiters();
     }
 
     /// Resolves at the next [`Roster::tell`]. Enable it before looking, so that none is missed.
@@ -158,8 +160,9 @@ fn block_change(effect: BlockEffect) -> BlockChange {
         }
         BlockEffect::Pipeline { block, targets } => BlockChange::Pipeline { block, targets },
         BlockEffect::Recover { block, recovery, targets, truncate } => {
-            BlockChange::Recover { block, recovery, targets, truncate }
+            BlockChange::Recover(Recover { block, recovery, targets, truncate })
         }
+        BlockEffect::Recovered { block, targets } => BlockChange::Recovered { block, targets },
         BlockEffect::Removed { block } => BlockChange::Removed { block },
         BlockEffect::Replication { block, replication } => BlockChange::Replication { block, replication },
     }

@@ -67,6 +67,9 @@ pub enum BlockEffect {
     /// Its recovery begins, or begins again, under this id: a DataNode is to be ordered to bring its
     /// replicas to one length and stamp. With `truncate` to that length.
     Recover { block: Block, recovery: GenStamp, targets: Vec<Target>, truncate: Option<u64> },
+    /// Its recovery ended: final replicas with this stamp and length are at these targets, synced; others
+    /// are stale.
+    Recovered { block: Block, targets: Vec<Target> },
     /// No file has it any more: its replicas go.
     Removed { block: BlockId },
     /// Its target number of replicas changed.

@@ -139,8 +139,7 @@ impl Apply<'_, '_> {
         open.kept = commit.length; // The DataNodes synced it.
         open.targets.clone_from(&commit.targets);
         let block = row.block(commit.block.id);
-        // Replicas that were not recovered are stale from now on, those at the targets are good.
-        self.effects.push(BlockEffect::Pipeline { block, targets: commit.targets.clone() });
+        self.effects.push(BlockEffect::Recovered { block, targets: commit.targets.clone() });
         if !commit.close {
             return self.put_block(block.id, &row);
         }

@@ -248,6 +248,8 @@ impl World {
             let node = &mut self.nodes[index];
             node.report = Some((self.now + node.report_delay, answer.report_lease, snapshot(node)));
         }
+        let alone = answer.orders.len() == 1;
+        assert!(alone || !answer.orders.contains(&Order::Register), "{:?}", answer.orders);
         for order in answer.orders {
             self.obey(index, order);
         }

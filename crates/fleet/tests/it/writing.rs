@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mobula_fleet::{BlockChange, Notice, Synchronization, TableBlock};
+use mobula_fleet::{BlockChange, Notice, Recover, Synchronization, TableBlock};
 use mobula_types::{Block, BlockId, GenStamp, Millis, ReplicaState, StorageType, Target};
 
 use crate::world::{World, storage, uuid};
@@ -224,7 +224,7 @@ impl World {
         let recovery = self.next_stamp();
         self.writing.recovering.insert(id, (recovery, truncate));
         let (block, targets) = (self.row(id).block, self.expected(id));
-        let change = BlockChange::Recover { block, recovery, targets, truncate };
+        let change = BlockChange::Recover(Recover { block, recovery, targets, truncate });
         self.fleet.on_block_change(Millis(self.now), change);
     }
 
@@ -232,7 +232,7 @@ impl World {
     pub fn resume_recoveries(&mut self) {
         for (id, (recovery, truncate)) in self.writing.recovering.clone() {
             let (block, targets) = (self.row(id).block, self.expected(id));
-            self.fleet.resume_recovery(Millis(self.now), block, recovery, targets, truncate);
+            self.fleet.resume_recovery(Millis(self.now), Recover { block, recovery, targets, truncate });
         }
     }
 
@@ -366,6 +366,8 @@ impl World {
             self.writing.pipelines.remove(&id);
             self.remove(id);
         } else {
+            let change = BlockChange::Recovered { block, targets };
+            self.fleet.on_block_change(Millis(self.now), change);
             self.commit_written(block);
         }
     }

@@ -415,6 +415,9 @@ fn answer(applied: &Applied, out: &mut String) {
                 let to = truncate.map(|length| format!(" to {length} bytes")).unwrap_or_default();
                 write!(out, "; recover {block} as {recovery}{to}")
             }
+            BlockEffect::Recovered { block, targets } => {
+                write!(out, "; recovered {block} at {} nodes", targets.len())
+            }
             BlockEffect::Removed { block } => write!(out, "; removed {block}"),
             BlockEffect::Replication { block, replication } => write!(out, "; {block} x{replication}"),
         }

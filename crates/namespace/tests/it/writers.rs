@@ -333,7 +333,7 @@ impl Told {
                 assert_eq!(self.blocks[&block.id], (*block, Committed));
                 self.blocks.insert(block.id, (*block, UnderConstruction));
             }
-            BlockEffect::Pipeline { block, .. } => {
+            BlockEffect::Pipeline { block, .. } | BlockEffect::Recovered { block, .. } => {
                 let (old, state) = self.blocks[&block.id];
                 assert_eq!(state, UnderConstruction, "{block}");
                 assert!(block.stamp > old.stamp, "{block} after {old}");
