@@ -10,6 +10,7 @@ use mobula_net::Env;
 use mobula_proto::hdfs;
 use mobula_proto::hdfs::datanode as dn;
 use mobula_rpc::{CallError, CallOptions, RpcClient, RpcClientOptions};
+use mobula_types::{Millis, ReplicaState};
 use prost::Message;
 
 pub const CLIENT: &str = "org.apache.hadoop.hdfs.protocol.ClientProtocol";
@@ -36,8 +37,14 @@ pub fn config() -> NamenodeConfig {
         complete_wait: Duration::from_millis(300),
         ..NamenodeConfig::default()
     };
-    config.fleet.start_delay_ms = mobula_types::Millis(0);
+    config.fleet.start_delay_ms = Millis(0);
     config
+}
+
+/// Nodes that the test forgets to let beat stay live.
+pub fn patient(config: &mut NamenodeConfig) {
+    config.fleet.suspect_ms = Millis(60_000);
+    config.fleet.dead_ms = Millis(60_000);
 }
 
 impl Fixture {
@@ -59,6 +66,21 @@ impl Fixture {
     async fn begin(disk: CrashDisk, config: NamenodeConfig) -> Fixture {
         let namenode = NameNode::start(Env::real(), disk.process(), config.clone()).await.unwrap();
         Fixture { disk, config, namenode: Some(namenode) }
+    }
+
+    /// Three of them.
+    pub async fn three(&self) -> Vec<FakeNode> {
+        let mut nodes = Vec::new();
+        for uuid in ["n1", "n2", "n3"] {
+            nodes.push(self.datanode(uuid).await);
+        }
+        nodes
+    }
+
+    /// As [`Fixture::kill_and_restart`] at the same address, so that clients and nodes find it again.
+    pub async fn kill_and_restart_here(&mut self) {
+        self.config.listen.set_port(self.namenode().rpc_addr().port());
+        self.kill_and_restart().await;
     }
 
     /// Ends the process without a word, and starts another one.
@@ -127,11 +149,8 @@ impl Client {
     /// The exception's class, without its package, and message.
     pub async fn refused<Q: Message>(&self, method: &str, request: &Q) -> (String, String) {
         match self.0.call::<Q, hdfs::MkdirsResponseProto>(method, request).await {
-            Err(CallError::Remote(exception)) => {
-                let class = exception.class.rsplit('.').next().unwrap().to_string();
-                (class, exception.message.lines().next().unwrap_or_default().to_string())
-            }
-            other => panic!("{method} was not refused: {other:?}"),
+            Err(error) => refusal(method, error),
+            Ok(answer) => panic!("{method} was not refused: {answer:?}"),
         }
     }
 
@@ -158,9 +177,46 @@ impl Client {
     }
 
     pub async fn complete(&self, path: &str, last: Option<hdfs::ExtendedBlockProto>) -> bool {
+        self.call::<_, hdfs::CompleteResponseProto>("complete", &complete(path, "w1", last)).await.result
+    }
+
+    pub async fn recover_lease(&self, path: &str, holder: &str) -> bool {
+        let request = recover_lease(path, holder);
+        self.call::<_, hdfs::RecoverLeaseResponseProto>("recoverLease", &request).await.result
+    }
+
+    pub async fn is_closed(&self, path: &str) -> bool {
+        let request = hdfs::IsFileClosedRequestProto { src: path.into() };
+        self.call::<_, hdfs::IsFileClosedResponseProto>("isFileClosed", &request).await.result
+    }
+
+    pub async fn blocks(&self, path: &str) -> hdfs::LocatedBlocksProto {
         let request =
-            hdfs::CompleteRequestProto { src: path.into(), client_name: "w1".into(), last, file_id: None };
-        self.call::<_, hdfs::CompleteResponseProto>("complete", &request).await.result
+            hdfs::GetBlockLocationsRequestProto { src: path.into(), offset: 0, length: i64::MAX as u64 };
+        let located = self.call::<_, hdfs::GetBlockLocationsResponseProto>("getBlockLocations", &request);
+        located.await.locations.unwrap()
+    }
+
+    /// A closed file of one block, at these nodes.
+    pub async fn write(&self, path: &str, nodes: &[FakeNode], length: u64) -> hdfs::ExtendedBlockProto {
+        self.create(path).await;
+        let block = full(&self.add_block(path, None).await, length);
+        for node in nodes {
+            node.received(&block).await;
+        }
+        assert!(self.complete(path, Some(block.clone())).await);
+        block
+    }
+
+    /// A file of w1, who was promised so many bytes of its only block, at these nodes.
+    pub async fn open(&self, path: &str, nodes: &[FakeNode], length: u64) -> hdfs::ExtendedBlockProto {
+        self.create(path).await;
+        let block = full(&self.add_block(path, None).await, length);
+        for node in nodes {
+            node.receiving(&block).await;
+        }
+        let _: hdfs::FsyncResponseProto = self.call("fsync", &fsync(path, length)).await;
+        block
     }
 
     /// A closed empty file.
@@ -214,6 +270,34 @@ pub fn add_block(path: &str, previous: Option<hdfs::ExtendedBlockProto>) -> hdfs
         previous,
         ..hdfs::AddBlockRequestProto::default()
     }
+}
+
+pub fn complete(
+    path: &str,
+    holder: &str,
+    last: Option<hdfs::ExtendedBlockProto>,
+) -> hdfs::CompleteRequestProto {
+    hdfs::CompleteRequestProto { src: path.into(), client_name: holder.into(), last, file_id: None }
+}
+
+pub fn append(path: &str, holder: &str) -> hdfs::AppendRequestProto {
+    hdfs::AppendRequestProto { src: path.into(), client_name: holder.into(), flag: None }
+}
+
+pub fn recover_lease(path: &str, holder: &str) -> hdfs::RecoverLeaseRequestProto {
+    hdfs::RecoverLeaseRequestProto { src: path.into(), client_name: holder.into() }
+}
+
+pub fn fsync(path: &str, length: u64) -> hdfs::FsyncRequestProto {
+    let last_block_length = Some(length.cast_signed());
+    hdfs::FsyncRequestProto { src: path.into(), client: "w1".into(), last_block_length, file_id: None }
+}
+
+/// The exception's class, without its package, and the first line of its message.
+fn refusal(method: &str, error: CallError) -> (String, String) {
+    let CallError::Remote(exception) = error else { panic!("{method} was not answered: {error}") };
+    let class = exception.class.rsplit('.').next().unwrap().to_string();
+    (class, exception.message.lines().next().unwrap_or_default().to_string())
 }
 
 pub fn delete(path: &str) -> hdfs::DeleteRequestProto {
@@ -309,7 +393,23 @@ impl FakeNode {
 
     /// A full report of finalized blocks.
     pub async fn report(&self, blocks: &[hdfs::ExtendedBlockProto]) -> Option<dn::DatanodeCommandProto> {
-        let replicas: Vec<_> = blocks.iter().map(replica).collect();
+        self.report_as(blocks, ReplicaState::Finalized).await
+    }
+
+    /// Begins a new life, in which it has these replicas.
+    pub async fn begin_again(&mut self, blocks: &[hdfs::ExtendedBlockProto], state: ReplicaState) {
+        self.register().await;
+        self.beat().await;
+        self.report_as(blocks, state).await;
+    }
+
+    /// A full report.
+    pub async fn report_as(
+        &self,
+        blocks: &[hdfs::ExtendedBlockProto],
+        state: ReplicaState,
+    ) -> Option<dn::DatanodeCommandProto> {
+        let replicas: Vec<_> = blocks.iter().map(|block| replica(block, state)).collect();
         let encoded = mobula_wire::block_report::encode(&replicas);
         let request = dn::BlockReportRequestProto {
             registration: self.registration.clone(),
@@ -356,16 +456,77 @@ impl FakeNode {
     pub async fn received(&self, block: &hdfs::ExtendedBlockProto) {
         self.tell(block, 2).await;
     }
+
+    pub async fn receiving(&self, block: &hdfs::ExtendedBlockProto) {
+        self.tell(block, 1).await;
+    }
+
+    /// Its disks are gone: it is dead.
+    pub async fn fail(&self) {
+        let registartion = self.registration.clone();
+        let request = dn::ErrorReportRequestProto { registartion, error_code: 3, msg: "all disks".into() };
+        let _: dn::ErrorReportResponseProto = self.rpc.call("errorReport", &request).await;
+    }
+
+    /// As primary: these nodes have the block, so long, under that recovery; none: it is dropped.
+    pub async fn synchronize(
+        &self,
+        order: &hdfs::RecoveringBlockProto,
+        length: u64,
+        at: &[&FakeNode],
+    ) -> Result<(), (String, String)> {
+        let done = self.try_synchronize(order, length, at).await;
+        done.map_err(|error| refusal("commitBlockSynchronization", error))
+    }
+
+    pub async fn try_synchronize(
+        &self,
+        order: &hdfs::RecoveringBlockProto,
+        length: u64,
+        at: &[&FakeNode],
+    ) -> Result<(), CallError> {
+        let request = dn::CommitBlockSynchronizationRequestProto {
+            block: order.block.b.clone(),
+            new_gen_stamp: order.new_gen_stamp,
+            new_length: length,
+            close_file: true,
+            delete_block: at.is_empty(),
+            new_taragets: at.iter().map(|node| node.registration.datanode_id.clone()).collect(),
+            new_target_storages: at.iter().map(|node| node.storage().storage_uuid).collect(),
+        };
+        let answer: Result<dn::CommitBlockSynchronizationResponseProto, _> =
+            self.rpc.0.call("commitBlockSynchronization", &request).await;
+        answer.map(|_| ())
+    }
 }
 
-fn replica(block: &hdfs::ExtendedBlockProto) -> mobula_types::StoredReplica {
+/// Lets the nodes beat until one of them is ordered to recover the block: which, and the order.
+pub async fn ordered(
+    nodes: &mut [FakeNode],
+    block: &hdfs::ExtendedBlockProto,
+) -> (usize, hdfs::RecoveringBlockProto) {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        for (at, node) in nodes.iter_mut().enumerate() {
+            let commands = node.beat().await.cmds.into_iter().filter_map(|command| command.recovery_cmd);
+            let mut orders = commands.flat_map(|command| command.blocks);
+            if let Some(order) = orders.find(|order| order.block.b.block_id == block.block_id) {
+                return (at, order);
+            }
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nobody is to recover {block:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn replica(block: &hdfs::ExtendedBlockProto, state: ReplicaState) -> mobula_types::StoredReplica {
     mobula_types::StoredReplica {
         block: mobula_types::Block {
             id: mobula_types::BlockId(block.block_id),
             stamp: mobula_types::GenStamp(block.generation_stamp),
             length: block.num_bytes.unwrap_or(0),
         },
-        state: mobula_types::ReplicaState::Finalized,
+        state,
     }
 }
 

@@ -7,4 +7,6 @@ mod empty;
 mod fixture;
 mod names;
 mod nodes;
+mod recovery;
+mod reopening;
 mod writing;

@@ -46,10 +46,7 @@ async fn a_node_of_another_cluster_is_refused() {
 #[tokio::test]
 async fn reports_after_a_restart_bring_locations_back_and_strangers_are_removed() {
     let mut fixture = Fixture::start().await;
-    let mut nodes = Vec::new();
-    for uuid in ["n1", "n2", "n3"] {
-        nodes.push(fixture.datanode(uuid).await);
-    }
+    let nodes = fixture.three().await;
     let client = fixture.client("hdfs");
     client.create("/f").await;
     let block = full(&client.add_block("/f", None).await, 100);

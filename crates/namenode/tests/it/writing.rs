@@ -4,14 +4,6 @@ use mobula_proto::hdfs;
 
 use crate::fixture::*;
 
-async fn three(fixture: &Fixture) -> Vec<FakeNode> {
-    let mut nodes = Vec::new();
-    for uuid in ["n1", "n2", "n3"] {
-        nodes.push(fixture.datanode(uuid).await);
-    }
-    nodes
-}
-
 fn locations(path: &str) -> hdfs::GetBlockLocationsRequestProto {
     hdfs::GetBlockLocationsRequestProto { src: path.into(), offset: 0, length: i64::MAX as u64 }
 }
@@ -19,7 +11,7 @@ fn locations(path: &str) -> hdfs::GetBlockLocationsRequestProto {
 #[tokio::test]
 async fn a_file_of_two_blocks_from_create_to_open() {
     let fixture = Fixture::start().await;
-    let nodes = three(&fixture).await;
+    let nodes = fixture.three().await;
     let client = fixture.client("hdfs");
     let status = client.create("/f").await;
     assert!(status.file_id.unwrap() > 16_385);
@@ -63,7 +55,7 @@ async fn a_file_of_two_blocks_from_create_to_open() {
 #[tokio::test]
 async fn complete_waits_a_moment_for_the_report() {
     let fixture = Fixture::with(|config| config.complete_wait = LIMIT).await;
-    let nodes = three(&fixture).await;
+    let nodes = fixture.three().await;
     let client = fixture.client("hdfs");
     client.create("/f").await;
     let block = full(&client.add_block("/f", None).await, 9);
@@ -77,7 +69,7 @@ async fn complete_waits_a_moment_for_the_report() {
 #[tokio::test]
 async fn blocks_must_be_there_before_the_next_but_one() {
     let fixture = Fixture::start().await;
-    let _nodes = three(&fixture).await;
+    let _nodes = fixture.three().await;
     let client = fixture.client("hdfs");
     client.create("/f").await;
     let first = full(&client.add_block("/f", None).await, 1 << 20);
@@ -98,7 +90,7 @@ async fn no_nodes_at_all_or_none_that_would_do() {
         "File /f could only be written to 0 of the 1 minReplication nodes. There are 0 datanode(s) running \
          and no node(s) are excluded in this operation."
     );
-    let nodes = three(&fixture).await;
+    let nodes = fixture.three().await;
     let mut request = add_block("/f", None);
     request.exclude_nodes = nodes
         .iter()
@@ -122,14 +114,14 @@ async fn add_block_waits_for_nodes_to_come_back() {
     client.create("/f").await;
     let request = add_block("/f", None);
     let (block, _nodes) =
-        tokio::join!(client.call::<_, hdfs::AddBlockResponseProto>("addBlock", &request), three(&fixture));
+        tokio::join!(client.call::<_, hdfs::AddBlockResponseProto>("addBlock", &request), fixture.three());
     assert!(!block.block.locs.is_empty());
 }
 
 #[tokio::test]
 async fn one_writer_a_file() {
     let fixture = Fixture::start().await;
-    let _nodes = three(&fixture).await;
+    let _nodes = fixture.three().await;
     let client = fixture.client("hdfs");
     client.create("/f").await;
     let (class, message) = client.refused("create", &create("/f", "w2")).await;
@@ -156,7 +148,7 @@ async fn one_writer_a_file() {
 #[tokio::test]
 async fn abandoned_blocks_and_additional_nodes() {
     let fixture = Fixture::start().await;
-    let _nodes = three(&fixture).await;
+    let _nodes = fixture.three().await;
     let client = fixture.client("hdfs");
     let mut one = create("/f", "w1");
     one.replication = 1;
@@ -204,7 +196,7 @@ async fn abandoned_blocks_and_additional_nodes() {
 #[tokio::test]
 async fn leases_are_taken_over() {
     let fixture = Fixture::start().await;
-    let nodes = three(&fixture).await;
+    let nodes = fixture.three().await;
     let client = fixture.client("hdfs");
     client.create("/f").await;
     let block = full(&client.add_block("/f", None).await, 1 << 20);
