@@ -537,9 +537,11 @@ impl Fleet {
         let sound = |p: &&Participant| p.noted.is_some_and(Noted::is_sound);
         let is_short = sync.length < sync.block.length;
         let unsound = !participants.iter().filter(|p| took_part(p)).any(|p| sound(&p));
+        // If nothing is known of those who took part either, this NameNode has just started, and the attempt is older.
+        let is_known = participants.iter().any(|p| took_part(p) && p.noted.is_some());
         let absent = participants.iter().filter(|p| !took_part(p)).find(|p| {
             is_short && (p.noted.is_some() || !self.is_settled(p))
-                || unsound && (sound(p) && !self.is_dead(p) || p.node.is_none())
+                || unsound && (sound(p) && !self.is_dead(p) || is_known && p.node.is_none())
         });
         match absent {
             None => Ok(()),
