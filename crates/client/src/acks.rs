@@ -3,7 +3,6 @@
 //! Invariant: acks come one per packet and in order, or the pipeline has failed. Bytes from a DataNode
 //! never panic.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,13 +12,13 @@ use bytes::BytesMut;
 use mobula_net::ReadHalf;
 use mobula_proto::hdfs;
 use mobula_wire::ack::{Ecn, PipelineAck, Slow};
-use mobula_wire::packet::{HEARTBEAT_SEQNO, PacketHeader};
+use mobula_wire::packet::HEARTBEAT_SEQNO;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::client::Shared;
-use crate::link::{broken, receive, write_all};
-use crate::pipeline::{Blame, Fault, LATE, Progress, Sender, head_bytes};
+use crate::link::{broken, receive};
+use crate::pipeline::{Blame, Fault, LATE, Progress, Sender};
 use crate::probe;
 
 /// Silence after which a heartbeat is sent (HDFS: half of the 60 s after which a DataNode gives up).
@@ -206,19 +205,10 @@ impl AckReader {
         self.beat().await
     }
 
-    /// Tells the nodes that the writer lives, unless something else did lately.
+    /// Keeps the pipeline alive, and sends what a caller whose time was up left half-sent.
     async fn beat(&mut self) -> Result<(), Fault> {
         // Taken: a packet is being sent right now.
         let Ok(mut sender) = self.sender.try_lock() else { return Ok(()) };
-        if sender.torn || sender.sent_at.elapsed() < HEARTBEAT_EVERY {
-            return Ok(());
-        }
-        let mut queue = VecDeque::from([head_bytes(&PacketHeader::heartbeat(), 0)]);
-        sender.torn = true;
-        let sent = tokio::time::timeout(ACK_LIMIT, write_all(&mut sender.stream, &mut queue)).await;
-        sent.map_err(io::Error::from).flatten().map_err(|error| Fault::of_node(0, error))?;
-        sender.torn = false;
-        sender.sent_at = Instant::now();
-        Ok(())
+        sender.beat(HEARTBEAT_EVERY).await.map_err(|error| Fault::of_node(0, error))
     }
 }

@@ -178,14 +178,15 @@ impl Packets {
         }
     }
 
-    /// Those to be sent.
-    pub(crate) fn unsent(&self) -> impl Iterator<Item = &Packet> {
-        self.packets.range(self.sent..)
+    /// The next to be sent.
+    pub(crate) fn next_unsent(&self) -> Option<&Packet> {
+        self.packets.get(self.sent)
     }
 
-    /// All were handed to the connection.
+    /// The next to be sent was handed to the connection.
     pub(crate) fn mark_sent(&mut self) {
-        self.sent = self.packets.len();
+        assert!(self.has_unsent(), "one was handed over");
+        self.sent += 1;
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
@@ -206,14 +207,10 @@ impl Packets {
         self.packets.back().is_some_and(|packet| packet.last)
     }
 
-    /// Whether the packet that ends the block is all that is not acknowledged.
-    pub(crate) fn only_end_is_left(&self) -> bool {
-        self.has_end() && self.acked + 1 == self.packets.len()
-    }
-
-    /// At least `count` of those that are not acknowledged were sent.
-    pub(crate) fn mark_sent_at_least(&mut self, count: usize) {
-        self.sent = self.sent.max(self.acked + count);
+    /// What a recovery must know of them.
+    pub(crate) fn held(&self) -> Held {
+        let has_end = self.has_end();
+        Held { whole: self.whole, has_end, only_end_is_left: has_end && self.acked + 1 == self.packets.len() }
     }
 
     /// The next `count` packets were acknowledged. Answers where in the block they end.
@@ -242,12 +239,7 @@ impl Packets {
         self.forget_acked();
     }
 
-    /// Whether the block could be begun again from its first byte.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.whole
-    }
-
-    /// Whether that stays so until its end is acknowledged.
+    /// Whether the block could be begun again from its first byte, until its end is acknowledged.
     pub(crate) fn stays_whole(&self) -> bool {
         self.whole && self.bytes <= KEPT_BYTES_MAX
     }
@@ -263,6 +255,17 @@ impl Packets {
         self.acked = 0;
         self.sent = 0;
     }
+}
+
+/// What is held of the block in hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    /// It could be begun again from its first byte.
+    pub(crate) whole: bool,
+    /// The packet that ends it is there.
+    pub(crate) has_end: bool,
+    /// That packet is all that is not acknowledged.
+    pub(crate) only_end_is_left: bool,
 }
 
 #[cfg(test)]
@@ -289,6 +292,15 @@ mod tests {
             bytes.extend_from_slice(&packet.data);
         }
         bytes.split_off(start as usize)
+    }
+
+    /// Sends all; answers how many those were.
+    fn send(packets: &mut Packets) -> usize {
+        let before = packets.sent;
+        while packets.has_unsent() {
+            packets.mark_sent();
+        }
+        packets.sent - before
     }
 
     #[test]
@@ -319,18 +331,18 @@ mod tests {
     fn a_small_block_is_kept_whole_and_a_large_one_is_not() {
         let (mut cutter, mut packets) = (Cutter::new(0), Packets::new(true));
         cutter.cut(vec![0; 10 * PACKET_BYTES].into(), &mut packets);
-        packets.mark_sent();
+        send(&mut packets);
         assert_eq!(packets.acknowledge(10), Some(10 * PACKET_BYTES as u64));
-        assert!(packets.is_whole() && !packets.has_unacked());
+        assert!(packets.held().whole && !packets.has_unacked());
         packets.send_all_again();
-        assert_eq!(packets.unsent().count(), 10);
+        assert_eq!(send(&mut packets), 10);
         cutter.cut(vec![0; 10 * PACKET_BYTES].into(), &mut packets);
-        packets.mark_sent();
+        send(&mut packets);
         packets.acknowledge(5);
-        assert!(!packets.is_whole());
+        assert!(!packets.held().whole);
         assert_eq!(packets.packets.len(), 15);
         packets.send_unacked_again();
-        assert_eq!(packets.unsent().count(), 15);
+        assert_eq!(send(&mut packets), 15);
     }
 
     #[test]
@@ -340,12 +352,12 @@ mod tests {
         cutter.cut_all(&mut packets);
         packets.want_sync(100);
         assert_eq!(packets.packets.len(), 1, "the newest packet carries the wish");
-        packets.mark_sent();
+        send(&mut packets);
         packets.want_sync(100);
         assert_eq!(packets.packets.len(), 2, "and an empty one if there is none");
-        packets.mark_sent();
+        send(&mut packets);
         packets.acknowledge(2);
         packets.promise();
-        assert!(!packets.is_whole() && packets.end().is_none());
+        assert!(!packets.held().whole && packets.end().is_none());
     }
 }

@@ -4,6 +4,7 @@
 //! NameNode and no file: what to do after a [`Fault`] is the writer's business.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use crate::acks::AckReader;
 use crate::client::Shared;
 use crate::link::{Link, address_of, write_all};
-use crate::packet::Packet;
+use crate::packet::{Packet, Packets};
 use crate::probe;
 
 /// Packets sent and not acknowledged (HDFS: `dfs.client.write.max-packets-in-flight`).
@@ -114,12 +115,37 @@ pub(crate) struct Pipeline {
     acks: JoinHandle<()>,
 }
 
+/// The way down. What a send that was dropped half-way left goes out first, before the next one's.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    pub(crate) stream: WriteHalf,
-    pub(crate) sent_at: Instant,
-    /// A send began and did not end: the next byte would land in the middle of a packet.
-    pub(crate) torn: bool,
+    stream: WriteHalf,
+    /// What is to go out: the rest of a packet, and whole ones.
+    queue: VecDeque<Bytes>,
+    sent_at: Instant,
+}
+
+impl Sender {
+    /// Sends all there is to send. Cancel safe.
+    async fn flush(&mut self) -> io::Result<()> {
+        if !self.queue.is_empty() {
+            write_all(&mut self.stream, &mut self.queue).await?;
+            self.sent_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Tells the nodes that the writer lives, if nothing else did for `silence`. Waits for nothing: what
+    /// the socket does not take goes out with the next send or heartbeat.
+    pub(crate) async fn beat(&mut self, silence: Duration) -> io::Result<()> {
+        if self.queue.is_empty() && self.sent_at.elapsed() >= silence {
+            self.queue.push_back(head_bytes(&PacketHeader::heartbeat(), 0));
+        }
+        tokio::select! {
+            biased;
+            sent = self.flush() => sent,
+            () = std::future::ready(()) => Ok(()),
+        }
+    }
 }
 
 impl Drop for Pipeline {
@@ -152,7 +178,8 @@ impl Pipeline {
 
     fn start(shared: &Arc<Shared>, located: &hdfs::LocatedBlockProto, link: Link) -> Pipeline {
         let (read, write) = link.stream.into_split();
-        let sender = Arc::new(Mutex::new(Sender { stream: write, sent_at: Instant::now(), torn: false }));
+        let sender =
+            Arc::new(Mutex::new(Sender { stream: write, queue: VecDeque::new(), sent_at: Instant::now() }));
         let (report, progress) = watch::channel(Progress { acked: 0, congested: false, fault: None });
         let last_sent = Arc::new(AtomicI64::new(-1));
         let reader = AckReader::new(shared, located, (read, link.input), sender.clone(), last_sent.clone());
@@ -170,27 +197,32 @@ impl Pipeline {
         }
     }
 
-    /// Sends `packets` one after the other, each when the window has room for it.
-    pub(crate) async fn send<'a>(&mut self, packets: impl Iterator<Item = &'a Packet>) -> Result<(), Fault> {
-        let mut packets = packets.peekable();
-        while packets.peek().is_some() {
-            let mut queue = VecDeque::new();
-            // As many as fit go out in one write; at least one.
-            while let Some(packet) = packets.peek() {
-                let full = self.is_full(packet.data.len());
-                if full && queue.is_empty() {
-                    self.wait_acked(self.counted + 1).await?;
-                    continue;
-                }
-                if full {
-                    break;
-                }
-                self.enqueue(packet, &mut queue);
-                packets.next();
+    /// Sends what of `packets` was not sent yet, one after the other, each when the window has room for
+    /// it. Cancel safe: what was marked as sent goes out with the next call, or by itself within seconds.
+    pub(crate) async fn send(&mut self, packets: &mut Packets) -> Result<(), Fault> {
+        loop {
+            self.enqueue_what_fits(packets).await;
+            self.flush().await?;
+            if !packets.has_unsent() {
+                return Ok(());
             }
-            self.flush(&mut queue).await?;
+            if self.is_full(packets.next_unsent().map_or(0, |packet| packet.data.len())) {
+                self.wait_acked(self.counted + 1).await?;
+            }
         }
-        Ok(())
+    }
+
+    /// As many as fit go out in one write.
+    async fn enqueue_what_fits(&mut self, packets: &mut Packets) {
+        let sender = self.sender.clone();
+        let mut sender = sender.lock().await;
+        while let Some(packet) = packets.next_unsent() {
+            if self.is_full(packet.data.len()) {
+                return;
+            }
+            self.enqueue(packet, &mut sender.queue);
+            packets.mark_sent();
+        }
     }
 
     fn is_full(&mut self, next: usize) -> bool {
@@ -214,28 +246,18 @@ impl Pipeline {
         queue.extend([&packet.sums, &packet.data].into_iter().filter(|piece| !piece.is_empty()).cloned());
     }
 
-    async fn flush(&mut self, queue: &mut VecDeque<Bytes>) -> Result<(), Fault> {
+    async fn flush(&mut self) -> Result<(), Fault> {
         let mut sender = self.sender.lock().await;
-        if sender.torn {
-            return Err(Fault::ours("a write was dropped half-way"));
-        }
-        sender.torn = true;
         let failed = self.progress.wait_for(|progress| progress.fault.is_some());
         let sent = tokio::select! {
             biased;
             progress = failed => Err(fault_of(&progress)),
-            sent = write_all(&mut sender.stream, queue) => sent.map_err(|error| Fault::of_node(0, error)),
+            sent = sender.flush() => sent.map_err(|error| Fault::of_node(0, error)),
         };
+        drop(sender);
         match sent {
-            Ok(()) => {
-                sender.torn = false;
-                sender.sent_at = Instant::now();
-                Ok(())
-            }
-            Err(fault) => {
-                drop(sender);
-                Err(self.better_reason(fault).await)
-            }
+            Ok(()) => Ok(()),
+            Err(fault) => Err(self.better_reason(fault).await),
         }
     }
 
@@ -248,7 +270,7 @@ impl Pipeline {
         }
     }
 
-    /// Waits until all that was sent is acknowledged by all nodes.
+    /// Waits, after a send, until all that was sent is acknowledged by all nodes.
     pub(crate) async fn wait_all(&mut self) -> Result<(), Fault> {
         self.wait_acked(self.counted + self.unacked.len()).await
     }
@@ -374,7 +396,7 @@ fn packet_head(packet: &Packet, seqno: i64) -> Bytes {
     head_bytes(&header, packet.sums.len())
 }
 
-pub(crate) fn head_bytes(header: &PacketHeader, sums: usize) -> Bytes {
+fn head_bytes(header: &PacketHeader, sums: usize) -> Bytes {
     let mut head = BytesMut::with_capacity(HEADER_LENGTH_MAX);
     PacketPrefix::encode(header, sums as u32, &mut head);
     head.freeze()

@@ -9,11 +9,12 @@
 //! A new block of which readers were promised nothing, and whose bytes we still have, may also be given
 //! up and begun elsewhere: that helps when all its nodes are lost.
 //!
-//! Every step may be dropped half-way (a caller's time is up): the block is then as it was, without a
-//! connection, and the next call begins at the first step again. Generation stamps that the NameNode
-//! gave meanwhile are skipped.
+//! No step is dropped half-way, though a caller's time may be up at any: a task takes them, and the
+//! writer's next call waits for the same one. Begun anew, a set-up would find the replicas of the one
+//! before it, and blame good nodes for them.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_net::Env;
@@ -23,12 +24,20 @@ use mobula_wire::datatransfer::Op;
 use mobula_wire::remote::class;
 use tokio::time::Instant;
 
+use crate::client::Shared;
 use crate::error::ClientError;
 use crate::link::{Link, address_of};
-use crate::packet::Packets;
+use crate::packet::{Held, Packets};
 use crate::pipeline::{Blame, Fault, Pipeline, SetUp};
-use crate::writer::FileWriter;
+use crate::writer::OpenedFile;
 
+/// Waiting for the NameNode to hear of the replicas: the first pause, doubling, and in all (HDFS
+/// begins at 400 ms and gives up after 12 s).
+pub(crate) const SETTLE_PAUSE_FIRST: Duration = Duration::from_millis(2);
+pub(crate) const SETTLE_PAUSE_MAX: Duration = Duration::from_millis(400);
+pub(crate) const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+/// Pause before nodes that failed are asked again, because there are no others.
+const NO_NODES_PAUSE: Duration = Duration::from_millis(500);
 /// How often one block is begun before the writer gives up (HDFS: 1 + 3 retries).
 const BLOCK_TRIES_MAX: u32 = 6;
 /// Recoveries with no ack between them, after which the writer gives up
@@ -159,7 +168,7 @@ impl Block {
         self.end_sent |= packets.has_end();
     }
 
-    pub(crate) fn note_acked(&mut self, end: u64) {
+    fn note_acked(&mut self, end: u64) {
         self.acked = self.acked.max(end);
         self.recoveries = 0;
     }
@@ -202,26 +211,100 @@ enum Way {
     Elsewhere,
 }
 
-impl FileWriter {
-    /// The pipeline broke: whoever comes next sets up another.
-    pub(crate) fn lose_pipeline(&mut self, fault: Fault) {
-        self.pipeline = None;
+/// The block in hand, the nodes that failed, and how a pipeline is got (HDFS: `DataStreamer`).
+#[derive(Debug)]
+pub(crate) struct Streamer {
+    pub(crate) client: Arc<Shared>,
+    pub(crate) path: String,
+    pub(crate) file_id: Option<u64>,
+    pub(crate) block_size: u64,
+    /// Replicas that each block shall have.
+    pub(crate) replication: usize,
+    /// The block before the one in hand, with its length.
+    pub(crate) previous: Option<hdfs::ExtendedBlockProto>,
+    pub(crate) block: Option<Block>,
+    /// DataNodes that failed, and until when they are not asked for.
+    excluded: Vec<(hdfs::DatanodeInfoProto, Instant)>,
+    /// How often the block in hand was begun.
+    tries: u32,
+    /// The only node restarts: until when it is waited for.
+    restarts_until: Option<Instant>,
+}
+
+/// A pipeline, and what is to be sent on it.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) again: Again,
+}
+
+/// What is sent on a new pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// The block from its first byte.
+    All,
+    /// What is not acknowledged.
+    Unacked,
+}
+
+impl Streamer {
+    pub(crate) fn new(
+        client: Arc<Shared>,
+        file: &OpenedFile,
+        previous: Option<hdfs::ExtendedBlockProto>,
+        block: Option<Block>,
+    ) -> Streamer {
+        let status = &file.status;
+        Streamer {
+            client,
+            path: file.path.clone(),
+            file_id: status.file_id,
+            block_size: status.blocksize.filter(|size| *size > 0).unwrap_or(file.block_size),
+            replication: status
+                .block_replication
+                .filter(|wanted| *wanted > 0)
+                .map_or(file.replication, |wanted| wanted as usize),
+            previous,
+            block,
+            excluded: Vec::new(),
+            tries: 0,
+            restarts_until: None,
+        }
+    }
+
+    /// The block in hand is done, with so many bytes.
+    pub(crate) fn end_block(&mut self, length: u64) {
+        let mut done = self.block.take().expect("ended: there is a block").located.b;
+        done.num_bytes = Some(length);
+        self.previous = Some(done);
+        self.tries = 0;
+    }
+
+    /// Nodes of the pipeline acknowledged the block up to `end`.
+    pub(crate) fn note_acked(&mut self, end: u64) {
+        if let Some(block) = &mut self.block {
+            block.note_acked(end);
+        }
+        self.restarts_until = None;
+    }
+
+    /// The pipeline broke.
+    pub(crate) fn note_lost(&mut self, fault: Fault) {
         if let Some(block) = &mut self.block {
             block.note_fault(&self.path, fault);
             block.recoveries += 1;
         }
     }
 
-    /// Gets the block in hand a pipeline.
-    pub(crate) async fn connect(&mut self) -> Result<(), ClientError> {
+    /// Gets the block in hand a pipeline, or one for a new block; `held` are the packets that there are.
+    pub(crate) async fn connect(&mut self, held: Held) -> Result<Connected, ClientError> {
         loop {
             let Some(block) = &self.block else {
-                self.begin_block().await?;
+                if let Some(pipeline) = self.begin_block().await? {
+                    return Ok(Connected { pipeline, again: Again::All });
+                }
                 continue;
             };
-            if self.pipeline.is_some() {
-                return Ok(());
-            }
             if block.recoveries > RECOVERIES_MAX {
                 let reason = block.fault.as_ref().map_or("", |fault| &fault.reason);
                 return Err(ClientError::DataNodes(format!(
@@ -230,25 +313,27 @@ impl FileWriter {
                 )));
             }
             self.leave_bad_nodes().await;
-            match self.way()? {
-                Way::InPlace(stage) => self.set_up_again(stage).await?,
+            match self.way(held)? {
+                Way::InPlace(stage) => {
+                    if let Some(pipeline) = self.set_up_again(stage, held).await? {
+                        return Ok(Connected { pipeline, again: Again::Unacked });
+                    }
+                }
                 Way::Elsewhere => self.give_up_block().await?,
             }
         }
     }
 
-    /// Gets a block from the NameNode and connects its nodes.
-    async fn begin_block(&mut self) -> Result<(), ClientError> {
+    /// Gets a block from the NameNode and connects its nodes; if they do not work there is none again.
+    async fn begin_block(&mut self) -> Result<Option<Pipeline>, ClientError> {
         let located = self.add_block().await?;
         let mut block = Block::new(located);
         let set_up = block.set_up(Stage::PipelineSetupCreate, 0, self.block_size);
         let opened = Pipeline::open(&self.client, &block.located, set_up).await;
         let fault = match opened {
             Ok(pipeline) => {
-                self.pipeline = Some(pipeline);
                 self.block = Some(block);
-                self.packets.send_all_again();
-                return Ok(());
+                return Ok(Some(pipeline));
             }
             Err(fault) => fault,
         };
@@ -268,7 +353,45 @@ impl FileWriter {
         }
         block.fault = Some(fault);
         self.block = Some(block);
-        self.give_up_block().await
+        self.give_up_block().await?;
+        Ok(None)
+    }
+
+    /// Asks the NameNode for the next block, until it has heard of the replicas of the one before.
+    async fn add_block(&mut self) -> Result<hdfs::LocatedBlockProto, ClientError> {
+        let started = Instant::now();
+        let mut pause = SETTLE_PAUSE_FIRST;
+        loop {
+            self.excluded.retain(|(_, until)| *until > Instant::now());
+            let request = hdfs::AddBlockRequestProto {
+                src: self.path.clone(),
+                client_name: self.client.name.clone(),
+                previous: self.previous.clone(),
+                exclude_nodes: self.excluded.iter().map(|(node, _)| node.clone()).collect(),
+                file_id: self.file_id,
+                favored_nodes: Vec::new(),
+                flags: Vec::new(),
+            };
+            let error = match self.client.namenode.add_block(request).await {
+                Ok(answer) => return Ok(answer.block),
+                Err(error) => error,
+            };
+            if started.elapsed() >= SETTLE_LIMIT {
+                return Err(error);
+            }
+            match error.class() {
+                Some(class::NOT_REPLICATED_YET) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(SETTLE_PAUSE_MAX);
+                }
+                // No node is left: those that failed may have come back.
+                Some(class::IO) if !self.excluded.is_empty() => {
+                    self.excluded.clear();
+                    tokio::time::sleep(NO_NODES_PAUSE).await;
+                }
+                _ => return Err(error),
+            }
+        }
     }
 
     /// The only node there is said that it restarts, and may still do so.
@@ -337,9 +460,9 @@ impl FileWriter {
     }
 
     /// What can be done for the block in hand with the nodes that are left.
-    fn way(&self) -> Result<Way, ClientError> {
+    fn way(&self, held: Held) -> Result<Way, ClientError> {
         let block = self.block.as_ref().expect("asked for a block in hand");
-        let again = self.packets.is_whole() && !block.is_precious();
+        let again = held.whole && !block.is_precious();
         if block.located.locs.is_empty() {
             return match again {
                 true => Ok(Way::Elsewhere),
@@ -357,16 +480,17 @@ impl FileWriter {
         // Some nodes may have ended their replicas. HDFS's clients let the others do the same without a
         // further packet (PIPELINE_CLOSE_RECOVERY), which Apache's DataNodes do without a sync; this
         // opens them all, and the end is sent again.
-        if self.packets.only_end_is_left() {
+        if held.only_end_is_left {
             return Ok(Way::InPlace(Stage::PipelineSetupAppendRecovery));
         }
         assert!(again, "the end is sent ahead of acks only in a block that can be begun again");
         Ok(Way::Elsewhere)
     }
 
-    /// Sets the nodes that are left up again, with others in the place of lost ones.
-    async fn set_up_again(&mut self, stage: Stage) -> Result<(), ClientError> {
-        if !self.packets.has_end() {
+    /// Sets the nodes that are left up again, with others in the place of lost ones; no pipeline if a
+    /// node does not work.
+    async fn set_up_again(&mut self, stage: Stage, held: Held) -> Result<Option<Pipeline>, ClientError> {
+        if !held.has_end {
             self.replace_lost_nodes().await?;
         }
         let block = self.block.as_mut().expect("set up for a block in hand");
@@ -374,18 +498,7 @@ impl FileWriter {
             block: block.current(),
             client_name: self.client.name.clone(),
         };
-        let fresh = match self.client.namenode.update_block_for_pipeline(request).await {
-            Ok(answer) => answer.block,
-            // A server that cannot recover in place.
-            Err(error)
-                if error.class() == Some(class::UNSUPPORTED_OPERATION)
-                    && self.packets.is_whole()
-                    && !block.is_precious() =>
-            {
-                return self.give_up_block().await;
-            }
-            Err(error) => return Err(error),
-        };
+        let fresh = self.client.namenode.update_block_for_pipeline(request).await?.block;
         let new_stamp = fresh.b.generation_stamp;
         block.located.block_token = fresh.block_token;
         if block.reopening == Reopening::ToDo {
@@ -396,7 +509,7 @@ impl FileWriter {
             Ok(pipeline) => pipeline,
             Err(fault) => {
                 block.note_fault(&self.path, fault);
-                return Ok(());
+                return Ok(None);
             }
         };
         let old = block.current();
@@ -413,9 +526,7 @@ impl FileWriter {
         block.located.b.generation_stamp = new_stamp;
         block.reopening = Reopening::Done;
         block.end_sent = false;
-        self.packets.send_unacked_again();
-        self.pipeline = Some(pipeline);
-        Ok(())
+        Ok(Some(pipeline))
     }
 
     /// Brings in another node as the policy wants it, and has the block copied to it.

@@ -10,11 +10,10 @@
 //! block that this writer wrote.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_proto::hdfs;
-use mobula_wire::remote::class;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::client::Shared;
@@ -22,49 +21,44 @@ use crate::error::ClientError;
 use crate::lease::Lease;
 use crate::packet::{Cutter, Packets};
 use crate::pipeline::{Fault, Pipeline};
-use crate::recovery::Block;
+use crate::recovery::{
+    Again, Block, Connected, SETTLE_LIMIT, SETTLE_PAUSE_FIRST, SETTLE_PAUSE_MAX, Streamer,
+};
 
 /// So much of what `write` was given is cut into packets before they are sent.
 const SLICE_BYTES: usize = 1 << 20;
-/// Waiting for the NameNode to hear of the replicas: the first pause, doubling, and in all (HDFS
-/// begins at 400 ms and gives up after 12 s).
-const SETTLE_PAUSE_FIRST: Duration = Duration::from_millis(2);
-const SETTLE_PAUSE_MAX: Duration = Duration::from_millis(400);
-const SETTLE_LIMIT: Duration = Duration::from_secs(30);
-/// Pause before nodes that failed are asked again, because there are no others.
-const NO_NODES_PAUSE: Duration = Duration::from_millis(500);
 
 /// A file being written. Dropped without `close`, it stays open on the server until its lease ends.
 ///
 /// A `write`, `hflush` or `hsync` may be dropped half-way: [`FileWriter::position`] says what was taken,
-/// and the next call goes on from there over a new connection.
+/// and the next call goes on from there. That costs nothing: what had begun goes on meanwhile.
 #[derive(Debug)]
 pub struct FileWriter {
-    pub(crate) client: Arc<Shared>,
-    pub(crate) path: String,
-    pub(crate) file_id: Option<u64>,
-    pub(crate) block_size: u64,
-    /// Replicas that each block shall have.
-    pub(crate) replication: usize,
-    /// The block before the one in hand, with its length.
-    previous: Option<hdfs::ExtendedBlockProto>,
-    /// The block in hand, and the connection to its nodes; a block without one needs recovery.
-    pub(crate) block: Option<Block>,
-    pub(crate) pipeline: Option<Pipeline>,
-    pub(crate) packets: Packets,
-    pub(crate) cutter: Cutter,
-    /// A send began and did not end.
-    sending: bool,
+    client: Arc<Shared>,
+    path: String,
+    file_id: Option<u64>,
+    block_size: u64,
+    /// The block in hand; `connecting` has it while a pipeline is being set up.
+    streamer: Option<Box<Streamer>>,
+    connecting: Option<Connecting>,
+    /// The connection to the nodes of the block in hand; a block without one needs recovery.
+    pipeline: Option<Pipeline>,
+    packets: Packets,
+    cutter: Cutter,
     /// Bytes in blocks that are done.
     finished: u64,
-    /// DataNodes that failed, and until when they are not asked for.
-    pub(crate) excluded: Vec<(hdfs::DatanodeInfoProto, Instant)>,
-    /// How often the block in hand was begun.
-    pub(crate) tries: u32,
-    /// The only node restarts: until when it is waited for.
-    pub(crate) restarts_until: Option<Instant>,
     failed: Option<String>,
     _lease: Lease,
+}
+
+/// A task that gets the block in hand a pipeline, whether or not anybody waits.
+#[derive(Debug)]
+struct Connecting(JoinHandle<(Box<Streamer>, Result<Connected, ClientError>)>);
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What an open file is at the NameNode when writing begins.
@@ -108,27 +102,21 @@ enum Depth {
 
 impl FileWriter {
     pub(crate) fn new(client: Arc<Shared>, file: OpenedFile, lease: Lease) -> FileWriter {
-        let OpenedFile { path, status, block_size, replication, last_block, previous } = file;
+        let OpenedFile { path, status, last_block, previous, .. } = &file;
         let begun = last_block.as_ref().map_or(0, |last| last.b.num_bytes.unwrap_or(0));
+        let block = last_block.clone().map(Block::reopened);
+        let streamer = Box::new(Streamer::new(client.clone(), &file, previous.clone(), block));
         FileWriter {
             client,
-            path,
+            path: path.clone(),
             file_id: status.file_id,
-            block_size: status.blocksize.filter(|size| *size > 0).unwrap_or(block_size),
-            replication: status
-                .block_replication
-                .filter(|wanted| *wanted > 0)
-                .map_or(replication, |wanted| wanted as usize),
-            previous,
+            block_size: streamer.block_size,
             packets: Packets::new(last_block.is_none()),
-            block: last_block.map(Block::reopened),
+            streamer: Some(streamer),
+            connecting: None,
             pipeline: None,
             cutter: Cutter::new(begun),
-            sending: false,
             finished: status.length.saturating_sub(begun),
-            excluded: Vec::new(),
-            tries: 0,
-            restarts_until: None,
             failed: None,
             _lease: lease,
         }
@@ -144,10 +132,18 @@ impl FileWriter {
         self.finished + self.block_length()
     }
 
-    /// The DataNodes that the block in hand is written to; none between two blocks
+    /// The DataNodes that the block in hand is written to; none between two blocks and during a set-up
     /// (HDFS: `DFSOutputStream.getPipeline`).
     pub fn pipeline(&self) -> &[hdfs::DatanodeInfoProto] {
-        self.block.as_ref().map_or(&[], |block| &block.located.locs)
+        self.block().map_or(&[], |block| &block.located.locs)
+    }
+
+    fn block(&self) -> Option<&Block> {
+        self.streamer.as_ref().and_then(|streamer| streamer.block.as_ref())
+    }
+
+    fn streamer(&mut self) -> &mut Streamer {
+        self.streamer.as_mut().expect("settled: no pipeline is being set up")
     }
 
     /// Takes `data`, without a copy where it can; waits while the window of packets is full.
@@ -200,7 +196,7 @@ impl FileWriter {
     /// As `write`.
     pub async fn close(mut self) -> Result<(), ClientError> {
         self.check_usable()?;
-        if self.block.is_some() || self.block_length() > 0 {
+        if self.block().is_some() || self.block_length() > 0 {
             self.finish_block().await?;
         }
         self.complete().await
@@ -213,10 +209,13 @@ impl FileWriter {
         }
     }
 
-    /// A call before this one was dropped while it waited for the end of the block.
+    /// A call before this one was dropped while it waited: for the end of the block, or for room.
     async fn finish_what_was_dropped(&mut self) -> Result<(), ClientError> {
-        match self.packets.has_end() {
-            true => self.finish_block().await,
+        if self.packets.has_end() {
+            return self.finish_block().await;
+        }
+        match self.packets.has_unsent() {
+            true => self.settle(Goal::Sent).await,
             false => Ok(()),
         }
     }
@@ -249,7 +248,7 @@ impl FileWriter {
     /// the length.
     async fn tell_namenode(&mut self, options: SyncOptions) -> Result<(), ClientError> {
         let length = self.block_length();
-        let Some(block) = &mut self.block else { return Ok(()) };
+        let Some(block) = &mut self.streamer().block else { return Ok(()) };
         block.flushed = true;
         if block.told && !options.update_length {
             return Ok(());
@@ -261,7 +260,9 @@ impl FileWriter {
             file_id: self.file_id,
         };
         self.client.namenode.fsync(request).await?;
-        block.told = true;
+        if let Some(block) = &mut self.streamer().block {
+            block.told = true;
+        }
         Ok(())
     }
 
@@ -279,14 +280,10 @@ impl FileWriter {
         }
         self.settle(Goal::Acknowledged).await?;
         self.pipeline = None;
-        let block = self.block.take().expect("settled: there is a block");
-        let mut done = block.located.b;
-        done.num_bytes = Some(length);
-        self.previous = Some(done);
+        self.streamer().end_block(length);
         self.finished += length;
         self.packets = Packets::new(true);
         self.cutter = Cutter::new(0);
-        self.tries = 0;
         Ok(())
     }
 
@@ -303,29 +300,49 @@ impl FileWriter {
         loop {
             if self.pipeline.is_none() {
                 self.connect().await?;
-                self.sending = false;
             }
             let result = self.push(goal).await;
             self.take_acks();
             match result {
                 Ok(()) => return Ok(()),
-                Err(fault) => self.lose_pipeline(fault),
+                Err(fault) => {
+                    self.pipeline = None;
+                    self.streamer().note_lost(fault);
+                }
             }
         }
     }
 
-    async fn push(&mut self, goal: Goal) -> Result<(), Fault> {
-        let pipeline = self.pipeline.as_mut().expect("connected: there is a pipeline");
-        if std::mem::replace(&mut self.sending, true) {
-            // Which packets went out is not known: the caller dropped the write before this one.
-            return Err(Fault::ours("a write was dropped half-way"));
+    /// Gets the block in hand a pipeline, or waits for the task that does.
+    async fn connect(&mut self) -> Result<(), ClientError> {
+        if let Some(mut streamer) = self.streamer.take() {
+            let held = self.packets.held();
+            self.connecting = Some(Connecting(tokio::spawn(async move {
+                let connected = streamer.connect(held).await;
+                (streamer, connected)
+            })));
         }
-        if let Some(block) = &mut self.block {
+        let Connecting(task) = self.connecting.as_mut().expect("it has the block in hand");
+        let (streamer, connected) = task.await.map_err(|error| {
+            ClientError::DataNodes(format!("getting {} a pipeline ended: {error}", self.path))
+        })?;
+        (self.streamer, self.connecting) = (Some(streamer), None);
+        let Connected { pipeline, again } = connected?;
+        match again {
+            Again::All => self.packets.send_all_again(),
+            Again::Unacked => self.packets.send_unacked_again(),
+        }
+        self.pipeline = Some(pipeline);
+        Ok(())
+    }
+
+    async fn push(&mut self, goal: Goal) -> Result<(), Fault> {
+        let streamer = self.streamer.as_mut().expect("connected: no pipeline is being set up");
+        if let Some(block) = &mut streamer.block {
             block.note_sending(&self.packets);
         }
-        pipeline.send(self.packets.unsent()).await?;
-        self.sending = false;
-        self.packets.mark_sent();
+        let pipeline = self.pipeline.as_mut().expect("connected: there is a pipeline");
+        pipeline.send(&mut self.packets).await?;
         match goal {
             Goal::Sent => Ok(()),
             Goal::Acknowledged => pipeline.wait_all().await,
@@ -334,68 +351,30 @@ impl FileWriter {
 
     /// Lets go of what was acknowledged meanwhile.
     fn take_acks(&mut self) {
-        let (Some(pipeline), Some(block)) = (&mut self.pipeline, &mut self.block) else { return };
+        let Some(pipeline) = &mut self.pipeline else { return };
         let count = pipeline.take_news();
         if count > 0 {
-            // Acks of packets of a send that failed half-way: they are sent, too.
-            self.packets.mark_sent_at_least(count);
             let end = self.packets.acknowledge(count);
-            block.note_acked(end.unwrap_or(0));
-            self.restarts_until = None;
-        }
-    }
-
-    pub(crate) async fn add_block(&mut self) -> Result<hdfs::LocatedBlockProto, ClientError> {
-        let started = Instant::now();
-        let mut pause = SETTLE_PAUSE_FIRST;
-        loop {
-            self.excluded.retain(|(_, until)| *until > Instant::now());
-            let request = hdfs::AddBlockRequestProto {
-                src: self.path.clone(),
-                client_name: self.client.name.clone(),
-                previous: self.previous.clone(),
-                exclude_nodes: self.excluded.iter().map(|(node, _)| node.clone()).collect(),
-                file_id: self.file_id,
-                favored_nodes: Vec::new(),
-                flags: Vec::new(),
-            };
-            let error = match self.client.namenode.add_block(request).await {
-                Ok(answer) => return Ok(answer.block),
-                Err(error) => error,
-            };
-            if started.elapsed() >= SETTLE_LIMIT {
-                return Err(error);
-            }
-            match error.class() {
-                Some(class::NOT_REPLICATED_YET) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(SETTLE_PAUSE_MAX);
-                }
-                // No node is left: those that failed may have come back.
-                Some(class::IO) if !self.excluded.is_empty() => {
-                    self.excluded.clear();
-                    tokio::time::sleep(NO_NODES_PAUSE).await;
-                }
-                _ => return Err(error),
-            }
+            self.streamer().note_acked(end.unwrap_or(0));
         }
     }
 
     async fn complete(&mut self) -> Result<(), ClientError> {
         let started = Instant::now();
         let mut pause = SETTLE_PAUSE_FIRST;
+        let last = self.streamer().previous.clone();
         loop {
             let request = hdfs::CompleteRequestProto {
                 src: self.path.clone(),
                 client_name: self.client.name.clone(),
-                last: self.previous.clone(),
+                last: last.clone(),
                 file_id: self.file_id,
             };
             if self.client.namenode.complete(request).await?.result {
                 return Ok(());
             }
             if started.elapsed() >= SETTLE_LIMIT {
-                let block = self.previous.as_ref().map_or(0, |block| block.block_id);
+                let block = last.as_ref().map_or(0, |block| block.block_id);
                 return Err(ClientError::DataNodes(format!(
                     "Unable to close file because the last block blk_{block} of {} does not have enough number of replicas.",
                     self.path

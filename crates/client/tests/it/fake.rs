@@ -112,6 +112,8 @@ pub struct Namespace {
     pub fsyncs: usize,
     /// So often does `complete` say no.
     pub completes_refused: usize,
+    /// So often are a file's blocks located without a node, as by a NameNode that has just been started.
+    pub nodes_unknown: usize,
     /// So many calls get this exception.
     pub exceptions: Vec<RemoteException>,
     /// Method, call id and retry count of every call.
@@ -229,10 +231,12 @@ impl FakeNameNode {
         let before = file.length() - file.blocks.last().map_or(0, |last| last.length);
         let last = file.blocks.last().filter(|last| new_block || last.length < file.block_size);
         let mut block = last.map(|last| self.located(last, before));
-        if let Some(block) = block.as_mut().filter(|_| new_block) {
+        let status = file.status();
+        let unknown = state.takes_nodes_as_unknown();
+        if let Some(block) = block.as_mut().filter(|_| new_block || unknown) {
             block.locs.clear();
         }
-        Ok(hdfs::AppendResponseProto { block, stat: Some(file.status()) })
+        Ok(hdfs::AppendResponseProto { block, stat: Some(status) })
     }
 
     fn new_stamp(
@@ -297,6 +301,10 @@ impl FakeNameNode {
             request.exclude_nodes.iter().any(|excluded| excluded.id.xfer_port == u32::from(node.data.port()))
         };
         let file = state.files.get_mut(&request.src).unwrap();
+        if let Some(last) = file.block_of_retry(request.previous.as_ref()) {
+            let offset = file.length();
+            return Ok(hdfs::AddBlockResponseProto { block: self.located(&last, offset) });
+        }
         let order = (0..self.nodes.len()).map(|index| (index + made as usize) % self.nodes.len());
         let nodes: Vec<usize> =
             order.filter(|index| !excluded(&self.nodes[*index])).take(file.replication).collect();
@@ -346,14 +354,18 @@ impl FakeNameNode {
         &self,
         request: &hdfs::GetBlockLocationsRequestProto,
     ) -> hdfs::GetBlockLocationsResponseProto {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        let unknown = state.takes_nodes_as_unknown();
         let Some(file) = state.files.get(&request.src) else {
             return hdfs::GetBlockLocationsResponseProto { locations: None };
         };
         let mut located = hdfs::LocatedBlocksProto { under_construction: file.open, ..Default::default() };
         let mut offset = 0;
         for block in &file.blocks {
-            let whole = self.located(block, offset);
+            let mut whole = self.located(block, offset);
+            if unknown {
+                whole.locs.clear();
+            }
             let incomplete = file.open && Some(block.id) == file.blocks.last().map(|last| last.id);
             if !incomplete {
                 located.file_length += block.length;
@@ -430,6 +442,12 @@ impl FakeNameNode {
 }
 
 impl Namespace {
+    fn takes_nodes_as_unknown(&mut self) -> bool {
+        let unknown = self.nodes_unknown > 0;
+        self.nodes_unknown = self.nodes_unknown.saturating_sub(1);
+        unknown
+    }
+
     /// The open file's last block, which must be that one.
     fn last_block(&mut self, id: u64) -> Result<&mut FakeBlock, RemoteException> {
         let mut open = self.files.values_mut().filter(|file| file.open);
@@ -439,6 +457,13 @@ impl Namespace {
 }
 
 impl FakeFile {
+    /// The last block, if it was given to whoever asks and they did not hear of it.
+    fn block_of_retry(&self, previous: Option<&hdfs::ExtendedBlockProto>) -> Option<FakeBlock> {
+        let (last, before) = self.blocks.split_last()?;
+        let had = previous.map(|previous| previous.block_id);
+        (last.length == 0 && before.last().map(|block| block.id) == had).then(|| last.clone())
+    }
+
     fn length(&self) -> u64 {
         self.blocks.iter().map(|block| block.length).sum()
     }

@@ -43,6 +43,10 @@ pub struct NodeState {
     pub dead: bool,
     /// Takes connections and says nothing.
     pub hung: bool,
+    /// At which moment of a write it waits until this is cleared.
+    pub held: Option<Moment>,
+    /// Something waits for that.
+    pub waits: bool,
     /// What goes wrong in a write, and when.
     pub fault: Option<(Moment, Failure)>,
     /// Dies in the middle of a read after so many bytes.
@@ -77,6 +81,8 @@ pub enum Moment {
     Ack(usize),
     /// After it ended a block, before it says so.
     End,
+    /// After it sent a copy of a block to another node, before it says so.
+    Copy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,8 +220,18 @@ impl FakeNode {
         Some(failure)
     }
 
+    fn is_held(&self, moment: Moment) -> bool {
+        let mut state = self.state.lock();
+        let held = state.held == Some(moment);
+        state.waits |= held;
+        held
+    }
+
     /// Lets what was planned for `moment` go wrong, unless it is a lie that only the acks tell.
     async fn meet(self: &Arc<Self>, moment: Moment, stream: &mut Stream) -> io::Result<Option<Failure>> {
+        while self.is_held(moment) {
+            tokio::task::yield_now().await;
+        }
         let failure = self.planned(moment);
         match failure {
             Some(Failure::Dies) => self.state.lock().dead = true,
@@ -394,7 +410,19 @@ impl FakeNode {
     }
 
     /// Copies a replica to another node; says that it did, whatever became of it, as Apache's.
-    async fn transfer(&self, mut stream: Stream, op: hdfs::OpTransferBlockProto) -> io::Result<()> {
+    async fn transfer(
+        self: &Arc<Self>,
+        mut stream: Stream,
+        op: hdfs::OpTransferBlockProto,
+    ) -> io::Result<()> {
+        self.copy(&op)?;
+        self.meet(Moment::Copy, &mut stream).await?;
+        let mut answer = BytesMut::new();
+        datatransfer::encode_response(&datatransfer::response_success(), &mut answer);
+        stream.write_all(&answer).await
+    }
+
+    fn copy(&self, op: &hdfs::OpTransferBlockProto) -> io::Result<()> {
         let block = &op.header.base_header.block;
         let Some(mut copy) = self.state.lock().replicas.get(&block.block_id).cloned() else {
             return refused();
@@ -408,14 +436,15 @@ impl FakeNode {
             self.peers.get().unwrap().iter().find(|peer| peer.info().id == op.targets[0].id).unwrap();
         {
             let mut state = target.state.lock();
+            if state.replicas.contains_key(&block.block_id) {
+                return refused();
+            }
             if !state.dead && !state.hung && !state.refuses_copies {
                 state.copies += 1;
                 state.replicas.insert(block.block_id, copy);
             }
         }
-        let mut answer = BytesMut::new();
-        datatransfer::encode_response(&datatransfer::response_success(), &mut answer);
-        stream.write_all(&answer).await
+        Ok(())
     }
 
     async fn read(

@@ -7,7 +7,7 @@ use mobula_proto::hdfs::op_write_block_proto::BlockConstructionStage as Stage;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::fake::Fake;
 use crate::fake_node::{Failure, Moment};
@@ -372,7 +372,7 @@ async fn random_writes_with_random_failures() {
     let count = number("SEEDS").unwrap_or(if number("SEED").is_some() { 1 } else { 60 });
     for seed in first..first + count {
         let run = tokio::spawn(random_run(seed));
-        let ended = tokio::time::timeout(Duration::from_secs(60), run).await;
+        let ended = timeout(Duration::from_secs(60), run).await;
         assert!(matches!(ended, Ok(Ok(()))), "{ended:?}; replay with SEED={seed}");
     }
 }
@@ -385,11 +385,27 @@ async fn random_run(seed: u64) {
     let mut writer = client.create("/f", options(3)).await.unwrap();
     let mut victim: Option<usize> = None;
     let mut written = 0;
+    let hurried = random.random_bool(0.5);
     while written < data.len() {
         let length = [1, 100, 511, 512, 4_000, 17_000, 70_000, 150_000][random.random_range(0..8)];
         let length = length.min(data.len() - written);
-        writer.write(data.slice(written..written + length)).await.unwrap();
+        // A caller without patience, whose calls are dropped at any moment, and made again.
+        while hurried && (writer.position() as usize) < written + length && random.random_bool(0.7) {
+            let at = writer.position() as usize;
+            let limit = Duration::from_micros(random.random_range(0..3_000));
+            if let Ok(ended) = timeout(limit, writer.write(data.slice(at..written + length))).await {
+                ended.unwrap();
+            }
+        }
+        let at = writer.position() as usize;
+        writer.write(data.slice(at..written + length)).await.unwrap();
         written += length;
+        while hurried && random.random_bool(0.7) {
+            let limit = Duration::from_micros(random.random_range(0..3_000));
+            if let Ok(ended) = timeout(limit, writer.hflush()).await {
+                ended.unwrap();
+            }
+        }
         match random.random_range(0..10) {
             0..3 => writer.hflush().await.unwrap(),
             3 => writer.hsync().await.unwrap(),
@@ -432,4 +448,140 @@ async fn random_run(seed: u64) {
     writer.close().await.unwrap();
     fake.namenode.check_closed("/f", &data);
     assert_same(&client.get("/f").await.unwrap(), &data);
+}
+
+/// After which a caller drops a call that cannot end.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Lets `call` run until `node` waits where it is held, and then drops it.
+async fn drop_at_hold<T>(fake: &Fake, node: usize, call: impl Future<Output = T>) {
+    let waits = async {
+        while !fake.nodes[node].state.lock().waits {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = call => panic!("node {node} does not hold it up"),
+        () = waits => {}
+    }
+}
+
+/// A call that is dropped at its first wait; callers do it when their time is up.
+async fn drop_at_once<T>(call: impl Future<Output = T>) {
+    let mut call = std::pin::pin!(call);
+    std::future::poll_fn(|context| {
+        let _ = call.as_mut().poll(context);
+        std::task::Poll::Ready(())
+    })
+    .await;
+}
+
+/// No node was asked for anything twice.
+#[track_caller]
+fn assert_undisturbed(fake: &Fake) {
+    let state = fake.namenode.state.lock();
+    assert_eq!((state.abandoned.len(), state.pipelines_updated), (0, 0));
+    for node in &fake.nodes {
+        let stages = node.state.lock().stages.clone();
+        assert!(stages.iter().all(|stage| *stage == Stage::PipelineSetupCreate), "{stages:?}");
+    }
+}
+
+#[tokio::test]
+async fn calls_dropped_while_they_send_are_no_failures_of_the_pipeline() {
+    let fake = Fake::start(3).await;
+    let client = fake.client();
+    // More than the window holds.
+    let data = pattern(8 << 20);
+    let big = CreateOptions { block_size: Some(64 << 20), ..options(3) };
+    let mut writer = client.create("/f", big).await.unwrap();
+    let first = fake.nodes[1].clone();
+    first.state.lock().held = Some(Moment::Packet(0));
+    drop_at_hold(&fake, 1, writer.write(data.clone())).await;
+    for _ in 0..10 {
+        let written = writer.position() as usize;
+        timeout(PATIENCE, writer.write(data.slice(written..))).await.unwrap_err();
+        timeout(PATIENCE, writer.hflush()).await.unwrap_err();
+    }
+    first.state.lock().held = None;
+    let written = writer.position() as usize;
+    writer.write(data.slice(written..)).await.unwrap();
+    writer.hflush().await.unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(fake.namenode.check_closed("/f", &data), [3]);
+    assert_undisturbed(&fake);
+}
+
+#[tokio::test]
+async fn what_a_dropped_call_left_goes_out_although_nobody_calls() {
+    let fake = Fake::start(1).await;
+    let client = fake.client();
+    // Fewer packets than the window takes, more than the sockets' buffers.
+    let data = pattern(5_000_000);
+    let big = CreateOptions { block_size: Some(64 << 20), ..options(1) };
+    let mut writer = client.create("/f", big).await.unwrap();
+    let node = fake.nodes[0].clone();
+    node.state.lock().held = Some(Moment::Packet(0));
+    let _ = timeout(PATIENCE, writer.write(data.clone())).await;
+    let written = writer.position() as usize / 512 * 512;
+    node.state.lock().held = None;
+    let started = Instant::now();
+    while node.state.lock().replicas.values().next().unwrap().data.len() < written {
+        assert!(started.elapsed() < Duration::from_secs(20), "it still waits for a call");
+        tokio::task::yield_now().await;
+    }
+    writer.write(data.slice(writer.position() as usize..)).await.unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(fake.namenode.check_closed("/f", &data), [1]);
+}
+
+#[tokio::test]
+async fn a_call_dropped_during_a_set_up_blames_no_node() {
+    for held in pipeline(4) {
+        let fake = Fake::start(4).await;
+        let client = fake.client();
+        let data = pattern(100_000);
+        let mut writer = client.create("/f", options(3)).await.unwrap();
+        fake.nodes[held].state.lock().held = Some(Moment::SetUp);
+        drop_at_hold(&fake, held, writer.write(data.clone())).await;
+        for _ in 0..10 {
+            drop_at_once(writer.hflush()).await;
+        }
+        fake.nodes[held].state.lock().held = None;
+        writer.hflush().await.unwrap();
+        assert_eq!(fake.namenode.blocks_of("/f")[0].nodes, pipeline(4));
+        writer.close().await.unwrap();
+        assert_eq!(fake.namenode.check_closed("/f", &data), [3]);
+        assert_undisturbed(&fake);
+    }
+}
+
+#[tokio::test]
+async fn a_call_dropped_during_a_recovery_blames_no_node() {
+    // The survivors of the pipeline that a lost node leaves, at the set-up and while one copies.
+    for (held, moment) in [(1, Moment::SetUp), (3, Moment::SetUp), (3, Moment::Copy)] {
+        let fake = Fake::start(6).await;
+        let client = fake.client();
+        let data = pattern(200_000);
+        let mut writer = client.create("/f", options(3)).await.unwrap();
+        writer.write(data.slice(..70_000)).await.unwrap();
+        writer.hflush().await.unwrap();
+        fake.nodes[2].state.lock().dead = true;
+        fake.nodes[held].state.lock().held = Some(moment);
+        let call = async {
+            writer.write(data.slice(70_000..)).await.unwrap();
+            writer.hflush().await
+        };
+        drop_at_hold(&fake, held, call).await;
+        for _ in 0..10 {
+            drop_at_once(writer.hflush()).await;
+        }
+        fake.nodes[held].state.lock().held = None;
+        let written = writer.position() as usize;
+        writer.write(data.slice(written..)).await.unwrap();
+        writer.close().await.unwrap();
+        assert_eq!(fake.namenode.check_closed("/f", &data), [3]);
+        assert_eq!(fake.namenode.state.lock().pipelines_updated, 1, "one recovery, {held} at {moment:?}");
+        assert_eq!(fake.namenode.blocks_of("/f")[0].nodes, [1, 3, 0], "one other node");
+    }
 }
