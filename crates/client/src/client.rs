@@ -15,7 +15,7 @@ use crate::error::ClientError;
 use crate::lease::{self, Leases};
 use crate::link::LinkCache;
 use crate::namenode::{NameNodeProxy, RetryPolicy};
-use crate::reader::FileReader;
+use crate::reader::{self, FileReader};
 use crate::recovery::ReplaceDatanode;
 use crate::writer::{FileWriter, OpenedFile};
 
@@ -97,6 +97,9 @@ pub(crate) struct Shared {
 
 /// How long the server's defaults are believed (HDFS: `SERVER_DEFAULTS_VALIDITY_PERIOD`).
 const DEFAULTS_VALID: Duration = Duration::from_secs(3600);
+/// How long a NameNode that was started again may take to hear of a block, and how often it is asked.
+const NODES_LIMIT: Duration = Duration::from_secs(30);
+const NODES_PAUSE: Duration = Duration::from_millis(100);
 /// Bits of a permission that exist.
 const MODE_BITS: u16 = 0o1777;
 
@@ -207,12 +210,36 @@ impl Client {
         };
         let (last_block, previous) = match block {
             Some(last) if new_block => (None, Some(last.b)),
+            Some(last) if last.locs.is_empty() => (Some(self.find_nodes(path, last).await?), None),
             last => (last, None),
         };
         let replication = usize::from(self.shared.options.replication.unwrap_or_default());
         let block_size = self.shared.options.block_size.unwrap_or(status.blocksize.unwrap_or_default());
         let path = path.into();
         Ok(self.writer(OpenedFile { path, status, block_size, replication, last_block, previous }))
+    }
+
+    /// The last block of a file that is being opened, from a NameNode that was started again between
+    /// two tries of the call, until DataNodes have told it that they have the block.
+    async fn find_nodes(
+        &self,
+        path: &str,
+        last: hdfs::LocatedBlockProto,
+    ) -> Result<hdfs::LocatedBlockProto, ClientError> {
+        let started = Instant::now();
+        loop {
+            let located = reader::locate(&self.shared, path, last.offset).await?;
+            let found = located.blocks.into_iter().chain(located.last_block);
+            let found = found.filter(|block| block.b.block_id == last.b.block_id && !block.locs.is_empty());
+            if let Some(found) = found.last() {
+                return Ok(hdfs::LocatedBlockProto { b: last.b, ..found });
+            }
+            if started.elapsed() >= NODES_LIMIT {
+                let text = format!("No DataNode is known that has the last block of {path}");
+                return Err(ClientError::DataNodes(text));
+            }
+            tokio::time::sleep(NODES_PAUSE).await;
+        }
     }
 
     fn writer(&self, file: OpenedFile) -> FileWriter {

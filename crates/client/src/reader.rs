@@ -429,7 +429,12 @@ async fn look(
     }
 }
 
-async fn locate(client: &Shared, path: &str, offset: u64) -> Result<hdfs::LocatedBlocksProto, ClientError> {
+/// The blocks of the file from `offset` on, and the last one.
+pub(crate) async fn locate(
+    client: &Shared,
+    path: &str,
+    offset: u64,
+) -> Result<hdfs::LocatedBlocksProto, ClientError> {
     let request = hdfs::GetBlockLocationsRequestProto { src: path.into(), offset, length: LOCATE_BYTES };
     match client.namenode.get_block_locations(request).await?.locations {
         Some(located) => Ok(located),

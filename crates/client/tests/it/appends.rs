@@ -103,6 +103,19 @@ pub async fn sync_options(client: &Client, folder: &str) {
     assert_same(&client.get(&path).await.unwrap(), &data);
 }
 
+/// Opened for appending and closed again.
+pub async fn an_append_without_a_byte(client: &Client, folder: &str) {
+    for length in [0, 1_000, BLOCK as usize] {
+        let path = format!("{folder}/same-{length}");
+        let data = pattern(length);
+        client.put(&path, data.clone(), options(3)).await.unwrap();
+        let mut writer = client.append(&path, AppendOptions::default()).await.unwrap();
+        writer.hflush().await.unwrap();
+        writer.close().await.unwrap();
+        assert_same(&client.get(&path).await.unwrap(), &data);
+    }
+}
+
 #[tokio::test]
 async fn appends_of_every_length_to_every_length() {
     let fake = Fake::start(4).await;
@@ -120,16 +133,20 @@ async fn a_log_and_its_reader() {
 #[tokio::test]
 async fn an_append_without_a_byte_leaves_the_file_as_it_was() {
     let fake = Fake::start(3).await;
+    an_append_without_a_byte(&fake.client(), "/t").await;
+}
+
+#[tokio::test]
+async fn a_block_whose_nodes_the_namenode_does_not_know_yet_is_asked_for_again() {
+    let fake = Fake::start(3).await;
     let client = fake.client();
-    for length in [0, 1_000, BLOCK as usize] {
-        let data = pattern(length);
-        client.put("/f", data.clone(), options(3)).await.unwrap();
-        let mut writer = client.append("/f", AppendOptions::default()).await.unwrap();
-        writer.hflush().await.unwrap();
-        writer.close().await.unwrap();
-        assert_same(&client.get("/f").await.unwrap(), &data);
-        fake.namenode.check_closed("/f", &data);
-    }
+    let data = pattern(2_000);
+    client.put("/f", data.slice(..1_000), options(3)).await.unwrap();
+    fake.namenode.state.lock().nodes_unknown = 3;
+    let mut writer = client.append("/f", AppendOptions::default()).await.unwrap();
+    writer.write(data.slice(1_000..)).await.unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(fake.namenode.check_closed("/f", &data), [3]);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mobula_client::{Client, ClientOptions, CreateOptions, ReplaceDatanode};
+use mobula_client::{AppendOptions, Client, ClientOptions, CreateOptions, NewBlock, ReplaceDatanode};
 use mobula_datanode::{DataNode, DatanodeConfig, VolumeConfig};
 use mobula_disk::RealDisk;
 use mobula_namenode::{NameNode, NamenodeConfig};
@@ -67,6 +67,16 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// The middle one of those that have it, where there are three.
+    async fn kill_node_of_last_block(&mut self, path: &str) {
+        let block = blocks_of(&self.client, path).await.pop().unwrap();
+        let victim = &block.locs[block.locs.len() / 2].id.datanode_uuid;
+        let at = self.index_of(victim).expect("it lives");
+        self.datanodes[at] = None;
+    }
+}
+
 fn find(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -126,10 +136,11 @@ async fn datanodes_killed_while_writing_and_reading_cost_nothing() {
     let data = pattern(3 << 20);
     let mut writer = cluster.client.create("/f", CreateOptions::default()).await.unwrap();
     writer.write(data.slice(..1_000_000)).await.unwrap();
-    let victim = blocks_of(&cluster.client, "/f").await.last().unwrap().locs[1].id.datanode_uuid.clone();
-    let at = cluster.index_of(&victim);
-    cluster.datanodes[at.unwrap()] = None;
+    writer.hflush().await.unwrap();
+    cluster.kill_node_of_last_block("/f").await;
     writer.write(data.slice(1_000_000..)).await.unwrap();
+    writer.hflush().await.unwrap();
+    assert_same(&cluster.client.get("/f").await.unwrap(), &data);
     writer.close().await.unwrap();
     let mut reader = cluster.client.open("/f").await.unwrap();
     let mut got = reader.next().await.unwrap().unwrap().to_vec();
@@ -144,24 +155,61 @@ async fn datanodes_killed_while_writing_and_reading_cost_nothing() {
     assert_same(&got, &data);
 }
 
-/// The same against any cluster: `MOBULA_TEST_HDFS=host:port`, blocks of 256 KiB allowed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a running cluster, at MOBULA_TEST_HDFS"]
-async fn any_cluster_gives_back_what_it_took() {
-    let address = std::env::var("MOBULA_TEST_HDFS").expect("MOBULA_TEST_HDFS is host:port of a NameNode");
-    let options = ClientOptions {
-        namenodes: vec![address],
-        user: std::env::var("USER").unwrap_or_else(|_| "root".into()),
-        replication: Some(3),
-        block_size: Some(BLOCK),
-        umask: 0o022,
-        call_limit: LIMIT,
-        replace_datanode: ReplaceDatanode::default(),
-    };
-    let client = Client::new(Env::real(), options);
-    round_trip::everything(&client, "/t").await;
-    appends::everything(&client, "/t").await;
-    appends::bit_by_bit(&client, "/t").await;
-    appends::a_reader_follows(&client, "/t").await;
-    appends::sync_options(&client, "/t").await;
+async fn our_own_cluster_takes_appends_of_every_length() {
+    let cluster = Cluster::start(4).await;
+    appends::everything(&cluster.client, "/t").await;
+    appends::bit_by_bit(&cluster.client, "/t").await;
+    appends::an_append_without_a_byte(&cluster.client, "/t").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_on_our_own_cluster_and_its_reader() {
+    let cluster = Cluster::start(4).await;
+    appends::a_reader_follows(&cluster.client, "/t").await;
+    appends::sync_options(&cluster.client, "/t").await;
+}
+
+/// When in an append a node of its block is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kill {
+    BeforeItsSetUp,
+    BetweenFlushes,
+    BeforeItsEnd,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datanodes_killed_while_appending_cost_nothing() {
+    let data = pattern(2 * BLOCK as usize);
+    for had in [0, 1_000, 5 * 512, BLOCK as usize] {
+        for (kill, new_block) in [
+            (Kill::BeforeItsSetUp, NewBlock::WhenFull),
+            (Kill::BetweenFlushes, NewBlock::WhenFull),
+            (Kill::BetweenFlushes, NewBlock::Always),
+            (Kill::BeforeItsEnd, NewBlock::WhenFull),
+        ] {
+            println!("{had} bytes before, {kill:?}, {new_block:?}");
+            let mut cluster = Cluster::start(4).await;
+            let client = cluster.client.clone();
+            client.put("/f", data.slice(..had), CreateOptions::default()).await.unwrap();
+            let mut writer = client.append("/f", AppendOptions { new_block }).await.unwrap();
+            let until = had + (data.len() - had) / 3;
+            if kill == Kill::BeforeItsSetUp && had > 0 {
+                cluster.kill_node_of_last_block("/f").await;
+            }
+            writer.write(data.slice(had..until)).await.unwrap();
+            writer.hflush().await.unwrap();
+            if kill == Kill::BetweenFlushes {
+                cluster.kill_node_of_last_block("/f").await;
+            }
+            writer.write(data.slice(until..)).await.unwrap();
+            writer.hflush().await.unwrap();
+            assert_same(&client.get("/f").await.unwrap(), &data);
+            if kill == Kill::BeforeItsEnd {
+                cluster.kill_node_of_last_block("/f").await;
+            }
+            writer.close().await.unwrap();
+            assert_same(&client.get("/f").await.unwrap(), &data);
+        }
+    }
 }
