@@ -74,6 +74,14 @@ impl Again {
         Ok(replica)
     }
 
+    /// Takes a replica that fits, once its writer has stopped; what does not fit keeps its writer.
+    async fn take(&self, claim: &Claim, fits: &[ReplicaState]) -> Result<Taken, OpenError> {
+        self.check(claim.replica(), fits)?;
+        let taken = claim.take().await?;
+        self.check(claim.replica(), fits)?;
+        Ok(taken)
+    }
+
     fn check_length(&self, have: u64) -> Result<(), OpenError> {
         if have != self.least {
             return Err(OpenError::Length { block: self.id(), have, least: self.least, most: self.least });
@@ -135,9 +143,7 @@ impl Store {
         let store = self.clone();
         whole(async move {
             let claim = store.replicas.claim(again.id()).await?;
-            again.check(claim.replica(), &[ReplicaState::Rbw])?;
-            let taken = claim.take().await?;
-            again.check(claim.replica(), &[ReplicaState::Rbw])?;
+            let taken = again.take(&claim, &[ReplicaState::Rbw]).await?;
             let Taken::Open(open) = taken else { return Err(OpenError::NotFound(again.id())) };
             again.check_chunk(open.growing().checksum.bytes_per_chunk())?;
             let Progress { on_disk, acked, .. } = open.growing().progress();
@@ -208,10 +214,7 @@ impl Store {
     /// A replica that has all of what its client has sent, once its writer has stopped
     /// (HDFS: `FsDatasetImpl.recoverCheck`).
     async fn take_whole(&self, claim: &Claim, again: &Again) -> Result<Whole, OpenError> {
-        again.check(claim.replica(), &FINAL_OR_RBW)?;
-        let taken = claim.take().await?;
-        again.check(claim.replica(), &FINAL_OR_RBW)?;
-        match taken {
+        match again.take(claim, &FINAL_OR_RBW).await? {
             Taken::Final(replica) => {
                 again.check_length(replica.block.length)?;
                 Ok(Whole::Final(replica))
