@@ -20,7 +20,7 @@ const BLOCK: u64 = 64 << 10;
 /// not have happened.
 type Acknowledged = Arc<Mutex<BTreeMap<String, Option<Bytes>>>>;
 
-fn from_environment(name: &str) -> Option<u64> {
+pub fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 

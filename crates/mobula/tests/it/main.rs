@@ -6,6 +6,8 @@
 mod attack;
 mod cli;
 mod kills;
+mod links;
 mod local;
 mod native;
 mod servers;
+mod verbs;

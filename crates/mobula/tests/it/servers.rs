@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -68,9 +69,22 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
-    /// Sends a signal and waits for the exit code.
-    pub async fn signal(&mut self, signal: nix::sys::signal::Signal) -> Option<i32> {
+    /// Stops it in its tracks: its sockets stay, and nothing answers.
+    pub fn pause(&self) {
+        self.send(Signal::SIGSTOP);
+    }
+
+    pub fn resume(&self) {
+        self.send(Signal::SIGCONT);
+    }
+
+    fn send(&self, signal: Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Sends a signal and waits for the exit code.
+    pub async fn signal(&mut self, signal: Signal) -> Option<i32> {
+        self.send(signal);
         let ended = tokio::time::timeout(READY_LIMIT, self.child.wait()).await.expect("it ends");
         ended.unwrap().code()
     }
@@ -95,7 +109,7 @@ impl Process {
     }
 }
 
-fn command(args: &[&str]) -> Command {
+pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).env_remove("HADOOP_CONF_DIR").env_remove("RUST_LOG").current_dir(std::env::temp_dir());
     command
@@ -143,6 +157,11 @@ impl Cluster {
 
     pub async fn restart_datanode(&mut self, at: usize) {
         self.datanodes[at].kill().await;
+        self.revive_datanode(at).await;
+    }
+
+    /// Starts one again that was killed.
+    pub async fn revive_datanode(&mut self, at: usize) {
         self.datanodes[at] = self.start_datanode(at).await;
     }
 
