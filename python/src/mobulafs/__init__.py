@@ -14,47 +14,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import (
-    ArtifactExists,
-    ArtifactLost,
-    ArtifactNotFound,
-    BadArgument,
-    BinaryNotFound,
-    BlocksUnreachable,
-    ClusterFailed,
-    MobulaError,
-    NameNodeUnreachable,
-    NotDeployed,
-    NotSupported,
-    RayNotInitialised,
-    RemoteError,
-)
+from . import errors
+from .errors import *  # noqa: F403 - the names are those of errors.__all__, told there once
 from .filesystem import MobulaFileSystem
 from .local import LocalCluster, local
 from .logs import configure as configure_logging
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "ArtifactExists",
-    "ArtifactLost",
-    "ArtifactNotFound",
-    "BadArgument",
-    "BinaryNotFound",
-    "BlocksUnreachable",
-    "ClusterFailed",
-    "LocalCluster",
-    "MobulaError",
-    "MobulaFileSystem",
-    "NameNodeUnreachable",
-    "NotDeployed",
-    "NotSupported",
-    "RayNotInitialised",
-    "RemoteError",
-    "configure_logging",
-    "filesystem",
-    "local",
-]
+__all__ = [*errors.__all__, "LocalCluster", "MobulaFileSystem", "configure_logging", "filesystem", "local"]
 
 
 def filesystem(name: str = "default") -> Any:

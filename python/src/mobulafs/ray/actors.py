@@ -1,8 +1,11 @@
 """The supervising actors. They start, watch, claim and end native servers; no byte of a file passes through them.
 
-`Space` looks after one DataNode on the node where it was placed; `Manager` looks after the NameNode and sees to it that
-each node of the Ray cluster has its spaces. All truth about files is in the NameNode: an actor that is restarted reads
-what it must know from the folders, and takes its running server up again.
+`Host` looks after the DataNodes of the node where it was placed, its spaces; `Manager` looks after the NameNode and
+sees to it that each node of the Ray cluster has its host. All truth about files is in the NameNode: an actor that is
+restarted reads what it must know from the folders, and takes its running servers up again.
+
+A worker process of Ray takes a second of a core to start, most of what `start` takes. So there is one a node, however
+many spaces it has, and all of them start at once, the NameNode's beside them.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,20 +27,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ..errors import ClusterFailed
 from ..logs import configure, logger
 from .daemon import Daemon
+from .keeper import Keeper, every_tick
 from .slots import Slot, take_slot
 
-__all__ = ["NAMESPACE", "Manager", "Settings", "Space", "manager_name", "space_name"]
+__all__ = ["NAMESPACE", "Host", "Manager", "Settings", "host_name", "launch_host", "manager_name"]
 
 _LOG = logger(__name__)
 
 #: Where the actors' names live, whatever the driver's own namespace.
 NAMESPACE = "mobulafs"
-#: Claims are renewed, servers and nodes looked at, this often (seconds).
-_TICK = 1.0
-#: A server that does not start is tried again after so long, twice that, and so on up to the maximum.
-_RETRY_FIRST, _RETRY_MAX = 0.5, 30.0
-#: A space that its actor does not answer for is left alone this long.
+#: A host that does not answer is left alone this long.
 _ASK_LIMIT = 10.0
+#: Hosts end their servers within so long, or are killed and the claims lapse.
+_END_LIMIT = 20.0
 #: Actors answer several callers at once: one may wait for a start while others ask.
 _CALLERS = 8
 
@@ -65,83 +69,33 @@ def manager_name(cluster: str) -> str:
     return f"mobula {cluster}: NameNode"
 
 
-def space_name(cluster: str, index: int, address: str) -> str:
-    """The name of a space's actor."""
-    return f"mobula {cluster}: space {index} on {address}"
+def host_name(cluster: str, address: str, node_id: str) -> str:
+    """The name of the actor of a node's spaces."""
+    return f"{_hosts_prefix(cluster)}{address} ({node_id[:8]})"
+
+
+def _hosts_prefix(cluster: str) -> str:
+    return f"mobula {cluster}: spaces on "
+
+
+def launch_host(settings: Settings, node_id: str, address: str) -> Any:
+    """Begins to start the actor of a node's spaces; finds the one that is there."""
+    actor = ray.remote(Host).options(
+        name=host_name(settings.name, address, node_id),
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached" if settings.detached else None,
+        num_cpus=0,
+        max_restarts=-1,
+        max_concurrency=_CALLERS,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+    )
+    return actor.remote(settings)
 
 
 def _begin(settings: Settings) -> None:
     os.environ.update(settings.environment)
     configure()
-
-
-class _Keeper:
-    """Keeps one server running as long as it is wanted."""
-
-    def __init__(self, daemon: Daemon, what: str) -> None:
-        self.daemon = daemon
-        self.problem: str | None = None
-        self.starts = 0
-        self._what = what
-        self._args: list[str] | None = None
-        self._lock = threading.RLock()
-        self._retry_at = 0.0
-        self._pause = _RETRY_FIRST
-
-    def want(self, args: list[str] | None) -> None:
-        """With these arguments; None: not at all."""
-        with self._lock:
-            self._args, self._retry_at, self._pause = args, 0.0, _RETRY_FIRST
-
-    def tick(self) -> None:
-        """Renews the claim, and starts what should run and does not."""
-        with self._lock:
-            if self._args is None:
-                return
-            self.daemon.renew()
-            if self.daemon.alive() or time.monotonic() < self._retry_at:
-                return
-            self.start()
-
-    def start(self) -> None:
-        """Starts it now, or takes it up again."""
-        with self._lock:
-            if self._args is None:
-                return
-            try:
-                self.starts += self.daemon.ensure(self._args)
-                self.problem, self._pause = None, _RETRY_FIRST
-            except (ClusterFailed, OSError) as problem:
-                self.problem = str(problem)
-                self._retry_at = time.monotonic() + self._pause
-                self._pause = min(self._pause * 2, _RETRY_MAX)
-                _LOG.error("%s does not start: %s", self._what, problem)
-
-    def kill(self, again: bool) -> int | None:
-        """SIGKILL; without `again` it stays down."""
-        with self._lock:
-            if not again:
-                self._args = None
-            return self.daemon.kill()
-
-    def stop(self) -> None:
-        """Ends it in order, for good."""
-        with self._lock:
-            self._args = None
-            self.daemon.stop()
-
-    def told(self) -> dict[str, Any]:
-        """For `status`."""
-        ready = self.daemon.ready
-        running = self.daemon.alive()
-        return {
-            "running": running,
-            "pid": ready.pid if ready and running else None,
-            "folder": str(self.daemon.folder),
-            "log": str(self.daemon.log_file),
-            "starts": self.starts,
-            "problem": self.problem,
-        }
 
 
 class _Supervisor:
@@ -154,22 +108,8 @@ class _Supervisor:
         self.node_ip: str = ray.util.get_node_ip_address()
         self._ending = threading.Event()
 
-    def _run(self, tick: Any, what: str) -> None:
-        def loop() -> None:
-            while not self._ending.wait(_TICK):
-                try:
-                    tick()
-                except Exception:  # noqa: BLE001 - whatever it was, the claim must be renewed in a second
-                    _LOG.exception("%s: a look around failed", what)
-
-        threading.Thread(target=loop, daemon=True, name=f"mobula {what}").start()
-
     def _bind(self) -> str:
         return bind_address(self.node_ip, self.settings.trust_network)
-
-    def ping(self) -> int:
-        """That it lives: its process."""
-        return os.getpid()
 
 
 def bind_address(node_ip: str, trust_network: bool) -> str:
@@ -181,42 +121,36 @@ def bind_address(node_ip: str, trust_network: bool) -> str:
     return node_ip if trust_network and not ipaddress.ip_address(node_ip).is_loopback else "127.0.0.1"
 
 
-class Space(_Supervisor):
-    """Supervises one DataNode."""
+class Space:
+    """One DataNode with its folder. Lives in its node's Host."""
 
-    def __init__(self, settings: Settings, index: int, namenode: str | None = None) -> None:
-        """Takes a folder on this node; starts the DataNode once it knows the NameNode."""
-        super().__init__(settings)
+    def __init__(self, index: int, slot: Slot, settings: Settings, bind: str) -> None:
+        """Starts nothing before it knows the NameNode."""
         self.index = index
-        volumes = [Path(volume).expanduser() for volume in settings.volumes]
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        self._slot: Slot = take_slot(volumes[0], self.node_id, alive)
-        name = self._slot.folder.name
-        self._folders = [volume / name / "data" for volume in volumes]
-        daemon = Daemon(self._slot.folder / "run", settings.claim_limit, settings.log_level)
-        self._keeper = _Keeper(daemon, f"the DataNode of space {index}")
+        self._slot = slot
+        self._capacity = settings.capacity
+        self._bind = bind
+        self._folders = [Path(volume).expanduser() / slot.folder.name / "data" for volume in settings.volumes]
+        daemon = Daemon(slot.folder / "run", settings.claim_limit, settings.log_level)
+        self._keeper = Keeper(daemon, f"the DataNode of space {index}")
         self._namenode: str | None = None
         self._killed = False
-        if namenode:
-            self.follow(namenode)
-        self._run(self._keeper.tick, f"space {index}")
+        self._ending = threading.Event()
+        # A thread of its own: the claims of all spaces are renewed while one of them starts.
+        every_tick(self._keeper.tick, self._ending, f"space {index}")
 
-    def follow(self, namenode: str) -> dict[str, Any]:
+    def follow(self, namenode: str) -> None:
         """Serves this NameNode from now on; a killed space stays down until it is revived."""
         if namenode != self._namenode:
             self._namenode = namenode
             if not self._killed:
-                self._keeper.want(self._args())
-                self._keeper.start()
-        return self.told()
+                self._start()
 
     def told(self) -> dict[str, Any]:
-        """For `status`: who, where, its log, and what is wrong."""
+        """For `status`: its address, its log, and what is wrong."""
         ready = self._keeper.daemon.ready
         return {
             "index": self.index,
-            "node_id": self.node_id,
-            "node_ip": self.node_ip,
             "address": ready.words[0] if ready and ready.words else None,
             "uuid": ready.words[1] if ready and len(ready.words) > 1 else None,
             "volumes": [str(folder) for folder in self._folders],
@@ -224,35 +158,100 @@ class Space(_Supervisor):
             **self._keeper.told(),
         }
 
-    def kill(self, again: bool = False) -> int | None:
+    def kill(self, again: bool) -> int | None:
         """A real SIGKILL of the DataNode; without `again` it stays down until `revive`."""
         self._killed = not again
         return self._keeper.kill(again)
 
-    def revive(self) -> dict[str, Any]:
+    def revive(self) -> None:
         """Starts a killed DataNode again on its disk."""
         self._killed = False
         if self._namenode:
-            self._keeper.want(self._args())
-            self._keeper.start()
-        return self.told()
+            self._start()
 
-    def shutdown(self, leave: bool = False) -> None:
-        """Ends the DataNode in order; with `leave` its folder is free for other nodes."""
+    def shutdown(self) -> None:
+        """Ends the DataNode in order; its folder stays this node's."""
         self._ending.set()
         self._keeper.stop()
-        if leave:
-            self._slot.note(None)
         self._slot.release()
 
-    def _args(self) -> list[str]:
-        args = ["datanode", "--namenode", str(self._namenode), "--listen", f"{self._bind()}:0"]
+    def leave(self) -> None:
+        """Ends the DataNode for good; its folder is free for other nodes.
+
+        Not in order: one that says that it stops is waited for, for a minute, before its chunks are copied.
+        """
+        self._ending.set()
+        self._keeper.kill(again=False)
+        self._slot.note(None)
+        self._slot.release()
+
+    def _start(self) -> None:
+        args = ["datanode", "--namenode", str(self._namenode), "--listen", f"{self._bind}:0"]
         for folder in self._folders:
             folder.mkdir(parents=True, exist_ok=True)
             args += ["--dir", str(folder)]
-        if self.settings.capacity:
-            args += ["--capacity", self.settings.capacity]
-        return args
+        if self._capacity:
+            args += ["--capacity", self._capacity]
+        self._keeper.want(args)
+        self._keeper.start()
+
+
+class Host(_Supervisor):
+    """Supervises the DataNodes of one node."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Waits to be told of its spaces and of the NameNode."""
+        super().__init__(settings)
+        self._spaces: dict[int, Space] = {}
+        self._lock = threading.RLock()
+
+    def follow(self, namenode: str, indices: list[int]) -> list[dict[str, Any]]:
+        """Has spaces of these numbers, which serve this NameNode; returns when they do, or say why not."""
+        with self._lock:
+            for index in indices:
+                if index not in self._spaces:
+                    self._spaces[index] = Space(index, self._take_slot(index), self.settings, self._bind())
+            spaces = list(self._spaces.values())
+        _at_once(lambda space: space.follow(namenode), spaces)
+        return self.told()
+
+    def told(self) -> list[dict[str, Any]]:
+        """For `status`: each space."""
+        here = {"node_id": self.node_id, "node_ip": self.node_ip}
+        return [{**here, **space.told()} for space in list(self._spaces.values())]
+
+    def kill(self, index: int, again: bool = False) -> int | None:
+        """A real SIGKILL of a DataNode; without `again` it stays down until `revive`."""
+        return self._spaces[index].kill(again)
+
+    def revive(self, index: int) -> dict[str, Any]:
+        """Starts a killed DataNode again on its disk."""
+        self._spaces[index].revive()
+        return self._spaces[index].told()
+
+    def remove(self, index: int) -> None:
+        """Ends a space for good."""
+        with self._lock:
+            space = self._spaces.pop(index, None)
+        if space:
+            space.leave()
+
+    def shutdown(self) -> None:
+        """Ends all DataNodes in order."""
+        with self._lock:
+            spaces = list(self._spaces.values())
+            self._spaces.clear()
+        _at_once(lambda space: space.shutdown(), spaces)
+
+    def _take_slot(self, index: int) -> Slot:
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        return take_slot(Path(self.settings.volumes[0]).expanduser(), self.node_id, alive, index)
+
+
+def _at_once(job: Callable[[Space], None], spaces: list[Space]) -> None:
+    if spaces:
+        with ThreadPoolExecutor(len(spaces)) as pool:
+            list(pool.map(job, spaces))
 
 
 class Manager(_Supervisor):
@@ -261,22 +260,20 @@ class Manager(_Supervisor):
     def __init__(self, settings: Settings) -> None:
         """Starts, or takes up, the NameNode and the spaces of all nodes."""
         super().__init__(settings)
-        self._spaces: dict[int, Any] = {}
+        self._hosts: dict[str, Any] = {}
         self._places: dict[int, str] = {}
         self._wanted: dict[str, int] = {}
-        self._answers: dict[int, Any] = {}
+        self._answers: dict[str, Any] = {}
+        self._looked_about = False
         self._lock = threading.RLock()
-        self._find_spaces()
-        # Their processes start while the NameNode does.
-        self._fill()
-        self._keeper = _Keeper(
+        self._keeper = Keeper(
             Daemon(Path(settings.namenode_dir).expanduser() / "run", settings.claim_limit, settings.log_level),
             "the NameNode",
         )
         self._keeper.want(self._args())
         self._keeper.start()
-        self._lead()
-        self._run(self._tick, "manager")
+        self._settle()
+        every_tick(self._tick, self._ending, "manager")
 
     def address(self) -> dict[str, Any]:
         """Where the NameNode is: host, port, status page. Raises ClusterFailed with its message if it does not run."""
@@ -291,6 +288,11 @@ class Manager(_Supervisor):
         where = self.address()
         deadline = time.monotonic() + limit
         while True:
+            # A host answers when its spaces serve.
+            with self._lock:
+                answers = list(self._answers.values())
+            if answers:
+                ray.wait(answers, num_returns=len(answers), timeout=max(deadline - time.monotonic(), 0.01))
             spaces = self.spaces()
             waiting = [space for space in spaces if not space.get("running") and not space.get("killed")]
             if spaces and not waiting:
@@ -311,26 +313,23 @@ class Manager(_Supervisor):
         }
 
     def spaces(self) -> list[dict[str, Any]]:
-        """What each space tells of itself; one that does not answer is told as such."""
+        """What each space tells of itself; one whose host does not answer is told as such."""
         with self._lock:
-            handles = dict(self._spaces)
-            places = dict(self._places)
-        asked = {index: handle.told.remote() for index, handle in handles.items()}
-        if asked:
-            ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ASK_LIMIT)
-        found = []
-        for index, answer in sorted(asked.items()):
-            try:
-                found.append(ray.get(answer, timeout=0.01))
-            except Exception as problem:  # noqa: BLE001 - Ray has many ways to say that an actor is away
-                away = {"index": index, "node_id": places.get(index), "running": False, "killed": False}
-                found.append({**away, "problem": f"its actor does not answer: {type(problem).__name__}"})
-        return found
+            handles, places = dict(self._hosts), dict(self._places)
+        answers = self._ask(handles)
+        found = {told["index"]: told for told in answers.values() if isinstance(told, list) for told in told}
+        for index, node_id in places.items():
+            if index not in found:
+                answer = answers.get(node_id)
+                said = f"its actor does not answer: {type(answer).__name__}" if isinstance(answer, Exception) else None
+                away = {"index": index, "node_id": node_id, "running": False, "killed": False}
+                found[index] = {**away, "problem": said}
+        return [found[index] for index in sorted(places)]
 
     def space(self, index: int) -> Any:
-        """The actor of a space. Raises KeyError."""
+        """The actor that has a space. Raises KeyError."""
         with self._lock:
-            return self._spaces[index]
+            return self._hosts[self._places[index]]
 
     def add_space(self, node_id: str | None = None) -> int:
         """One more space, on the node given or on the one with the fewest; its index."""
@@ -342,18 +341,20 @@ class Manager(_Supervisor):
             if node_id not in alive:
                 raise KeyError(node_id)
             self._wanted[node_id] = self._wanted.get(node_id, self.settings.spaces_per_node) + 1
-            index = self._launch(node_id, alive[node_id])
+            index = self._free_index()
+            self._places[index] = node_id
+            self._answers.pop(node_id, None)
         self._lead()
         return index
 
     def remove_space(self, index: int) -> None:
         """Ends a space for good; its data stays on its disk."""
         with self._lock:
-            handle, node_id = self._spaces.pop(index), self._places.pop(index)
-            self._answers.pop(index, None)
+            node_id = self._places.pop(index)
+            self._answers.pop(node_id, None)
             self._wanted[node_id] = max(self._wanted.get(node_id, self.settings.spaces_per_node) - 1, 0)
-        ray.get(handle.shutdown.remote(leave=True))
-        ray.kill(handle)
+            handle = self._hosts[node_id]
+        ray.get(handle.remove.remote(index))
 
     def kill_namenode(self) -> int | None:
         """A real SIGKILL of the NameNode; it is started again at once."""
@@ -363,11 +364,14 @@ class Manager(_Supervisor):
         """Ends everything in order: DataNodes first, so that they can say so."""
         self._ending.set()
         with self._lock:
-            handles = list(self._spaces.values())
-            self._spaces.clear()
-        ends = [handle.shutdown.remote() for handle in handles]
-        if ends:
-            ray.wait(ends, num_returns=len(ends), timeout=20)
+            handles = list(self._hosts.values())
+            led = bool(self._places)
+            self._hosts.clear()
+            self._places.clear()
+        # Hosts that were told of no space have none, and may not even have started.
+        if led:
+            ends = [handle.shutdown.remote() for handle in handles]
+            ray.wait(ends, num_returns=len(ends), timeout=_END_LIMIT)
         for handle in handles:
             ray.kill(handle)
         self._keeper.stop()
@@ -379,6 +383,15 @@ class Manager(_Supervisor):
             (Path(self.settings.namenode_dir).expanduser() / "ports").unlink(missing_ok=True)
             self._keeper.want(self._args())
         self._bury()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Once there is a NameNode: every node has its host, and every host knows what to do."""
+        if self._keeper.daemon.ready is None:
+            return
+        if not self._looked_about:
+            self._find_hosts()
+            self._looked_about = True
         self._fill()
         self._lead()
 
@@ -403,58 +416,64 @@ class Manager(_Supervisor):
     def _alive(self) -> dict[str, str]:
         return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
 
-    def _find_spaces(self) -> None:
-        """After a restart of this actor: the detached spaces that run on."""
-        prefix = space_name(self.settings.name, 0, "").partition("0 on ")[0]
-        for found in ray.util.list_named_actors(all_namespaces=True):
-            if found["namespace"] != NAMESPACE or not found["name"].startswith(prefix):
-                continue
+    def _ask(self, handles: dict[str, Any]) -> dict[str, Any]:
+        """What each host tells, or the exception."""
+        asked = {node_id: handle.told.remote() for node_id, handle in handles.items()}
+        if asked:
+            ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ASK_LIMIT)
+        found: dict[str, Any] = {}
+        for node_id, answer in asked.items():
             try:
-                handle = ray.get_actor(found["name"], namespace=NAMESPACE)
-                told = ray.get(handle.told.remote(), timeout=_ASK_LIMIT)
-            except Exception:  # noqa: BLE001 - one that is gone with its node is made anew elsewhere
-                continue
-            self._spaces[told["index"]], self._places[told["index"]] = handle, told["node_id"]
+                found[node_id] = ray.get(answer, timeout=0.01)
+            except Exception as problem:  # noqa: BLE001 - Ray has many ways to say that an actor is away
+                found[node_id] = problem
+        return found
+
+    def _find_hosts(self) -> None:
+        """The hosts that `start` began or that outlived this actor, and the numbers of their spaces."""
+        with self._lock:
+            for node_id, address in self._alive().items():
+                self._hosts[node_id] = launch_host(self.settings, node_id, address)
+        for node_id, told in self._ask(self._hosts).items():
+            if isinstance(told, list):
+                self._places.update({space["index"]: node_id for space in told})
 
     def _fill(self) -> None:
         """Each node that is alive gets its spaces; those of nodes that left are forgotten."""
         with self._lock:
             alive = self._alive()
-            for index in [index for index, node in self._places.items() if node not in alive]:
-                _LOG.warning("the node of space %d left: its chunks are healed from the others", index)
-                ray.kill(self._spaces.pop(index))
-                del self._places[index]
-                self._answers.pop(index, None)
+            for node_id in [node_id for node_id in self._hosts if node_id not in alive]:
+                gone = self._forget(node_id)
+                _LOG.warning("the node of the spaces %s left: their chunks are healed from the others", gone)
             for node_id, address in sorted(alive.items(), key=lambda node: node[1]):
+                if node_id not in self._hosts:
+                    self._hosts[node_id] = launch_host(self.settings, node_id, address)
                 have = sum(place == node_id for place in self._places.values())
                 for _ in range(self._wanted.get(node_id, self.settings.spaces_per_node) - have):
-                    self._launch(node_id, address)
+                    self._places[self._free_index()] = node_id
 
-    def _launch(self, node_id: str, address: str) -> int:
-        index = next(number for number in range(len(self._spaces) + 1) if number not in self._spaces)
-        actor = ray.remote(Space).options(
-            name=space_name(self.settings.name, index, f"{address} ({node_id[:8]})"),
-            namespace=NAMESPACE,
-            lifetime="detached" if self.settings.detached else None,
-            num_cpus=0,
-            max_restarts=-1,
-            max_concurrency=_CALLERS,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        )
-        self._spaces[index] = actor.remote(self.settings, index)
-        self._places[index] = node_id
-        return index
+    def _forget(self, node_id: str) -> list[int]:
+        ray.kill(self._hosts.pop(node_id))
+        self._answers.pop(node_id, None)
+        gone = [index for index, place in self._places.items() if place == node_id]
+        for index in gone:
+            del self._places[index]
+        return gone
+
+    def _free_index(self) -> int:
+        return next(number for number in range(len(self._places) + 1) if number not in self._places)
 
     def _lead(self) -> None:
-        """Tells every space where the NameNode is; those that were restarted do not know."""
+        """Tells every host its spaces and where the NameNode is; those that were restarted do not know."""
         ready = self._keeper.daemon.ready
         if ready is None:
             return
         namenode = ready.words[0].removeprefix("hdfs://")
         with self._lock:
-            for index, handle in self._spaces.items():
-                if index not in self._answers:
-                    self._answers[index] = handle.follow.remote(namenode)
+            for node_id, handle in self._hosts.items():
+                if node_id not in self._answers:
+                    indices = sorted(index for index, place in self._places.items() if place == node_id)
+                    self._answers[node_id] = handle.follow.remote(namenode, indices)
 
     def _bury(self) -> None:
         """Forgets actors that died for good, as those of a manager that died before us do; they are made anew."""
@@ -462,19 +481,18 @@ class Manager(_Supervisor):
             if not self._answers:
                 return
             ready, _ = ray.wait(list(self._answers.values()), num_returns=len(self._answers), timeout=0)
-            for index, answer in list(self._answers.items()):
+            for node_id, answer in list(self._answers.items()):
                 if answer not in ready:
                     continue
-                del self._answers[index]
+                del self._answers[node_id]
                 try:
                     ray.get(answer)
                 except ray.exceptions.ActorUnavailableError:
                     pass  # it is being restarted
                 except ray.exceptions.ActorDiedError:
-                    self._spaces.pop(index, None)
-                    self._places.pop(index, None)
-                except Exception as problem:  # noqa: BLE001 - the space tells it in its status too
-                    _LOG.error("space %d: %s", index, problem)
+                    self._hosts.pop(node_id, None)
+                except Exception as problem:  # noqa: BLE001 - the spaces tell it in their status too
+                    _LOG.error("the spaces of node %s: %s", node_id, problem)
 
 
 def free_ports(host: str, count: int) -> list[int]:

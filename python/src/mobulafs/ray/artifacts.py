@@ -7,6 +7,7 @@ see the old artifact or the new one. What begins like a `.npy` file is an array.
 
 from __future__ import annotations
 
+import enum
 import errno
 import io
 import os
@@ -116,6 +117,16 @@ class Artifacts(list[ArtifactStatus]):
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
+
+
+class _Full(enum.Enum):
+    """Which spaces have no room for a chunk."""
+
+    NONE, SOME, ALL = range(3)
+
+
+class _SpaceFilled(OSError):
+    """A space was full before the NameNode knew; others are not."""
 
 
 class DataManager:
@@ -247,14 +258,14 @@ class DataManager:
 
         It stays down until `revive`; with `again` it is started again at once.
         """
-        pid = ask(lambda: self._actor(index).kill.remote(again))
+        pid = ask(lambda: self._actor(index).kill.remote(index, again))
         if pid is None:
             raise BadArgument(f"space {index} does not run")
         return int(pid)
 
     def revive(self, index: int) -> None:
         """Starts a killed space again on its disk."""
-        told = ask(lambda: self._actor(index).revive.remote())
+        told = ask(lambda: self._actor(index).revive.remote(index))
         if told["problem"]:
             raise ClusterFailed(told["problem"])
 
@@ -292,6 +303,19 @@ class DataManager:
         path = self._path(name)
         if not replace and self._files.exists(path):
             raise ArtifactExists(f"there is an artifact {name!r}: update replaces it")
+        try:
+            return self._store_once(path, data, replace)
+        except _SpaceFilled as problem:
+            # The servers go around a full space, but know of it only with its next beat: there is room elsewhere.
+            if not isinstance(data, (bytes, bytearray, memoryview, Path)) and not _is_array(data):
+                raise OSError(errno.ENOSPC, f"a space was filled by a chunk of {name!r}: {problem}") from problem
+        try:
+            return self._store_once(path, data, replace)
+        except _SpaceFilled as problem:
+            raise OSError(errno.ENOSPC, f"the spaces were filled by chunks of {name!r}: {problem}") from problem
+
+    def _store_once(self, path: str, data: Any, replace: bool) -> int:
+        name = path.rpartition("/")[2]
         temporary = f"{_INCOMING}/{uuid.uuid4().hex}"
         try:
             length = self._write(temporary, data)
@@ -304,10 +328,14 @@ class DataManager:
             raise ArtifactExists(f"there is an artifact {name!r}: update replaces it") from None
         except BaseException as problem:
             # Looked at before what is half written goes and makes room.
-            full = isinstance(problem, OSError) and not isinstance(problem, ConnectionError) and self._is_full()
+            full = _Full.NONE
+            if isinstance(problem, OSError) and not isinstance(problem, (ConnectionError, FileNotFoundError)):
+                full = self._full()
             self._discard(temporary)
-            if full:
+            if full is _Full.ALL:
                 raise OSError(errno.ENOSPC, f"no space has room for a chunk of {name!r} left: {problem}") from problem
+            if full is _Full.SOME:
+                raise _SpaceFilled(str(problem)) from problem
             raise
         return length
 
@@ -385,18 +413,18 @@ class DataManager:
         except (OSError, MobulaError):
             return False
 
-    def _is_full(self) -> bool:
-        """Whether there are spaces, and none has room for one more chunk. The servers have several words for it."""
+    def _full(self) -> _Full:
+        """Which spaces have no room for one more chunk. The servers have several words for it."""
         deadline = time.monotonic() + _BEATS_LIMIT
         while True:
             try:
                 room = [node.remaining for node in self._files.namenode.nodes() if node.live]
             except (OSError, MobulaError):
-                return False
+                return _Full.NONE
             if room and max(room) < self.chunk_length:
-                return True
+                return _Full.ALL
             if not room or time.monotonic() > deadline:
-                return False
+                return _Full.SOME if room and min(room) < self.chunk_length else _Full.NONE
             time.sleep(0.1)
 
     def _discard(self, path: str) -> None:

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ..errors import BadArgument, ClusterFailed, NotDeployed, RayNotInitialised
 from ..filesystem import MobulaFileSystem
 from ..logs import configure, logger
-from .actors import NAMESPACE, Manager, Settings, manager_name
+from .actors import NAMESPACE, Manager, Settings, launch_host, manager_name
 from .table import Table
 
 __all__ = ["Deployment", "Status", "connect", "filesystem", "start", "status", "stop"]
@@ -176,9 +176,11 @@ def start(
     manager = _existing(name)
     ours = manager is None
     if manager is None:
+        # All processes at once; the manager tells the hosts what to do as soon as both are there.
+        hosts = [launch_host(settings, node_id, address) for node_id, address in nodes.items()]
         manager = _launch(settings)
         if not detached:
-            _held[name] = manager
+            _held[name] = [manager, *hosts]
             atexit.register(_end_with_driver, name)
     try:
         found = ray.get(manager.wait_ready.remote(_READY_LIMIT), timeout=_READY_LIMIT * 2)

@@ -1,8 +1,9 @@
 """Which folder a space takes on its machine. Knows no Ray and no process.
 
 A volume holds `space-0`, `space-1`, ... Each has a lock that its supervisor holds as long as it lives, and a note of
-the Ray node that it last served. After a full stop of Ray all nodes have new ids and take what is free; a supervisor
-that is restarted gets its own back; a new node does not take the place of one that is only being restarted.
+the Ray node that it last served and under which number. After a full stop of Ray all nodes have new ids and take what
+is free; a supervisor that is restarted gets its own back; a new node does not take the place of one that is only being
+restarted.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class Slot:
         """The K of `space-K`."""
         return int(self.folder.name.rpartition("-")[2])
 
-    def note(self, node_id: str | None) -> None:
-        """Writes down whom it serves; None: nobody any more."""
-        (self.folder / "owner").write_text(json.dumps({"node": node_id}))
+    def note(self, node_id: str | None, index: int | None = None) -> None:
+        """Writes down whom it serves, as which space; None: nobody any more."""
+        (self.folder / "owner").write_text(json.dumps({"node": node_id, "space": index}))
 
     def release(self) -> None:
         """Lets others take it."""
@@ -41,10 +42,14 @@ class Slot:
             self._lock = None
 
 
-def take_slot(volume: Path, node_id: str, alive_nodes: set[str]) -> Slot:
-    """Locks the folder that a space of `node_id` is to use: its own, else one whose node is gone, else a new one."""
+def take_slot(volume: Path, node_id: str, alive_nodes: set[str], index: int | None = None) -> Slot:
+    """Locks the folder that space `index` of `node_id` is to use: its own, else one whose node is gone, else a new one.
+
+    Of several of its own it is the one that had this number, if there is one.
+    """
     volume.mkdir(parents=True, exist_ok=True)
     numbers = sorted(int(found.name.rpartition("-")[2]) for found in volume.glob("space-*") if found.name[6:].isdigit())
+    numbers.sort(key=lambda number: (_noted(volume / f"space-{number}", "space") != index, number))
     for mine in (True, False):
         for number in numbers:
             folder = volume / f"space-{number}"
@@ -54,7 +59,7 @@ def take_slot(volume: Path, node_id: str, alive_nodes: set[str]) -> Slot:
             slot = _lock(folder)
             # Somebody may have taken and left it between our look and our lock.
             if slot is not None and _owner(folder) == owner:
-                slot.note(node_id)
+                slot.note(node_id, index)
                 return slot
             if slot is not None:
                 slot.release()
@@ -63,7 +68,7 @@ def take_slot(volume: Path, node_id: str, alive_nodes: set[str]) -> Slot:
             continue
         slot = _lock(volume / f"space-{number}")
         if slot is not None and _owner(slot.folder) is None:
-            slot.note(node_id)
+            slot.note(node_id, index)
             return slot
         if slot is not None:
             slot.release()
@@ -82,8 +87,12 @@ def _lock(folder: Path) -> Slot | None:
 
 
 def _owner(folder: Path) -> str | None:
+    owner = _noted(folder, "node")
+    return owner if isinstance(owner, str) else None
+
+
+def _noted(folder: Path, what: str) -> object:
     try:
-        owner = json.loads((folder / "owner").read_text()).get("node")
+        return json.loads((folder / "owner").read_text()).get(what)
     except (OSError, ValueError):
         return None
-    return owner if isinstance(owner, str) else None
