@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import io
 import multiprocessing
 import os
@@ -292,6 +293,20 @@ def test_a_synced_file_is_visible_before_it_is_closed(mobula_fs):
         file.write(b" second")
         assert file.tell() == 12
     assert mobula_fs.cat("/f") == b"first second"
+
+
+def test_a_file_of_which_a_write_failed_never_is_whole(mobula_fs):
+    """Not when it is closed, and not when it is collected: `hdfs-native` completes it then."""
+    file = mobula_fs.open("/f", "wb")
+    file.write(b"1" * (2 * MIB))
+    with pytest.raises(OSError, match="broken"), file._guarded():
+        raise OSError("broken")
+    with pytest.raises(OSError, match="earlier write"):
+        file.write(b"2")
+    file.close()
+    del file
+    gc.collect()
+    assert mobula_fs.namenode.listing("/f")[0].under_construction
 
 
 def test_append(mobula_fs, noise):

@@ -162,9 +162,11 @@ class Writer(io.BufferedIOBase):
     mode = "wb"
 
     def __init__(self, path: str, inner: Any, finish: Callable[[bool], None] | None = None, at: int = 0) -> None:
-        """Wraps a writer of `hdfs-native`; `finish` commits or discards a file of a transaction."""
+        """Takes a writer of `hdfs-native` over; `finish` commits or discards a file of a transaction."""
         self.path = self.name = path
-        self._inner = inner
+        # Its Python part closes, and so completes, the file whenever it is collected, for up to 30 s wherever we are
+        # then; and after a write that failed, too. So we keep what is inside.
+        self._inner, inner.inner = inner.inner, _Nothing()
         self._finish = finish
         self._gathered = bytearray()
         self._at = at
@@ -261,6 +263,13 @@ class Writer(io.BufferedIOBase):
 
     def _guarded(self) -> Any:
         return _Guard(self)
+
+
+class _Nothing:
+    """What is left in a writer that was taken over."""
+
+    def close(self) -> None:
+        pass
 
 
 class _Guard:
