@@ -25,10 +25,47 @@ def test_ray_data_writes_and_reads(deployment):
     rows.write_parquet("/data/squares", filesystem=files)
     back = ray.data.read_parquet("/data/squares", filesystem=files)
     assert back.count() == 2000
-    assert back.sum("square") == sum(n * n for n in range(2000))
+    local = mobulafs.ray.read(ray.data.read_parquet, ["/data/squares"], columns=["square"])
+    assert sum(row["square"] for row in local.take_all()) == sum(n * n for n in range(2000))
     # A bare fsspec object, and a path with the scheme that pyarrow knows.
     bare = ray.data.read_parquet("hdfs:///data/squares", filesystem=deployment.fsspec())
     assert bare.count() == 2000
+
+
+def _noting(deployment):
+    """The cluster's files, which note on which node they are read; of a function, so that it travels by value."""
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    class Noting(FSSpecHandler):
+        def open_input_stream(self, path):
+            self.fs.pipe_file(f"/opened/{os.path.basename(path)}", ray.get_runtime_context().get_node_id().encode())
+            return FSSpecHandler.open_input_stream(self, path)
+
+    return PyFileSystem(Noting(deployment.fsspec()))
+
+
+def _read_placed(deployment):
+    options = {"filesystem": _noting(deployment), "override_num_blocks": 2}
+    return mobulafs.ray.read(ray.data.read_binary_files, "/placed", **options).take_all()
+
+
+def test_ray_data_reads_each_file_on_a_node_that_holds_it(deployment):
+    files = deployment.fsspec(replication=1)
+    holders = {}
+    nodes = {space["uuid"]: space["node_id"] for space in mobulafs.ray.status().spaces}
+    for number in range(10):
+        files.pipe(f"/placed/{number % 2}/f{number}", b"%d" % number)
+        [block] = files.block_locations(f"/placed/{number % 2}/f{number}")
+        holders[f"f{number}"] = nodes[block.uuids[0]]
+    files.pipe("/placed/_passed_over", b"x")
+    assert len(set(holders.values())) == 2
+    rows = _read_placed(deployment)
+    assert sorted(row["bytes"] for row in rows) == [b"%d" % number for number in range(10)]
+    opened = {name: files.cat(f"/opened/{name}").decode() for name in holders}
+    assert opened == holders
+    files.rm("/placed", recursive=True)  # of one copy: a node that another test loses would take it along
+    with pytest.raises(FileNotFoundError):
+        mobulafs.ray.read(ray.data.read_parquet, "/nowhere")
 
 
 def _loop():
@@ -81,9 +118,15 @@ def test_ray_train_survives_the_loss_of_a_node(ray_cluster, deployment):
     files = deployment.fsspec()
     lost: list[int] = []
 
+    def told(rank: int) -> str:
+        # A file that is being written is there, and empty.
+        return files.cat(f"/ranks/{rank}").decode() if files.exists(f"/ranks/{rank}") else ""
+
     def lose() -> None:
-        wait_until(lambda: files.exists("/ranks/0") and files.exists("/ranks/1"), 200, "training has saved something")
-        workers = {files.cat(f"/ranks/{rank}").decode() for rank in range(2)}
+        workers = wait_until(
+            lambda: (w := {told(0), told(1)}) and "" not in w and w, 200, "training has saved something"
+        )
+        assert len(workers) == 2
         node = next(node for node in ray_cluster.worker_nodes if node.node_id in workers)
         spaces = [space for space in mobulafs.ray.status().spaces if space["node_id"] == node.node_id]
         ray_cluster.remove_node(node, allow_graceful=False)
@@ -93,11 +136,13 @@ def test_ray_train_survives_the_loss_of_a_node(ray_cluster, deployment):
 
     killer = threading.Thread(target=lose)
     killer.start()
-    result = _fit(steps=4, pause=20)
+    result = _fit(steps=4, pause=150)
     killer.join()
     assert len(lost) == 2
     assert result.error is None and result.metrics["step"] == 3
-    assert result.metrics["first"] == 2  # it went on from the last checkpoint, not from the beginning
+    # It went on from a checkpoint, not from the beginning; from which one is Ray's affair, which may not have taken
+    # note of the second one yet.
+    assert result.metrics["first"] in (1, 2)
     with result.checkpoint.as_directory() as folder:
         for rank in range(2):
             with open(os.path.join(folder, f"weights-{rank}"), "rb") as file:

@@ -4,6 +4,7 @@ import mobulafs.ray
 
 mobulafs.ray.start()                     # the disks of the cluster become one file system
 fs = mobulafs.ray.filesystem()           # for Ray Train and Ray Data
+mobulafs.ray.read(ray.data.read_parquet, "/data")  # each file where its blocks are
 data = mobulafs.ray.DataManager()        # or artifacts by name
 data.add("weights", array)
 mobulafs.ray.status()
@@ -14,6 +15,7 @@ from __future__ import annotations
 from .artifacts import ArtifactStatus, Chunk, DataManager, DataSpace
 from .deploy import Deployment, Status, connect, filesystem, start, status, stop
 from .healer import AutoHealer, Event, Health
+from .locality import read
 
 __all__ = [
     "ArtifactStatus",
@@ -27,6 +29,7 @@ __all__ = [
     "Status",
     "connect",
     "filesystem",
+    "read",
     "start",
     "status",
     "stop",
