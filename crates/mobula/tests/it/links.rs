@@ -32,6 +32,8 @@ const OURS_LIMIT: Duration = Duration::from_secs(150);
 const NATIVE_LIMIT: Duration = Duration::from_secs(20);
 /// Longest that block recovery takes once all nodes are back.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(120);
+/// Lines of each log that are told about a block that is not recovered.
+const LINES_TOLD: usize = 20;
 /// A writer that failed waits so long before the next try.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -446,19 +448,19 @@ async fn no_flushed_record_is_lost_and_no_link_is_a_hole() {
             journal.files,
             journal.failures
         );
-        verify(&client, number as u32, &journal).await;
+        verify(&cluster, &client, number as u32, &journal).await;
         assert!(journal.flushed.len() > enough, "the load was too small to tell");
     }
 }
 
-async fn verify(client: &Client, writer: u32, journal: &Journal) {
+async fn verify(cluster: &Cluster, client: &Client, writer: u32, journal: &Journal) {
     let mut found = BTreeMap::new();
     for file in 0..journal.files {
         let path = path(writer, file);
         if client.status(&path).await.unwrap().is_none() {
             continue;
         }
-        close_by_recovery(client, &path).await;
+        close_by_recovery(cluster, client, &path).await;
         let data = client.get(&path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
         if let Some(length) = journal.closed.get(&file) {
             assert_eq!(data.len() as u64, *length, "{path} was closed with another length");
@@ -485,13 +487,28 @@ async fn verify(client: &Client, writer: u32, journal: &Journal) {
 }
 
 /// Takes the file from a writer that is gone, and waits until its last block is whole.
-async fn close_by_recovery(client: &Client, path: &str) {
+async fn close_by_recovery(cluster: &Cluster, client: &Client, path: &str) {
     let recovered = async {
         while !client.is_closed(path).await.unwrap() && !client.recover_lease(path).await.unwrap() {
             tokio::time::sleep(FAILURE_PAUSE).await;
         }
     };
-    timeout(RECOVERY_LIMIT, recovered).await.unwrap_or_else(|_| panic!("{path} is not closed by recovery"));
+    if timeout(RECOVERY_LIMIT, recovered).await.is_err() {
+        let request = mobula_proto::hdfs::GetBlockLocationsRequestProto {
+            src: path.into(),
+            offset: 0,
+            length: 1 << 40,
+        };
+        let located = client.namenode().get_block_locations(request).await.unwrap().locations.unwrap();
+        let block = located.last_block.expect("it is open for one");
+        let name = format!("blk_{}", block.b.block_id);
+        for log in ["nn", "dn0", "dn1", "dn2", "dn3"] {
+            let text = std::fs::read_to_string(cluster.log(log)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().filter(|line| line.contains(&name)).collect();
+            println!("{log}:\n{}", lines[lines.len().saturating_sub(LINES_TOLD)..].join("\n"));
+        }
+        panic!("{path} is not closed by recovery of {block:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
