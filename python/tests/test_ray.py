@@ -86,6 +86,28 @@ def test_a_killed_space_is_healed_and_comes_back(manager, noise):
     wait_until(lambda: victim.check_status()["state"] == "live", 30, "it is back")
 
 
+def test_what_a_space_stores_is_on_that_space(deployment, manager, noise, tmp_path):
+    one = DataManager(chunk_length=MIB, replication_factor=1)
+    data = noise(3 * MIB + 7, 9)
+    (tmp_path / "file").write_bytes(data)
+    for space in one.list_spaces():
+        kinds = {"bytes": data, "path": tmp_path / "file", "pieces": iter([data[:MIB], data[MIB:]]), "empty": b""}
+        for kind, value in kinds.items():
+            name = f"{kind}-{space.index}"
+            assert space.add(name, value) == (0 if kind == "empty" else len(data))
+            address = space.check_status()["address"]
+            assert {chunk.spaces for chunk in one.check_status(name).chunks} <= {(address,)}
+            assert one.get(name) == (b"" if kind == "empty" else data)
+        with pytest.raises(mobulafs.ArtifactExists):
+            space.add(f"bytes-{space.index}", b"")
+        space.update(f"bytes-{space.index}", b"newer")
+        assert space.list() == {f"bytes-{space.index}": 1, f"path-{space.index}": 4, f"pieces-{space.index}": 4}
+    # A space that is down takes nothing; the others do.
+    space.kill()
+    space.add("elsewhere", b"1")
+    assert one.get("elsewhere") == b"1"
+
+
 def test_a_lost_artifact_is_told_and_back_when_a_space_returns(manager, noise):
     two = DataManager(chunk_length=MIB, replication_factor=2)
     data = noise(MIB, 3)

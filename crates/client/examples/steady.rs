@@ -37,6 +37,7 @@ async fn main() -> Result<(), ClientError> {
         umask: 0o022,
         call_limit: Duration::from_secs(60),
         replace_datanode: ReplaceDatanode::default(),
+        favored_nodes: Vec::new(),
     };
     let client = Client::new(Env::real(), options);
     let create = CreateOptions { overwrite: true, ..CreateOptions::default() };

@@ -36,6 +36,8 @@ pub struct ClientOptions {
     pub call_limit: Duration,
     /// What becomes of a pipeline that lost a node.
     pub replace_datanode: ReplaceDatanode,
+    /// DataNodes as `host:port` that new blocks go to before others, as long as they live and have room.
+    pub favored_nodes: Vec<String>,
 }
 
 /// How a file is made.

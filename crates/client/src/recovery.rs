@@ -369,7 +369,7 @@ impl Streamer {
                 previous: self.previous.clone(),
                 exclude_nodes: self.excluded.iter().map(|(node, _)| node.clone()).collect(),
                 file_id: self.file_id,
-                favored_nodes: Vec::new(),
+                favored_nodes: self.client.options.favored_nodes.clone(),
                 flags: Vec::new(),
             };
             let error = match self.client.namenode.add_block(request).await {

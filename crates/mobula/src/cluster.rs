@@ -160,6 +160,7 @@ impl Cluster {
                 umask: 0o022,
                 call_limit: READY_LIMIT,
                 replace_datanode: ReplaceDatanode::default(),
+                favored_nodes: Vec::new(),
             },
         )
     }

@@ -44,6 +44,7 @@ fn client(env: &Env, namenode: &str) -> Client {
             umask: 0o022,
             call_limit: CALL_LIMIT,
             replace_datanode: ReplaceDatanode::default(),
+            favored_nodes: Vec::new(),
         },
     )
 }

@@ -10,12 +10,14 @@ import importlib.metadata
 import os
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import BinaryNotFound, ClusterFailed
 
-__all__ = ["find_binary", "run"]
+__all__ = ["feed", "find_binary", "run"]
 
 _VARIABLE = "MOBULA_BINARY"
 
@@ -57,3 +59,31 @@ def run(*args: str | Path, stdin: bytes | None = None, timeout: float | None = N
         said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
         raise ClusterFailed(said)
     return done.stdout.decode(errors="replace")
+
+
+def feed(*args: str | Path, pieces: Iterable[Any]) -> int:
+    """Runs `mobula ARGS` with these bytes as its input; how many there were. Raises ClusterFailed with its message."""
+    command = [str(find_binary()), *map(str, args)]
+    length = 0
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+        assert process.stdin
+        try:
+            for piece in pieces:
+                process.stdin.write(piece)
+                length += memoryview(piece).nbytes
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it ended before it had read all, and says why
+        except BaseException:
+            # Killed first: it would take the end of its input for the end of the file.
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            process.wait()
+        if process.returncode != 0:
+            said.seek(0)
+            text = said.read().decode(errors="replace").strip()
+            raise ClusterFailed(text or f"exit code {process.returncode}")
+    return length

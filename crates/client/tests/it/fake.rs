@@ -75,6 +75,7 @@ impl Fake {
             umask: 0o022,
             call_limit: Duration::from_secs(20),
             replace_datanode,
+            favored_nodes: Vec::new(),
         };
         Client::with_retries(self.env.clone(), options, RetryPolicy::default())
     }

@@ -55,6 +55,7 @@ impl Cluster {
             umask: 0o022,
             call_limit: LIMIT,
             replace_datanode: ReplaceDatanode::default(),
+            favored_nodes: Vec::new(),
         };
         let client = Client::new(env, options);
         Cluster { folder, client, datanodes: nodes, _namenode: namenode }

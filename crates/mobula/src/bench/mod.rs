@@ -101,6 +101,7 @@ impl Target {
             umask: 0o022,
             call_limit: CALL_LIMIT,
             replace_datanode: ReplaceDatanode::default(),
+            favored_nodes: Vec::new(),
         };
         Client::new(self.env.clone(), options)
     }

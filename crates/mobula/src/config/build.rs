@@ -311,7 +311,13 @@ pub fn client_options(settings: &Settings) -> Result<ClientOptions> {
         umask,
         call_limit: CALL_LIMIT,
         replace_datanode: replace_datanode(settings)?,
+        favored_nodes: favored_nodes(&settings.get("mobula.client.favored-nodes").unwrap_or_default()),
     })
+}
+
+/// DataNodes that new blocks go to first: `mobula.client.favored-nodes`, with commas between.
+pub fn favored_nodes(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|node| !node.is_empty()).map(String::from).collect()
 }
 
 /// What becomes of a pipeline that lost a node: `dfs.client.block.write.replace-datanode-on-failure.*`.

@@ -25,6 +25,11 @@ pub const KEYS: &[Key] = &[
     key("client.block_size", "dfs.blocksize", "block size of a new file, in bytes or as 128m"),
     key("client.umask", "fs.permissions.umask-mode", "permission bits that new files do not get, octal"),
     key(
+        "client.favored_nodes",
+        "mobula.client.favored-nodes",
+        "DataNodes that new blocks go to first, HOST:PORT with commas between",
+    ),
+    key(
         "client.trash_interval",
         "fs.trash.interval",
         "minutes that deleted files stay in the trash; 0: no trash",

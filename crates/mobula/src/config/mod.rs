@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-pub use build::{DatanodeFlags, NamenodeFlags, client_options, datanode_config, namenode_config, user_name};
+pub use build::{
+    DatanodeFlags, NamenodeFlags, client_options, datanode_config, favored_nodes, namenode_config, user_name,
+};
 
 /// A value and where it was written, as `hdfs-site.xml` or `mobula.toml:12`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,7 +48,7 @@ use mobula_client::ClientOptions;
 use mobula_net::Env;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Settings, units};
+use crate::config::{Settings, favored_nodes, units};
 use failure::{Failure, Kind, Outcome};
 use shell::{Shell, Unfinished};
 
@@ -328,6 +328,7 @@ fn apply_setting(context: &mut FsContext, key: &str, value: &str) -> Outcome<()>
             let size = units::parse_size(value).ok_or_else(|| wrong("a size such as 134217728 or 128m"))?;
             options.block_size = Some(size);
         }
+        "mobula.client.favored-nodes" => options.favored_nodes = favored_nodes(value),
         "fs.permissions.umask-mode" => {
             options.umask = mode::umask(value).ok_or_else(|| wrong("a umask such as 022"))?;
         }
@@ -351,6 +352,7 @@ mod tests {
                 umask: 0o022,
                 call_limit: Duration::from_secs(1),
                 replace_datanode: mobula_client::ReplaceDatanode::default(),
+                favored_nodes: Vec::new(),
             },
             default_fs: "hdfs://127.0.0.1:1".into(),
             settings: BTreeMap::new(),

@@ -35,6 +35,7 @@ fn client(address: &str) -> Client {
             umask: 0o022,
             call_limit: Duration::from_secs(20),
             replace_datanode: ReplaceDatanode::default(),
+            favored_nodes: Vec::new(),
         },
     )
 }

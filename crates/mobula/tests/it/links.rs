@@ -340,6 +340,7 @@ fn path(writer: u32, file: u32) -> String {
 
 fn ours(address: &str) -> Client {
     let options = ClientOptions {
+        favored_nodes: Vec::new(),
         namenodes: vec![address.into()],
         user: mobula::config::user_name(),
         replication: Some(REPLICATION),

@@ -299,26 +299,27 @@ class DataManager:
 
     # -- helpers
 
-    def _store(self, name: str, data: Any, replace: bool) -> int:
+    def _store(self, name: str, data: Any, replace: bool, first: str | None = None) -> int:
+        """`first`: the address of the space that takes the first copy of each chunk, if it can."""
         path = self._path(name)
         if not replace and self._files.exists(path):
             raise ArtifactExists(f"there is an artifact {name!r}: update replaces it")
         try:
-            return self._store_once(path, data, replace)
+            return self._store_once(path, data, replace, first)
         except _SpaceFilled as problem:
             # The servers go around a full space, but know of it only with its next beat: there is room elsewhere.
             if not isinstance(data, (bytes, bytearray, memoryview, Path)) and not _is_array(data):
                 raise OSError(errno.ENOSPC, f"a space was filled by a chunk of {name!r}: {problem}") from problem
         try:
-            return self._store_once(path, data, replace)
+            return self._store_once(path, data, replace, first)
         except _SpaceFilled as problem:
             raise OSError(errno.ENOSPC, f"the spaces were filled by chunks of {name!r}: {problem}") from problem
 
-    def _store_once(self, path: str, data: Any, replace: bool) -> int:
+    def _store_once(self, path: str, data: Any, replace: bool, first: str | None) -> int:
         name = path.rpartition("/")[2]
         temporary = f"{_INCOMING}/{uuid.uuid4().hex}"
         try:
-            length = self._write(temporary, data)
+            length = self._write(temporary, data, first)
             if replace:
                 self._files.replace(temporary, path)
             else:
@@ -329,7 +330,8 @@ class DataManager:
         except BaseException as problem:
             # Looked at before what is half written goes and makes room.
             full = _Full.NONE
-            if isinstance(problem, OSError) and not isinstance(problem, (ConnectionError, FileNotFoundError)):
+            other = (ConnectionError, FileNotFoundError)
+            if isinstance(problem, (OSError, ClusterFailed)) and not isinstance(problem, other):
                 full = self._full()
             self._discard(temporary)
             if full is _Full.ALL:
@@ -339,26 +341,33 @@ class DataManager:
             raise
         return length
 
-    def _write(self, path: str, data: Any) -> int:
+    def _write(self, path: str, data: Any, first: str | None) -> int:
         if isinstance(data, Path):
-            return self._put(path, data)
+            return self._put(path, data, first)
+        if first:
+            # hdfs-native cannot ask for a place; the program can.
+            return binary.feed(*self._put_command(first), "-", path, pieces=_pieces(data))
         with self._files.open(path, "wb") as file:
             for piece in _pieces(data):
                 file.write(piece)
             return int(file.tell())
 
-    def _put(self, path: str, source: Path) -> int:
+    def _put(self, path: str, source: Path, first: str | None) -> int:
         if not source.is_file():
             raise FileNotFoundError(source)
         length = source.stat().st_size
-        if length < _BINARY_BYTES_MIN:
+        if length < _BINARY_BYTES_MIN and not first:
             self._files.put_file(source, path)
             return length
-        binary.run(
-            *("fs", "-fs", self.deployment.uri, "-D", f"dfs.replication={self.replication_factor}"),
-            *("-D", f"dfs.blocksize={self.chunk_length}", "-put", "-d", source, path),
-        )
+        binary.run(*self._put_command(first), source, path)
         return int(self._files.size(path))
+
+    def _put_command(self, first: str | None) -> list[str]:
+        command = ["fs", "-fs", self.deployment.uri, "-D", f"dfs.replication={self.replication_factor}"]
+        command += ["-D", f"dfs.blocksize={self.chunk_length}"]
+        if first:
+            command += ["-D", f"mobula.client.favored-nodes={first}"]
+        return [*command, "-put", "-d"]
 
     def _steadily(self, path: str, read: Callable[[], Any]) -> Any:
         """Reads again as long as the artifact is replaced meanwhile: its old chunks are gone then."""
@@ -455,7 +464,7 @@ class DataManager:
 
 
 class DataSpace:
-    """One space: the chunks on one server's disks. What it stores goes where the NameNode places it."""
+    """One space: the chunks on one server's disks. Of what it stores it takes the first copy of each chunk itself."""
 
     def __init__(self, manager: DataManager, index: int) -> None:
         """Made by DataManager."""
@@ -463,12 +472,12 @@ class DataSpace:
         self.index = index
 
     def add(self, name: str, data: Any) -> int:
-        """As DataManager.add: a space is a door to the same artifacts."""
-        return self._manager.add(name, data)
+        """As DataManager.add, with a copy of every chunk here, as long as this space runs and has room."""
+        return self._manager._store(name, data, replace=False, first=self.check_status()["address"])
 
     def update(self, name: str, data: Any) -> int:
-        """As DataManager.update."""
-        return self._manager.update(name, data)
+        """As DataManager.update, with a copy of every chunk here, as long as this space runs and has room."""
+        return self._manager._store(name, data, replace=True, first=self.check_status()["address"])
 
     def remove(self, name: str) -> None:
         """As DataManager.remove: all copies go, not only those of this space."""

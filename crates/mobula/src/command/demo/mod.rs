@@ -115,6 +115,7 @@ impl Show {
                 umask: 0o022,
                 call_limit: Duration::from_secs(60),
                 replace_datanode: ReplaceDatanode::default(),
+                favored_nodes: Vec::new(),
             },
         );
         let (path, stored, compared, healed) = (String::new(), None, 0, Vec::new());
