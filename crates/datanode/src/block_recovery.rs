@@ -177,6 +177,7 @@ async fn ask_one(node: &Arc<Node>, id: &DatanodeId, task: &Task) -> Answer {
             Ok(Some(found)) => Answer::Has(found),
             Ok(None) => Answer::Nothing,
             Err(RecoveryError::InProgress { .. }) => Answer::Busy,
+            Err(RecoveryError::Stale { .. }) => Answer::Stale,
             Err(error) => {
                 tracing::warn!(block = %task.block, %error, "takes no part in a recovery");
                 Answer::Refuses
@@ -193,7 +194,11 @@ async fn ask_one(node: &Arc<Node>, id: &DatanodeId, task: &Task) -> Answer {
         Err(CallError::Remote(error)) if error.is(class::RECOVERY_IN_PROGRESS) => Answer::Busy,
         Err(CallError::Remote(error)) => {
             tracing::warn!(block = %task.block, node = %id.ip, %error, "takes no part in a recovery");
-            Answer::Refuses
+            if STALE.iter().any(|words| error.message.contains(words)) {
+                Answer::Stale
+            } else {
+                Answer::Refuses
+            }
         }
         Err(error) => {
             tracing::warn!(block = %task.block, node = %id.ip, %error, "cannot be asked for its replica");
@@ -201,6 +206,10 @@ async fn ask_one(node: &Arc<Node>, id: &DatanodeId, task: &Task) -> Answer {
         }
     }
 }
+
+/// How DataNodes say that their replica is stale, ours and Apache's (`FsDatasetImpl.initReplicaRecoveryImpl`): by an
+/// IOException, with nothing else to tell it by.
+const STALE: [&str; 2] = [", older than", "replica.getGenerationStamp() < block.getGenerationStamp()"];
 
 fn found(answer: &pb::InitReplicaRecoveryResponseProto) -> Option<Found> {
     let state = convert::replica_state(answer.state?).ok()?;

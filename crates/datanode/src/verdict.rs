@@ -16,7 +16,9 @@ pub(crate) enum Answer {
     Nothing,
     /// A later recovery has it, or this very one by somebody else.
     Busy,
-    /// It has something that takes no part: another version, or a bad one.
+    /// It has an older version: it left the pipeline before the others went on under the block's stamp.
+    Stale,
+    /// It has something that takes no part: a newer version, or a bad one.
     Refuses,
     /// It cannot be reached.
     Silent,
@@ -101,10 +103,13 @@ pub(crate) fn decide(
     if let Some(length) = lengths(&written).into_iter().min() {
         return Verdict::Settle { length, nodes: long(&written, length) };
     }
-    let heard = answers.iter().all(|answer| matches!(answer, Answer::Has(_) | Answer::Nothing));
+    let knows = |answer: &Answer| matches!(answer, Answer::Has(_) | Answer::Nothing);
+    let heard = answers.iter().all(knows);
     if let Some(length) = lengths(&waiting).into_iter().max() {
         // Their nodes were restarted. If the power failed, any of them may have lost what was flushed, but not synced.
-        if !proven && !heard && patience == Patience::Waits {
+        // One that is stale will never have more of this version.
+        let settled = answers.iter().all(|answer| knows(answer) || *answer == Answer::Stale);
+        if !proven && !settled && patience == Patience::Waits {
             return Verdict::Wait("a node that may have more does not answer");
         }
         return Verdict::Settle { length, nodes: long(&waiting, length) };
@@ -125,7 +130,7 @@ mod tests {
         Block { id: BlockId(1), stamp: GenStamp(stamp), length }
     }
 
-    /// `final 100`, `rbw 90`, `rwr 0`, `nothing`, `busy`, `refuses`, `silent`; a stamp other than 10 behind `@`.
+    /// `final 100`, `rbw 90`, `rwr 0`, `nothing`, `busy`, `stale`, `refuses`, `silent`; a stamp other than 10 behind `@`.
     fn answer(text: &str) -> Answer {
         let (text, stamp) = text.split_once('@').unwrap_or((text, "10"));
         let (word, length) = text.split_once(' ').unwrap_or((text, "0"));
@@ -136,6 +141,7 @@ mod tests {
             "nothing" => return Answer::Nothing,
             "busy" => return Answer::Busy,
             "refuses" => return Answer::Refuses,
+            "stale" => return Answer::Stale,
             "silent" => return Answer::Silent,
             _ => panic!("{word}"),
         };
@@ -161,6 +167,8 @@ mod tests {
             ("rwr 80, rwr 100, rwr 100", "100: 1 2"),
             ("rwr 80, rwr 100, silent", "wait"),
             ("rwr 80, rwr 100, refuses", "wait"),
+            ("rwr 0, rwr 100, stale", "100: 1"),
+            ("rwr 100, stale, silent", "wait"),
             ("rwr 80, nothing, rwr 0", "80: 0"),
             ("rwr 80, rbw 0, silent", "80: 0"),
             // Nothing anywhere: only if that is certain.
@@ -169,6 +177,7 @@ mod tests {
             ("nothing, rwr 0, silent", "wait"),
             ("nothing, nothing, silent", "wait"),
             ("nothing, nothing, refuses", "wait"),
+            ("nothing, rwr 0, stale", "wait"),
             ("nothing, rbw 0@9, silent", "wait"),
             ("nothing, rbw 0, silent", "delete"),
             ("silent, silent, silent", "wait"),
