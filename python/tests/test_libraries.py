@@ -67,3 +67,48 @@ def test_numpy(mobula_fs):
         numpy.save(file, array)
     with mobula_fs.open("/a.npy", "rb") as file:
         assert (numpy.load(file) == array).all()
+
+
+def test_dask(mobula_fs, table):
+    """By URL, as dask takes it: its workers make the file system from that."""
+    frames = pytest.importorskip("dask.dataframe")
+    where = f"mobula://{mobula_fs.host}:{mobula_fs.port}"
+    frames.from_pandas(table, npartitions=3).to_parquet(f"{where}/frames")
+    assert len(mobula_fs.glob("/frames/*.parquet")) == 3
+    back = frames.read_parquet(f"{where}/frames")
+    assert back["number"].sum().compute() == sum(range(5000))
+    assert (back["word"] == "w3").sum().compute() == (table["word"] == "w3").sum()
+    frames.from_pandas(table, npartitions=2).to_csv(f"{where}/csv/*.csv", index=False)
+    assert len(frames.read_csv(f"{where}/csv/*.csv")) == 5000
+    bags = pytest.importorskip("dask.bag")
+    bags.from_sequence(["a", "b", "c"], npartitions=3).to_textfiles(f"{where}/text/*.txt")
+    assert sorted(bags.read_text(f"{where}/text/*.txt").str.strip().compute()) == ["a", "b", "c"]
+
+
+def test_zarr(mobula_fs):
+    zarr = pytest.importorskip("zarr", minversion="3")
+    numpy = pytest.importorskip("numpy")
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    store = zarr.storage.FsspecStore(AsyncFileSystemWrapper(mobula_fs, asynchronous=True), path="/z")
+    root = zarr.create_group(store=store)
+    array = root.create_array("a", shape=(300, 200), chunks=(100, 50), dtype="float32")
+    values = numpy.arange(60_000, dtype="float32").reshape(300, 200)
+    array[:] = values
+    array[10:20, 30:40] = -1
+    values[10:20, 30:40] = -1
+    again = zarr.open_group(store=store, mode="r")
+    assert list(again) == ["a"] and (again["a"][:] == values).all()
+    assert (again["a"][95:105, 45:55] == values[95:105, 45:55]).all()
+    assert len(mobula_fs.find("/z/a/c")) == 12
+
+
+def test_torch(mobula_fs):
+    """Where torch is: its wheel is 539 MB, too much to fetch for one test."""
+    torch = pytest.importorskip("torch")
+    weights = {"w": torch.arange(100_000, dtype=torch.float32), "b": torch.zeros(3)}
+    with mobula_fs.open("/m.pt", "wb") as file:
+        torch.save(weights, file)
+    with mobula_fs.open("/m.pt", "rb") as file:
+        back = torch.load(file)
+    assert all(torch.equal(back[name], weights[name]) for name in weights)
