@@ -56,6 +56,8 @@ _REPLICATION_MAX = 512
 _NPY_MAGIC = b"\x93NUMPY"
 #: A space tells its room with each beat, once a second.
 _BEATS_LIMIT = 2.5
+#: A server that is gone is noticed by its broken connection, or by its missing beats after 2.5 s.
+_NOTICE_LIMIT = 10.0
 #: Unfinished uploads of drivers that died are removed after a day.
 _INCOMING_KEPT_MS = 24 * 3600 * 1000
 
@@ -256,11 +258,20 @@ class DataManager:
     def kill(self, index: int, again: bool = False) -> int:
         """A real SIGKILL of a space's server, for demonstrations; its process.
 
-        It stays down until `revive`; with `again` it is started again at once.
+        It stays down until `revive`, and the cluster knows of it when this returns; with `again` it is started again at
+        once.
         """
+        uuid = next((told.get("uuid") for told in self._told_spaces() if told["index"] == index), None)
         pid = ask(lambda: self._actor(index).kill.remote(index, again))
         if pid is None:
             raise BadArgument(f"space {index} does not run")
+        # Or a `heal` right behind would find all well.
+        deadline = time.monotonic() + _NOTICE_LIMIT
+        while not again and time.monotonic() < deadline:
+            nodes = self.deployment.health()["nodes"]
+            if not any(node["uuid"] == uuid and node["state"] == "live" for node in nodes):
+                break
+            time.sleep(0.02)
         return int(pid)
 
     def revive(self, index: int) -> None:
