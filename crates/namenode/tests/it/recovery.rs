@@ -22,6 +22,27 @@ fn holders(block: &hdfs::LocatedBlockProto) -> Vec<&str> {
     uuids
 }
 
+/// A file `/f` whose writer flushed 100 bytes to three nodes and is gone, and whose recovery was ordered.
+struct Recovering {
+    client: Client,
+    nodes: Vec<FakeNode>,
+    block: hdfs::ExtendedBlockProto,
+    /// Which of the nodes is to do it.
+    primary: usize,
+    order: hdfs::RecoveringBlockProto,
+}
+
+impl Recovering {
+    async fn begin(fixture: &Fixture) -> Recovering {
+        let mut nodes = fixture.three().await;
+        let client = fixture.client("hdfs");
+        let block = client.open("/f", &nodes, 100).await;
+        assert!(!client.recover_lease("/f", "w2").await);
+        let (primary, order) = ordered(&mut nodes, &block).await;
+        Recovering { client, nodes, block, primary, order }
+    }
+}
+
 /// A shorter replica of the same block.
 fn cut(block: &hdfs::ExtendedBlockProto, length: u64) -> hdfs::ExtendedBlockProto {
     hdfs::ExtendedBlockProto { num_bytes: Some(length), ..block.clone() }
@@ -30,11 +51,7 @@ fn cut(block: &hdfs::ExtendedBlockProto, length: u64) -> hdfs::ExtendedBlockProt
 #[tokio::test]
 async fn whom_the_primary_names_can_be_appended_to_before_they_say_a_word() {
     let fixture = Fixture::with(patient).await;
-    let mut nodes = fixture.three().await;
-    let client = fixture.client("hdfs");
-    let block = client.open("/f", &nodes, 100).await;
-    assert!(!client.recover_lease("/f", "w2").await);
-    let (primary, order) = ordered(&mut nodes, &block).await;
+    let Recovering { client, nodes, block, primary, order } = Recovering::begin(&fixture).await;
     assert_eq!(order.new_gen_stamp, block.generation_stamp + 1);
     assert_eq!(order.block.b.generation_stamp, block.generation_stamp, "the stamp from before");
     assert_eq!(order.block.locs[0].id.datanode_uuid, nodes[primary].uuid, "the primary stands first");
@@ -57,11 +74,7 @@ async fn whom_the_primary_names_can_be_appended_to_before_they_say_a_word() {
 #[tokio::test]
 async fn when_the_primary_dies_another_one_begins_and_the_first_ones_result_is_refused() {
     let fixture = Fixture::with(patient).await;
-    let mut nodes = fixture.three().await;
-    let client = fixture.client("hdfs");
-    let block = client.open("/f", &nodes, 100).await;
-    assert!(!client.recover_lease("/f", "w2").await);
-    let (primary, first) = ordered(&mut nodes, &block).await;
+    let Recovering { client, mut nodes, block, primary, order: first } = Recovering::begin(&fixture).await;
     let dead = nodes.remove(primary);
     dead.fail().await;
     let (next, second) = ordered(&mut nodes, &block).await;
@@ -89,11 +102,7 @@ async fn when_the_primary_dies_another_one_begins_and_the_first_ones_result_is_r
 #[tokio::test]
 async fn a_namenode_that_starts_again_knows_the_recovery() {
     let mut fixture = Fixture::with(patient).await;
-    let mut nodes = fixture.three().await;
-    let client = fixture.client("hdfs");
-    let block = client.open("/f", &nodes, 100).await;
-    assert!(!client.recover_lease("/f", "w2").await);
-    let (primary, order) = ordered(&mut nodes, &block).await;
+    let Recovering { client, mut nodes, block, primary, order } = Recovering::begin(&fixture).await;
     fixture.kill_and_restart_here().await;
     assert_eq!(running(&fixture), Some(order.new_gen_stamp));
     assert!(!client.recover_lease("/f", "w2").await);
@@ -114,11 +123,7 @@ async fn a_namenode_that_starts_again_knows_the_recovery() {
 #[tokio::test]
 async fn a_recovery_that_a_start_found_is_begun_again_if_nobody_ends_it() {
     let mut fixture = Fixture::with(patient).await;
-    let mut nodes = fixture.three().await;
-    let client = fixture.client("hdfs");
-    let block = client.open("/f", &nodes, 100).await;
-    assert!(!client.recover_lease("/f", "w2").await);
-    let (primary, first) = ordered(&mut nodes, &block).await;
+    let Recovering { client, mut nodes, block, primary, order: first } = Recovering::begin(&fixture).await;
     fixture.kill_and_restart_here().await;
     for node in &mut nodes {
         node.begin_again(std::slice::from_ref(&block), ReplicaState::Rbw).await;
@@ -176,11 +181,7 @@ async fn a_block_that_nobody_has_is_dropped() {
 #[tokio::test]
 async fn a_result_whose_sync_failed_is_not_acknowledged_and_can_be_told_again() {
     let mut fixture = Fixture::with(patient).await;
-    let mut nodes = fixture.three().await;
-    let client = fixture.client("hdfs");
-    let block = client.open("/f", &nodes, 100).await;
-    assert!(!client.recover_lease("/f", "w2").await);
-    let (primary, order) = ordered(&mut nodes, &block).await;
+    let Recovering { client, nodes, primary, order, .. } = Recovering::begin(&fixture).await;
     fixture.disk.set_fault(Some(Box::new(|call| (call.kind == CallKind::Sync).then_some(ErrorKind::Other))));
     assert!(nodes[primary].try_synchronize(&order, 100, &[&nodes[primary]]).await.is_err());
     let reason = tokio::time::timeout(LIMIT, fixture.namenode().stopped()).await.unwrap();
