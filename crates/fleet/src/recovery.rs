@@ -121,6 +121,12 @@ struct Noted {
     length: u64,
 }
 
+impl Participant {
+    fn is_sound(&self) -> bool {
+        self.noted.is_some_and(Noted::is_sound)
+    }
+}
+
 impl Noted {
     /// What survives a power cut stands first: who was restarted may have lost its last bytes.
     fn is_sound(self) -> bool {
@@ -256,8 +262,8 @@ impl Fleet {
     /// Away, but not given up, and it may have all that was flushed: it was never restarted as far as is known, or
     /// has not registered since this NameNode started.
     fn may_have_all(&self, participant: &Participant) -> bool {
-        let sound = participant.noted.is_some_and(Noted::is_sound);
-        participant.node.is_none() || sound && !self.is_usable(participant) && !self.is_dead(participant)
+        participant.node.is_none()
+            || participant.is_sound() && !self.is_usable(participant) && !self.is_dead(participant)
     }
 
     fn is_usable(&self, participant: &Participant) -> bool {
@@ -275,7 +281,7 @@ impl Fleet {
         }
         // An attempt leaves replicas closed, with which the next one would begin: those who may have lost their last
         // bytes are not sent ahead of one that may have them, and cannot be asked.
-        let sound_now = |p: &Participant| self.is_usable(p) && p.noted.is_some_and(Noted::is_sound);
+        let sound_now = |p: &Participant| self.is_usable(p) && p.is_sound();
         if waited < PATIENCE_MS
             && recovery.truncate.is_none()
             && !participants.iter().any(sound_now)
@@ -493,9 +499,7 @@ impl Fleet {
         }
         let primary = recovery.attempt.primary();
         let participants = self.participants(recovery);
-        let speaks = participants
-            .iter()
-            .any(|p| p.noted.is_some_and(Noted::is_sound) && p.node.is_some() && p.node == primary);
+        let speaks = participants.iter().any(|p| p.is_sound() && p.node.is_some() && p.node == primary);
         let patient = now.since(recovery.since).0 < PATIENCE_MS;
         let denies = |p: &Participant| {
             p.node.is_some_and(|node| recovery.denials.contains(&(node, self.roster.node(node).epoch)))
@@ -534,14 +538,13 @@ impl Fleet {
         let participants = self.participants(recovery);
         let took_part =
             |p: &Participant| sync.targets.iter().any(|target| target.datanode == p.target.datanode);
-        let sound = |p: &&Participant| p.noted.is_some_and(Noted::is_sound);
         let is_short = sync.length < sync.block.length;
-        let unsound = !participants.iter().filter(|p| took_part(p)).any(|p| sound(&p));
+        let unsound = !participants.iter().filter(|p| took_part(p)).any(Participant::is_sound);
         // If nothing is known of those who took part either, this NameNode has just started, and the attempt is older.
         let is_known = participants.iter().any(|p| took_part(p) && p.noted.is_some());
         let absent = participants.iter().filter(|p| !took_part(p)).find(|p| {
             is_short && (p.noted.is_some() || !self.is_settled(p))
-                || unsound && (sound(p) && !self.is_dead(p) || is_known && p.node.is_none())
+                || unsound && (p.is_sound() && !self.is_dead(p) || is_known && p.node.is_none())
         });
         match absent {
             None => Ok(()),
