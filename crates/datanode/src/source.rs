@@ -193,7 +193,7 @@ impl Source {
         let of = self.clone();
         let result = self.volume.pool.run(move || {
             of.prepare(ahead);
-            of.load_now(at, length, &mut load, verify).map(|()| load)
+            of.load_patiently(at, length, &mut load, verify).map(|()| load)
         });
         match result.await {
             Ok(load) => Ok(load),
@@ -213,6 +213,26 @@ impl Source {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Tries once more what the disk could not read: a controller fails for a moment, a sector for good. The
+    /// NameNode believes a bad replica to be bad until it is replaced, and it may be the last one.
+    fn load_patiently(
+        &self,
+        at: u64,
+        length: usize,
+        load: &mut Load,
+        verify: Verify,
+    ) -> Result<(), SourceError> {
+        let front = load.front.len();
+        match self.load_now(at, length, load, verify) {
+            Err(SourceError::Disk(error)) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                tracing::warn!(block = %self.block, at, %error, "cannot be read: tried once more");
+                load.front.truncate(front);
+                self.load_now(at, length, load, verify)
+            }
+            done => done,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the NameNode orders, what it is told, and volumes that fail.
 
 use std::io::ErrorKind;
+use std::sync::atomic::Ordering::Relaxed;
 
 use mobula_datanode::{DataNode, DatanodeConfig, DatanodeError, Stopped, VolumeConfig};
 use mobula_disk::{CrashDisk, RealDisk, fake::CallKind};
@@ -79,6 +80,31 @@ async fn a_corrupt_replica_is_neither_served_nor_copied_but_reported() {
     bench.namenode.notes.lock().bad.clear();
     assert!(read_block(&bench.addr(0), 1, 0, 1).await.is_err());
     until(|| !bench.namenode.notes.lock().bad.is_empty()).await;
+}
+
+/// A disk that could not read once, and then could, has not lost the replica: it may be the last one.
+#[tokio::test]
+async fn a_replica_is_bad_only_if_it_cannot_be_read_again() {
+    let namenode = FakeNamenode::start(&Env::real()).await;
+    let disk = CrashDisk::new(1);
+    let node = crate::on(&disk, &namenode).await;
+    let addr = node.xfer_addr().to_string();
+    write_block(&addr, 1, &[], b"abc", 512).await;
+    let fails = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(1));
+    let left = fails.clone();
+    disk.set_fault(Some(Box::new(move |call| {
+        let read = call.kind == CallKind::Read && call.path.ends_with("blk_1");
+        let one = |left: usize| left.checked_sub(1);
+        let fail = read && left.fetch_update(Relaxed, Relaxed, one).is_ok();
+        fail.then_some(ErrorKind::Other)
+    })));
+    assert_eq!(read_block(&addr, 1, 0, 3).await.unwrap(), b"abc");
+    assert_eq!(fails.load(Relaxed), 0, "it did fail");
+    assert!(namenode.notes.lock().bad.is_empty());
+    fails.store(2, Relaxed);
+    read_block(&addr, 1, 0, 3).await.unwrap_err();
+    until(|| namenode.notes.lock().bad.iter().any(|bad| bad.b.block_id == 1)).await;
+    disk.set_fault(None);
 }
 
 #[tokio::test]
