@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mobula_fleet::PlacementRequest;
-use mobula_namespace::{Allocated, Create, FileBlocks, FileKind, Operation, Outcome};
+use mobula_fleet::{Fleet, PlacementRequest};
+use mobula_namespace::{Allocated, BlockState, Create, FileBlocks, FileKind, Operation, Outcome};
 use mobula_proto::hdfs;
 use mobula_rpc::Responder;
 use mobula_types::{Block, DatanodeUuid, HdfsPath, StorageUuid, Target};
@@ -82,8 +82,9 @@ pub fn get_located_file_info(service: &Arc<Service>, asker: &Asker, body: &[u8],
     }
 }
 
-/// Adds locations. Shortly after a start, a block that nobody has reported yet is waited for: the
-/// reader would otherwise give it up (D11).
+/// Adds locations. Shortly after a start, a block that nobody has reported yet is waited for: the reader would
+/// otherwise give it up (D11). So are the nodes of a block that is being written: the reader takes the length that it
+/// is shown by whoever is there.
 fn with_locations(
     service: &Arc<Service>,
     asker: &Asker,
@@ -93,28 +94,37 @@ fn with_locations(
 ) {
     let reader = asker.machine();
     let locations = locate(service, &file, &reader);
-    if is_located(&locations) {
+    let age = std::time::Duration::from_millis(service.monotonic().since(service.started).0);
+    let left = service.config.placement_wait.checked_sub(age);
+    if is_located(&locations) && (left.is_none() || are_writers_nodes_here(service, &file)) {
         return answer(Ok((file, locations)));
     }
-    if service.safe_mode.is_on() {
+    if service.safe_mode.is_on() && !is_located(&locations) {
         let words = service.safe_mode.check(|| format!("read: Zero blocklocations for {path}"));
         return answer(words.map(|()| (file, locations)));
     }
-    let grace = service.config.placement_wait;
-    let age = service.monotonic().since(service.started);
-    let Some(left) = grace.checked_sub(std::time::Duration::from_millis(age.0)) else {
+    let Some(left) = left else {
         return answer(Ok((file, locations)));
     };
     let service = Arc::clone(service);
     tokio::spawn(async move {
         let deadline = Instant::now() + left;
-        let found = service
-            .roster
-            .wait_for(deadline, || Some(locate(&service, &file, &reader)).filter(is_located))
-            .await;
+        let come = || {
+            let located = locate(&service, &file, &reader);
+            (is_located(&located) && are_writers_nodes_here(&service, &file)).then_some(located)
+        };
+        let found = service.roster.wait_for(deadline, come).await;
         let locations = found.unwrap_or_else(|| locate(&service, &file, &reader));
         answer(Ok((file, locations)));
     });
+}
+
+/// Whether all nodes that a file's last block is being written to have registered since this NameNode started.
+fn are_writers_nodes_here(service: &Service, file: &FileBlocks) -> bool {
+    let open = file.last.iter().filter(|last| last.state == BlockState::UnderConstruction);
+    let targets: Vec<&Target> = open.flat_map(|last| &last.targets).collect();
+    let here = |fleet: &Fleet| targets.iter().all(|target| fleet.node_state(&target.datanode).is_some());
+    targets.is_empty() || service.roster.ask(|fleet, _| here(fleet))
 }
 
 fn locate(service: &Service, file: &FileBlocks, reader: &str) -> hdfs::LocatedBlocksProto {

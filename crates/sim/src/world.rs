@@ -547,7 +547,7 @@ async fn healed(shared: &Shared) {
     if tokio::time::timeout(HEALED_LIMIT, healed).await.is_err() {
         let found = shared.service().map(|service| {
             let open = service.view().open_files(InodeId(0), usize::MAX);
-            (service.health(), open)
+            (service.health(), service.under_replicated(usize::MAX), open)
         });
         shared.fail(format!("not whole and closed within {HEALED_LIMIT:?}: {found:?}"));
         return;

@@ -197,3 +197,22 @@ async fn a_result_whose_sync_failed_is_not_acknowledged_and_can_be_told_again() 
     assert!(client.is_closed("/f").await);
     assert_eq!(client.blocks("/f").await.file_length, 100);
 }
+
+/// A reader believes the first node that says how long the block is, or that all there are have nothing of it.
+#[tokio::test]
+async fn after_a_start_a_reader_of_an_open_file_is_sent_to_all_who_have_its_last_block() {
+    let mut fixture = Fixture::with(|config| config.placement_wait = LIMIT).await;
+    let mut nodes = fixture.three().await;
+    let client = fixture.client("hdfs");
+    let block = client.open("/f", &nodes, 100).await;
+    fixture.kill_and_restart_here().await;
+    nodes[0].begin_again(std::slice::from_ref(&block), ReplicaState::Rbw).await;
+    let (located, ()) = tokio::join!(client.blocks("/f"), async {
+        // The answer to a later call on the same connection: the first one is being waited with.
+        assert!(!client.is_closed("/f").await);
+        for node in &mut nodes[1..] {
+            node.begin_again(std::slice::from_ref(&block), ReplicaState::Rbw).await;
+        }
+    });
+    assert_eq!(holders(&located.last_block.unwrap()), ["n1", "n2", "n3"]);
+}
