@@ -92,29 +92,47 @@ pub(crate) fn decide(
             Verdict::Settle { length, nodes }
         };
     }
-    if let Some(length) = lengths(&finals).first().copied() {
-        if lengths(&finals).iter().any(|other| *other != length) {
+    let knows = |answer: &Answer| matches!(answer, Answer::Has(_) | Answer::Nothing);
+    // One that is stale will never have more of this version.
+    let settled = answers.iter().all(|answer| knows(answer) || *answer == Answer::Stale);
+    if let Some(length) = lengths(&finals).into_iter().max() {
+        let same = |at: usize| matches!(answers[at], Answer::Has(found) if found.block.stamp == block.stamp);
+        // A recovery before this one closed some: they have its id for a stamp, and the length that it decided.
+        let decided = finals.iter().any(|(at, _)| !same(*at));
+        if decided && lengths(&finals).iter().any(|other| *other != length) {
             return Verdict::Wait("final replicas differ in length");
         }
+        // Longer than a final one under its very stamp: a client appended without a new stamp, as HDFS allows and
+        // hdfs-native does, and the final ones are of nodes that were away, from before. (HDFS cuts to them, or gives up
+        // if they differ: "Inconsistent size of finalized replicas".)
+        let beyond = |list: &[(usize, u64)]| -> Vec<(usize, u64)> {
+            list.iter().copied().filter(|(at, more)| !decided && *more > length && same(*at)).collect()
+        };
+        let (open, restarted) = (beyond(&written), beyond(&waiting));
+        if open.is_empty()
+            && let Some(length) = lengths(&restarted).into_iter().max()
+        {
+            return if settled || patience == Patience::Over {
+                Verdict::Settle { length, nodes: long(&restarted, length) }
+            } else {
+                Verdict::Wait("a node that may have more does not answer")
+            };
+        }
+        let length = lengths(&open).into_iter().min().unwrap_or(length);
         // Those that are still being written go further, if anything: they had its last byte before it ended.
-        let nodes = [long(&finals, length), long(&written, length)].concat();
-        return Verdict::Settle { length, nodes };
+        return Verdict::Settle { length, nodes: [long(&finals, length), long(&written, length)].concat() };
     }
     if let Some(length) = lengths(&written).into_iter().min() {
         return Verdict::Settle { length, nodes: long(&written, length) };
     }
-    let knows = |answer: &Answer| matches!(answer, Answer::Has(_) | Answer::Nothing);
-    let heard = answers.iter().all(knows);
     if let Some(length) = lengths(&waiting).into_iter().max() {
         // Their nodes were restarted. If the power failed, any of them may have lost what was flushed, but not synced.
-        // One that is stale will never have more of this version.
-        let settled = answers.iter().all(|answer| knows(answer) || *answer == Answer::Stale);
         if !proven && !settled && patience == Patience::Waits {
             return Verdict::Wait("a node that may have more does not answer");
         }
         return Verdict::Settle { length, nodes: long(&waiting, length) };
     }
-    if proven || heard {
+    if proven || answers.iter().all(knows) {
         return Verdict::Delete;
     }
     Verdict::Wait("no node that answers has any byte, and not all do")
@@ -158,9 +176,18 @@ mod tests {
             ("rbw 100, nothing, refuses", "100: 0"),
             // A final one: its length, and those that go on.
             ("final 100, rbw 100, rbw 90", "100: 0 1"),
-            ("final 100, rbw 120, silent", "100: 0 1"),
+            ("final 100, rbw 120@11, silent", "100: 0 1"),
             ("rwr 100, final 100, silent", "100: 1"),
-            ("final 100, final 90, silent", "wait"),
+            // Appended to under the same stamp, on some.
+            ("final 100, final 90, silent", "100: 0"),
+            ("final 90, final 100, final 90", "100: 1"),
+            ("final 100, rbw 120, silent", "120: 1"),
+            ("final 100, rbw 130, rbw 120", "120: 1 2"),
+            ("final 100, rwr 120, rwr 110", "120: 1"),
+            ("final 100, rwr 120, silent", "wait"),
+            // Closed by a recovery that was not finished.
+            ("final 100@11, rbw 120, rbw 130", "100: 0 1 2"),
+            ("final 100@11, final 120, silent", "wait"),
             // Restarted ones do not count beside one that went on.
             ("rwr 80, rbw 90, rwr 100", "90: 1"),
             // All were restarted: the longest, once all have answered.
