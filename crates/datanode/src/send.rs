@@ -1,5 +1,6 @@
 //! READ_BLOCK and COPY_BLOCK: sends a replica's bytes as packets (HDFS: `DataXceiver.readBlock`,
-//! `BlockSender`). The next packet is read from disk while one is being sent.
+//! `BlockSender`). What is in memory is read by the task that sends it, while it is in the processor's caches;
+//! the rest by the disk's threads, a packet ahead of the one being sent.
 
 use std::io;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub(crate) struct Sending {
     with_sums: bool,
     verify: Verify,
     next: Option<Load>,
+    /// All so far was in memory. Once something was not, the disk's threads read the rest of this request.
+    cached: bool,
     /// Up to where the disk was told to begin.
     prepared: u64,
 }
@@ -75,8 +78,18 @@ impl Sending {
         // A packet with its checksums must stay below the limit.
         let packet_max = PACKET_LENGTH_MAX / 2;
         let packet_bytes = (node.config.read_packet_bytes.min(packet_max) / chunk).max(1) * chunk;
-        let mut sending =
-            Sending { source, at, end, packet_bytes, seqno: 0, with_sums, verify, next: None, prepared: at };
+        let mut sending = Sending {
+            source,
+            at,
+            end,
+            packet_bytes,
+            seqno: 0,
+            with_sums,
+            verify,
+            next: None,
+            cached: true,
+            prepared: at,
+        };
         sending.next = sending.load(node, at, Load::default()).await?;
         Ok(sending)
     }
@@ -94,10 +107,37 @@ impl Sending {
 
     /// Reads the packet at `at`; none behind the end.
     async fn load(&mut self, node: &Node, at: u64, mut load: Load) -> Result<Option<Load>, SourceError> {
-        let length = (self.end - at).min(self.packet_bytes as u64) as usize;
+        let length = self.length_at(at);
         if length == 0 {
             return Ok(None);
         }
+        if self.cached && self.load_cached(at, &mut load) {
+            return Ok(Some(load));
+        }
+        self.cached = false;
+        let keep = self.begin(at, &mut load);
+        let ahead = self.ahead(at + length as u64);
+        let mut load = self.source.load(node, at, length, load, (ahead, self.verify)).await?;
+        self.finish(keep, &mut load);
+        Ok(Some(load))
+    }
+
+    /// Reads the packet at `at` if it is in memory.
+    fn load_cached(&self, at: u64, load: &mut Load) -> bool {
+        let keep = self.begin(at, load);
+        let loaded = self.source.load_cached(at, self.length_at(at), load, self.verify);
+        self.finish(keep, load);
+        loaded
+    }
+
+    /// Bytes of the packet at `at`.
+    fn length_at(&self, at: u64) -> usize {
+        (self.end - at).min(self.packet_bytes as u64) as usize
+    }
+
+    /// Puts the header of the packet at `at` in front; answers its length.
+    fn begin(&self, at: u64, load: &mut Load) -> usize {
+        let length = self.length_at(at);
         load.front.clear();
         let sums = if self.with_sums { self.source.checksum.sums_length(length as u64) } else { 0 };
         let header = PacketHeader {
@@ -108,13 +148,14 @@ impl Sending {
             sync: false,
         };
         PacketPrefix::encode(&header, sums as u32, &mut load.front);
-        let keep = load.front.len();
-        let ahead = self.ahead(at + length as u64);
-        let mut load = self.source.load(node, at, length, load, (ahead, self.verify)).await?;
+        load.front.len()
+    }
+
+    /// Takes the checksums out again where none were asked for.
+    fn finish(&self, keep: usize, load: &mut Load) {
         if !self.with_sums {
             load.front.truncate(keep);
         }
-        Ok(Some(load))
     }
 
     /// What of the bytes behind `at` the disk is to begin with now: a large piece at a time.
@@ -137,12 +178,17 @@ impl Sending {
         while let Some(load) = self.next.take() {
             let next_at = self.at + load.length as u64;
             let write = write_two(to, &load.front, &load.data[..load.length], WRITE_LIMIT);
-            let (wrote, next) = tokio::join!(biased; write, self.load(node, next_at, spare));
-            wrote?;
-            self.next = next?;
+            if self.cached {
+                write.await?;
+                self.next = self.load(node, next_at, load).await?;
+            } else {
+                let (wrote, next) = tokio::join!(biased; write, self.load(node, next_at, spare));
+                wrote?;
+                self.next = next?;
+                spare = load;
+            }
             self.at = next_at;
             self.seqno += 1;
-            spare = load;
         }
         let trailer = PacketHeader {
             offset_in_block: self.end,

@@ -226,28 +226,45 @@ impl Source {
         verify: Verify,
     ) -> Result<(), SourceError> {
         let front = load.front.len();
-        match self.load_now(at, length, load, verify) {
+        match self.load_now(at, length, load, (ReadFrom::Disk, verify)) {
             Err(SourceError::Disk(error)) if error.kind() != io::ErrorKind::UnexpectedEof => {
                 tracing::warn!(block = %self.block, at, %error, "cannot be read: tried once more");
                 load.front.truncate(front);
-                self.load_now(at, length, load, verify)
+                self.load_now(at, length, load, (ReadFrom::Disk, verify))
             }
             done => done,
         }
     }
 
-    fn load_now(&self, at: u64, length: usize, load: &mut Load, verify: Verify) -> Result<(), SourceError> {
+    /// As [`Source::load`], at once and on this thread: `false`, and `load` as it was, unless all of it is in
+    /// memory and in order. What is wrong with it is for [`Source::load`] to find.
+    pub(crate) fn load_cached(&self, at: u64, length: usize, load: &mut Load, verify: Verify) -> bool {
+        let front = load.front.len();
+        let loaded = self.load_now(at, length, load, (ReadFrom::Memory, verify)).is_ok();
+        if !loaded {
+            load.front.truncate(front);
+        }
+        loaded
+    }
+
+    fn load_now(
+        &self,
+        at: u64,
+        length: usize,
+        load: &mut Load,
+        (from, verify): (ReadFrom, Verify),
+    ) -> Result<(), SourceError> {
         if load.data.len() < length {
             load.data.resize(length, 0);
         }
         load.length = length;
         let data = &mut load.data[..length];
-        self.data.read_exact_at(data, at)?;
+        from.read(&self.data, data, at)?;
         let Some(meta) = self.meta.as_ref().filter(|_| self.has_sums()) else { return Ok(()) };
         let sums_length = self.checksum.sums_length(length as u64) as usize;
-        let from = load.front.len();
+        let front = load.front.len();
         load.front.put_bytes(0, sums_length);
-        let sums = &mut load.front[from..];
+        let sums = &mut load.front[front..];
         let index = at / u64::from(self.checksum.bytes_per_chunk());
         let sums_at = META_HEADER_LENGTH as u64 + index * SUM_LENGTH as u64;
         let ends = at + length as u64 == self.length;
@@ -255,10 +272,10 @@ impl Source {
             (Some(last), 1..) => {
                 // The last chunk may have grown since: its checksum is the one that was taken with the length.
                 let (whole, part) = sums.split_at_mut(sums_length - SUM_LENGTH);
-                meta.read_exact_at(whole, sums_at)?;
+                from.read(meta, whole, sums_at)?;
                 part.copy_from_slice(&last.to_be_bytes());
             }
-            _ => meta.read_exact_at(sums, sums_at)?,
+            _ => from.read(meta, sums, sums_at)?,
         }
         if verify == Verify::Yes {
             self.checksum.verify(data, sums).map_err(|mismatch| SourceError::Corrupt {
@@ -268,6 +285,25 @@ impl Source {
             })?;
         }
         Ok(())
+    }
+}
+
+/// Where bytes are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadFrom {
+    /// Wherever they are; the thread may wait.
+    Disk,
+    /// The system's memory, or `WouldBlock`.
+    Memory,
+}
+
+impl ReadFrom {
+    fn read(self, file: &FileRef, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            ReadFrom::Disk => file.read_exact_at(buffer, offset),
+            ReadFrom::Memory if file.read_cached_at(buffer, offset) == buffer.len() => Ok(()),
+            ReadFrom::Memory => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 }
 

@@ -172,6 +172,12 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Reads up to `buffer.len()` bytes at `offset` as far as they are in memory, without waiting for the
+    /// disk: fewer, or none, where that or the end stands in the way. For a thread that must not wait.
+    fn read_cached_at(&self, _buffer: &mut [u8], _offset: u64) -> usize {
+        0
+    }
+
     /// Says that `length` bytes at `offset` will be read soon, so that the disk can begin; a hint.
     fn will_read(&self, _offset: u64, _length: u64) {}
 

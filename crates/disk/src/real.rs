@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise};
 use nix::libc;
 use parking_lot::Mutex;
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use crate::{Disk, DiskFile, DiskFolder, DiskRef, Entry, FileRef, FolderRef, Kind, Lock, Open, Pool, Space};
 
@@ -175,6 +176,19 @@ impl DiskFile for RealFile {
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset).map_err(at(&self.path))
+    }
+
+    fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> usize {
+        let mut done = 0;
+        while done < buffer.len() {
+            let mut rest = [IoSliceMut::new(&mut buffer[done..])];
+            match preadv2(&self.file, &mut rest, offset + done as u64, ReadWriteFlags::NOWAIT) {
+                Ok(count @ 1..) => done += count,
+                // The end, what is not in memory, and file systems that cannot tell.
+                _ => break,
+            }
+        }
+        done
     }
 
     fn will_read(&self, offset: u64, length: u64) {

@@ -16,6 +16,8 @@
 //!     known of it, had neither, and was never away (down, paused, or any link of it cut) for so long that
 //!     it could be declared dead. Then the bytes must be there. Of three nodes of which two lost power and
 //!     one was killed and started again at once, the killed one counts.
+//!   - the time of a flush is that of its last write: its nodes acknowledge what they get, also before anybody asks
+//!     (seed 238: all lost power between a write and an hflush that had nothing more to send; HDFS's answers, too).
 //!   - if all had their power cut, what was hflushed and not hsynced may be gone, down to what was hsynced.
 //! - *Written*: promised to nobody, may be there all the same. Never anything else: the bytes that are
 //!   there are those that were written there, without a hole, and no more than were written.
@@ -36,7 +38,8 @@ pub type NodeAt = usize;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Flush {
     length: u64,
-    at_ms: u64,
+    /// When the last of it was handed to the writer.
+    written_ms: u64,
     /// In every pipeline since; and in any.
     always: BTreeSet<NodeAt>,
     ever: BTreeSet<NodeAt>,
@@ -49,13 +52,15 @@ pub struct FileState {
     pub content: Content,
     /// So many bytes survive anything.
     pub durable: u64,
+    /// When the last of it was handed to a writer, in simulated milliseconds.
+    pub written_ms: u64,
     flush: Option<Flush>,
 }
 
 impl FileState {
     /// A closed file of just these bytes.
     pub fn closed(content: Content) -> FileState {
-        FileState { durable: content.length(), content, flush: None }
+        FileState { durable: content.length(), content, written_ms: 0, flush: None }
     }
 
     /// Its length, if there is no doubt about it.
@@ -74,10 +79,11 @@ impl FileState {
         self.durable = self.durable.max(length);
     }
 
-    /// So many bytes were flushed to these nodes.
-    pub fn flushed(&mut self, length: u64, nodes: &BTreeSet<NodeAt>, now_ms: u64) {
+    /// So many bytes were flushed to these nodes. Each may have acknowledged them as soon as they were written, and
+    /// have lost its power before the writer heard of the flush, or asked for it.
+    pub fn flushed(&mut self, length: u64, nodes: &BTreeSet<NodeAt>) {
         let (always, ever) = (nodes.clone(), nodes.clone());
-        self.flush = Some(Flush { length, at_ms: now_ms, always, ever });
+        self.flush = Some(Flush { length, written_ms: self.written_ms, always, ever });
     }
 
     /// The pipeline consists of these nodes now.
@@ -122,8 +128,8 @@ impl FileState {
 
 impl Flush {
     fn holds(&self, mishaps: &Mishaps, now_ms: u64) -> bool {
-        let lost = |node: &NodeAt| mishaps.lost_since(*node, self.at_ms);
-        let given_up = |node: &NodeAt| mishaps.given_up_since(*node, self.at_ms, now_ms);
+        let lost = |node: &NodeAt| mishaps.lost_since(*node, self.written_ms);
+        let given_up = |node: &NodeAt| mishaps.given_up_since(*node, self.written_ms, now_ms);
         !self.ever.iter().any(lost) || self.always.iter().any(|node| !lost(node) && !given_up(node))
     }
 }
@@ -324,7 +330,8 @@ mod tests {
         let mut file = FileState::default();
         file.content.write(1, 100);
         file.synced(40);
-        file.flushed(80, &BTreeSet::from([0, 1, 2]), 1_000);
+        file.written_ms = 1_000;
+        file.flushed(80, &BTreeSet::from([0, 1, 2]));
         file
     }
 
@@ -347,6 +354,17 @@ mod tests {
         away.begin(1, Mishap::Absence, 3_000);
         assert_eq!(file.floor(&away, 8_000), 80);
         assert_eq!(file.floor(&away, 9_000), 40, "the last one may have been given up");
+    }
+
+    #[test]
+    fn power_may_be_lost_before_the_answer_arrives() {
+        let mut file = flushed();
+        file.written_ms = 2_000;
+        file.flushed(90, &BTreeSet::from([0, 1, 2]));
+        assert_eq!(file.floor(&power_losses(&[0, 1, 2]), 9_000), 40, "it was written just before");
+        file.written_ms = 2_001;
+        file.flushed(90, &BTreeSet::from([0, 1, 2]));
+        assert_eq!(file.floor(&power_losses(&[0, 1, 2]), 9_000), 90);
     }
 
     #[test]

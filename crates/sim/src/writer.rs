@@ -62,7 +62,7 @@ impl Session<'_> {
         let closed =
             self.answered(&format!("close {} at {length}", self.path), bounded(writer.close()).await);
         if closed {
-            self.file(|file, _| file.settled(length));
+            self.file(|file| file.settled(length));
         }
         closed
     }
@@ -89,7 +89,9 @@ impl Session<'_> {
 
     pub(crate) async fn write(&self, writer: &mut FileWriter, length: u64) -> bool {
         // Known before it is asked for: a reader may see it before the answer comes.
-        let data = self.file(|file, _| {
+        let now_ms = self.shared.oracle().now_ms;
+        let data = self.file(|file| {
+            file.written_ms = now_ms;
             let from = file.content.length();
             file.content.write(self.seed, length);
             file.content.bytes(from, length)
@@ -113,7 +115,7 @@ impl Session<'_> {
         let length = writer.position();
         let done = bounded(writer.hsync()).await;
         if done.is_ok() {
-            self.file(|file, _| file.synced(length));
+            self.file(|file| file.synced(length));
         }
         self.flushed(writer, done, length, "hsync")
     }
@@ -123,10 +125,10 @@ impl Session<'_> {
         let done = self.answered(&format!("{what} {} at {length}", self.path), done);
         if done {
             let nodes = nodes_of(writer);
-            self.file(|file, now_ms| match nodes.is_empty() {
+            self.file(|file| match nodes.is_empty() {
                 // Between two blocks: those that are done are on disk.
                 true => file.synced(length),
-                false => file.flushed(length, &nodes, now_ms),
+                false => file.flushed(length, &nodes),
             });
         }
         done
@@ -144,7 +146,7 @@ impl Session<'_> {
     /// The pipeline may be another one by now.
     fn noted(&self, writer: &FileWriter) {
         let nodes = nodes_of(writer);
-        self.file(|file, _| file.pipeline(&nodes));
+        self.file(|file| file.pipeline(&nodes));
     }
 
     fn answered(&self, what: &str, done: Result<(), String>) -> bool {
@@ -156,10 +158,8 @@ impl Session<'_> {
         done.is_ok()
     }
 
-    fn file<T>(&self, change: impl FnOnce(&mut FileState, u64) -> T) -> Option<T> {
-        let mut oracle = self.shared.oracle();
-        let now_ms = oracle.now_ms;
-        oracle.file_mut(self.path).map(|file| change(file, now_ms))
+    fn file<T>(&self, change: impl FnOnce(&mut FileState) -> T) -> Option<T> {
+        self.shared.oracle().file_mut(self.path).map(change)
     }
 }
 

@@ -145,3 +145,20 @@ fn direct_writes_are_there() {
     file.write_all_at(&buffer[shift..shift + mobula_disk::DIRECT_ALIGN], 0).unwrap();
     assert_eq!(read_file(&*disk, &path, 1 << 20).unwrap(), vec![7; mobula_disk::DIRECT_ALIGN]);
 }
+
+#[test]
+fn what_is_in_memory_is_read_without_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = RealDisk::new();
+    let file = disk.open(&folder.path().join("cached"), Open::CreateNew).unwrap();
+    let bytes: Vec<u8> = (0..300_000u32).map(|at| at as u8).collect();
+    file.write_all_at(&bytes, 0).unwrap();
+    // How much is in memory is the system's to say: what comes is right, and goes no further than the end.
+    for (at, length) in [(0, 300_000), (4_097, 100_000), (299_990, 4_096), (300_000, 1), (1 << 40, 1)] {
+        let mut buffer = vec![0xee; length];
+        let read = file.read_cached_at(&mut buffer, at as u64);
+        assert!(read <= bytes.len().saturating_sub(at), "{read} bytes at {at}");
+        assert_eq!(buffer[..read], bytes[at.min(bytes.len())..][..read], "at {at}");
+        assert!(buffer[read..].iter().all(|byte| *byte == 0xee), "at {at}: beyond what was read");
+    }
+}
