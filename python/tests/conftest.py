@@ -18,8 +18,21 @@ RAY_NODE = {"num_cpus": 2, "object_store_memory": 100 * MIB, "include_dashboard"
 RAY_ATTEMPTS = 3
 #: A busy machine's agents need long to start; Ray gives up after 15 s otherwise.
 os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+#: Ray Data starts 32 processes for each read of parquet files, to look at their ends: minutes, on two cores.
+os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
 
 pytest_plugins = ["pytester"]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With MOBULA_ALL_TESTS set, a test that was left out because something is not installed is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("MOBULA_ALL_TESTS") or reporter is None:
+        return
+    left_out = [report for report in reporter.stats.get("skipped", []) if "could not import" in str(report.longrepr)]
+    if left_out and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line(f"{len(left_out)} tests were left out: {left_out[0].longrepr}")
 
 
 def wait_until(condition: Callable[[], Any], limit: float, what: str) -> Any:
