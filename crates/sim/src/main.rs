@@ -14,6 +14,10 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use mobula_sim::{Failure, Keep, Piece, Report, compare, pairs, run, run_piece};
 
+/// A sixth of a run is allocating.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a worker says before each seed, and after one that failed.
 const BEGIN: &str = "begin ";
 const FAILED: &str = "failed";
@@ -81,7 +85,7 @@ fn break_all_pairs() -> ExitCode {
 fn break_pairs(part: usize, parts: usize) -> ExitCode {
     let mut failed = 0;
     for piece in Piece::ALL {
-        let clean = match run_piece(piece, &[], Keep::Last) {
+        let clean = match run_piece(piece, &[], Keep::Lines) {
             Ok((messages, true)) => messages,
             Ok((_, false)) => {
                 println!("{piece}: FAILED without a fault: not all was acknowledged");
@@ -96,7 +100,7 @@ fn break_pairs(part: usize, parts: usize) -> ExitCode {
         let (mut runs, mut whole) = (0, 0);
         for victims in all.iter().skip(part).step_by(parts) {
             runs += 1;
-            match run_piece(piece, victims, Keep::Last) {
+            match run_piece(piece, victims, Keep::Lines) {
                 Ok((_, acknowledged)) => whole += usize::from(acknowledged),
                 Err(failure) => {
                     failed += 1;
@@ -182,7 +186,7 @@ fn worker(from: u64, seeds: u64, step: u64, times: Times) -> std::io::Result<Chi
 fn work(from: u64, seeds: u64, step: u64, times: Times) -> ExitCode {
     for seed in (from..from + seeds).step_by(step as usize) {
         println!("{BEGIN}{seed}");
-        let done = if times == Times::Once { run(seed, Keep::Last) } else { twice(seed) };
+        let done = if times == Times::Once { run(seed, Keep::Lines) } else { twice(seed) };
         if let Err(failure) = done {
             println!("seed {seed} FAILED: {}\n  {}", failure.why, failure.last.join("\n  "));
             println!("{FAILED}");

@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 /// What of a trace is kept besides its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The last lines, for the report of a failure.
+    /// The last lines, for the report of a failure; messages are not listened to, which costs a sixth of a run.
+    Lines,
+    /// The last lines, for the report of a failure; messages go into the hash, so that runs can be compared.
     Last,
     /// The last lines, and every line is printed.
     Print,
@@ -71,6 +73,11 @@ impl Trace {
             let line = format!("{:>7} {text}", inner.now_ms);
             inner.kept.push(line);
         }
+    }
+
+    /// Whether it takes messages at all.
+    pub fn hears_messages(&self) -> bool {
+        self.0.lock().keep != Keep::Lines
     }
 
     /// Over all lines and messages so far.

@@ -41,7 +41,8 @@ impl Subscriber for Watcher {
         }
         // Others' lines tell the real time.
         let ours = metadata.target().starts_with("mobula");
-        metadata.target() == NETWORK || (ours && *metadata.level() <= Level::INFO)
+        (metadata.target() == NETWORK && self.0.hears_messages())
+            || (ours && *metadata.level() <= Level::INFO)
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {

@@ -40,6 +40,8 @@ pub struct AbandonedArgs {
     calm: u64,
 }
 
+/// Block size of the files: room for so much is set aside for each replica that is open.
+const BLOCK_SIZE: u64 = 8 << 20;
 /// Writers of others, which make empty files meanwhile.
 const OTHERS: usize = 4;
 /// Pause between two looks at a file that is not closed yet.
@@ -75,7 +77,11 @@ pub(super) async fn run(target: &Target, args: &AbandonedArgs) -> Result<Vec<Row
 /// Begins the files, flushes into each, and goes away; answers when.
 async fn abandon(target: &Target, args: &AbandonedArgs, folder: &str) -> Result<Instant> {
     let (client, record) = (target.client(), noise(target, args.size));
-    let options = CreateOptions { replication: Some(args.replication), ..CreateOptions::default() };
+    let options = CreateOptions {
+        replication: Some(args.replication),
+        block_size: Some(BLOCK_SIZE),
+        ..CreateOptions::default()
+    };
     let kept = Arc::new(parking_lot::Mutex::new(Vec::with_capacity(args.files)));
     let (writer, files, base) = (client.clone(), kept.clone(), folder.to_owned());
     let begin = move |index: usize| {
