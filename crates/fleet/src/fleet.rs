@@ -122,6 +122,11 @@ impl Fleet {
         self.beat(now, &beat, table)
     }
 
+    /// A sign of life besides the heartbeats (HDFS: `DatanodeManager.handleLifeline`): hands out nothing.
+    pub fn on_lifeline(&mut self, now: Millis, beat: Heartbeat) {
+        self.lifeline(now, &beat);
+    }
+
     /// A full report of one volume in one go; `last` if it ends the node's reports (the last volume
     /// of the last RPC): the lease is given back. For long reports use [`Fleet::report_begin`].
     ///

@@ -119,8 +119,7 @@ impl Fleet {
         let register = HeartbeatAnswer { orders: vec![Order::Register], report_lease: 0 };
         let Some(index) = self.roster.index(&beat.node) else { return register };
         let was_dead = self.roster.node(index).state == NodeState::Dead;
-        self.roster.node_mut(index).beat(now);
-        self.wake(now, index);
+        self.sign_of_life(now, index);
         if was_dead {
             // What is on its disks after that time, only a full report can tell.
             for slot in self.roster.node(index).slots.clone() {
@@ -130,11 +129,7 @@ impl Fleet {
             node.epoch += 1;
             node.registered = now;
         }
-        for slot in self.roster.take_beat(index, beat) {
-            self.tell_failed(now, index, slot);
-        }
-        let moved = self.roster.refresh(index);
-        self.sweep.queue(&moved);
+        self.take_figures(now, index, beat);
         if was_dead {
             return register;
         }
@@ -158,6 +153,31 @@ impl Fleet {
         self.hand_copies(now, index, table, &mut answer.orders);
         self.hand_deletes(now, index, table, &mut answer.orders);
         answer
+    }
+
+    /// A sign of life of a node whose heartbeats are held up: what it is to do waits for those. A node that is not
+    /// registered or was declared dead has to come by a heartbeat, which tells it to register.
+    pub(crate) fn lifeline(&mut self, now: Millis, beat: &Heartbeat) {
+        if let Some(index) = self.roster.index(&beat.node)
+            && self.roster.node(index).state != NodeState::Dead
+        {
+            self.sign_of_life(now, index);
+            self.take_figures(now, index, beat);
+        }
+    }
+
+    fn sign_of_life(&mut self, now: Millis, index: u32) {
+        self.roster.node_mut(index).beat(now);
+        self.wake(now, index);
+    }
+
+    /// What a node says of its volumes and its load.
+    fn take_figures(&mut self, now: Millis, index: u32, beat: &Heartbeat) {
+        for slot in self.roster.take_beat(index, beat) {
+            self.tell_failed(now, index, slot);
+        }
+        let moved = self.roster.refresh(index);
+        self.sweep.queue(&moved);
     }
 
     /// Whether the node is to register again now, so that it reports in full.
@@ -496,9 +516,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_is_told_to_register_is_handed_nothing_else() {
-        let mut fleet = Fleet::new(FleetConfig::default(), 1, Millis(0));
+    /// A node with one empty volume, as it was reported.
+    fn registered(fleet: &mut Fleet) -> (DatanodeUuid, StorageUuid) {
         let (node, storage) = (DatanodeUuid::from("n1"), StorageUuid::from("s1"));
         let id = DatanodeId {
             ip: "10.0.0.1".into(),
@@ -512,16 +531,54 @@ mod tests {
         fleet.on_register(Millis(0), Registration { id, software_version: "3.5.0".into() }).unwrap();
         let lease = fleet.on_heartbeat(Millis(0), beat(&node, &storage), &Empty).report_lease;
         fleet.on_full_report(Millis(0), &node, &storage, &[], lease, true, &Empty).unwrap();
+        (node, storage)
+    }
+
+    fn recovery_of_a_block(fleet: &mut Fleet, node: &DatanodeUuid, storage: &StorageUuid) {
         let block = Block { id: BlockId(1), stamp: GenStamp(1), length: 0 };
         let targets =
             vec![Target { datanode: node.clone(), storage: storage.clone(), kind: StorageType::Disk }];
         let asked = Recover { block, recovery: GenStamp(2), targets, truncate: None };
         fleet.on_block_change(Millis(0), BlockChange::Recover(asked));
         fleet.tick(Millis(0), &Empty);
+    }
+
+    #[test]
+    fn who_is_told_to_register_is_handed_nothing_else() {
+        let mut fleet = Fleet::new(FleetConfig::default(), 1, Millis(0));
+        let (node, storage) = registered(&mut fleet);
+        recovery_of_a_block(&mut fleet, &node, &storage);
         fleet.roster.node_mut(0).ask_register = true;
         let first = fleet.on_heartbeat(Millis(1), beat(&node, &storage), &Empty);
         assert_eq!(first.orders, [Order::Register]);
         let second = fleet.on_heartbeat(Millis(2), beat(&node, &storage), &Empty);
         assert!(matches!(second.orders[..], [Order::Recover { .. }]), "{:?}", second.orders);
+    }
+
+    #[test]
+    fn a_lifeline_keeps_a_node_alive_and_takes_no_orders() {
+        let config = FleetConfig::default();
+        let dead_after = config.dead_ms;
+        let mut fleet = Fleet::new(config, 1, Millis(0));
+        let (node, storage) = registered(&mut fleet);
+        let sign = || beat(&node, &storage);
+        recovery_of_a_block(&mut fleet, &node, &storage);
+        let mut now = Millis(0);
+        while now < Millis(3 * dead_after.0) {
+            now = Millis(now.0 + dead_after.0 / 4);
+            fleet.on_lifeline(now, sign());
+            fleet.tick(now, &Empty);
+            assert_eq!(fleet.roster.node(0).state, NodeState::Live, "at {now:?}");
+        }
+        let answer = fleet.on_heartbeat(now, sign(), &Empty);
+        assert!(matches!(answer.orders[..], [Order::Recover { .. }]), "{:?}", answer.orders);
+        while fleet.roster.node(0).state != NodeState::Dead {
+            assert!(now < Millis(10 * dead_after.0), "a node that is silent dies");
+            now = Millis(now.0 + dead_after.0 / 40);
+            fleet.tick(now, &Empty);
+        }
+        fleet.on_lifeline(now, sign());
+        assert_eq!(fleet.roster.node(0).state, NodeState::Dead, "who was given up must register");
+        assert_eq!(fleet.on_heartbeat(now, sign(), &Empty).orders, [Order::Register]);
     }
 }

@@ -71,7 +71,7 @@ pub fn lifeline(service: &Service, call: &Call, reply: Responder) {
     }
     read(&call.body, reply, |request: dn::HeartbeatRequestProto| {
         let beat = heartbeat(&request)?;
-        service.roster.tell(|fleet, now, table| fleet.on_heartbeat(now, beat, table));
+        service.roster.tell(|fleet, now, _| fleet.on_lifeline(now, beat));
         Ok(mobula_proto::hdfs::datanodelifeline::LifelineResponseProto {})
     });
 }
