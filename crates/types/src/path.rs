@@ -95,11 +95,14 @@ impl HdfsPath {
     /// [`PathError::TooLong`] above [`PATH_CHARS_MAX`] or [`PATH_DEPTH_MAX`].
     pub fn check_creatable(&self) -> Result<(), PathError> {
         let bad = |component: &str| component == "." || component == ".." || component.contains(':');
-        if self.components().any(bad) {
+        // Asked several times of every change: most paths hold nothing that could be bad, and are short.
+        let bytes = self.0.as_bytes();
+        let suspicious = bytes.contains(&b':') || bytes.windows(2).any(|pair| pair == b"/.");
+        if suspicious && self.components().any(bad) {
             return Err(PathError::InvalidName(self.0.clone()));
         }
-        if self.0.len() > PATH_CHARS_MAX && self.0.chars().count() > PATH_CHARS_MAX
-            || self.depth() > PATH_DEPTH_MAX
+        if bytes.len() > PATH_DEPTH_MAX
+            && (self.0.chars().count() > PATH_CHARS_MAX || self.depth() > PATH_DEPTH_MAX)
         {
             return Err(PathError::TooLong);
         }
@@ -161,6 +164,9 @@ mod tests {
         assert_eq!(check("/a/b.c"), Ok(()));
         assert_eq!(check("/a/../b"), Err(PathError::InvalidName("/a/../b".into())));
         assert_eq!(check("/a:b"), Err(PathError::InvalidName("/a:b".into())));
+        assert_eq!(check("/."), Err(PathError::InvalidName("/.".into())));
+        assert_eq!(check("/a/.hidden/..b/c..d"), Ok(()));
+        assert_eq!(check(&"/a".repeat(1_000)), Ok(()));
         assert_eq!(check(&"/a".repeat(1_001)), Err(PathError::TooLong));
         assert_eq!(check(&format!("/{}", "a".repeat(8_000))), Err(PathError::TooLong));
     }
