@@ -18,6 +18,8 @@ RAY_NODE = {"num_cpus": 2, "object_store_memory": 100 * MIB, "include_dashboard"
 RAY_ATTEMPTS = 3
 #: A busy machine's agents need long to start; Ray gives up after 15 s otherwise.
 os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+#: Tests talk to nobody outside.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 #: Ray Data starts 32 processes for each read of parquet files, to look at their ends: minutes, on two cores.
 os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
 
