@@ -85,8 +85,12 @@ def test_the_plugin_gives_each_test_an_empty_cluster_quickly(pytester):
         import time
         import pytest
 
+        clusters = set()
+
         @pytest.mark.parametrize("n", range(10))
         def test_it(mobula_cluster, n):
+            clusters.add(mobula_cluster.uri)
+            assert len(clusters) == 1, "none is started for each"
             files = mobula_cluster.filesystem()
             assert files.ls("/") == []
             files.pipe(f"/{n}", b"1")
@@ -94,7 +98,7 @@ def test_the_plugin_gives_each_test_an_empty_cluster_quickly(pytester):
     )
     done = pytester.runpytest_subprocess("--durations=0", "-vv", "-p", "no:cacheprovider", *_plugin())
     done.assert_outcomes(passed=10)
-    # Each after the first: under 200 ms is the aim, which a machine that is busy with others may miss.
+    # Each after the first: under 200 ms is the aim, which a machine that is busy with others may miss (shown by -s).
     spent = [line.split() for line in done.outlines if "::test_it[" in line and ("call" in line or "setup" in line)]
     times = sorted(float(words[0].rstrip("s")) for words in spent)
     assert times

@@ -107,37 +107,10 @@ impl Sending {
 
     /// Reads the packet at `at`; none behind the end.
     async fn load(&mut self, node: &Node, at: u64, mut load: Load) -> Result<Option<Load>, SourceError> {
-        let length = self.length_at(at);
+        let length = (self.end - at).min(self.packet_bytes as u64) as usize;
         if length == 0 {
             return Ok(None);
         }
-        if self.cached && self.load_cached(at, &mut load) {
-            return Ok(Some(load));
-        }
-        self.cached = false;
-        let keep = self.begin(at, &mut load);
-        let ahead = self.ahead(at + length as u64);
-        let mut load = self.source.load(node, at, length, load, (ahead, self.verify)).await?;
-        self.finish(keep, &mut load);
-        Ok(Some(load))
-    }
-
-    /// Reads the packet at `at` if it is in memory.
-    fn load_cached(&self, at: u64, load: &mut Load) -> bool {
-        let keep = self.begin(at, load);
-        let loaded = self.source.load_cached(at, self.length_at(at), load, self.verify);
-        self.finish(keep, load);
-        loaded
-    }
-
-    /// Bytes of the packet at `at`.
-    fn length_at(&self, at: u64) -> usize {
-        (self.end - at).min(self.packet_bytes as u64) as usize
-    }
-
-    /// Puts the header of the packet at `at` in front; answers its length.
-    fn begin(&self, at: u64, load: &mut Load) -> usize {
-        let length = self.length_at(at);
         load.front.clear();
         let sums = if self.with_sums { self.source.checksum.sums_length(length as u64) } else { 0 };
         let header = PacketHeader {
@@ -148,14 +121,16 @@ impl Sending {
             sync: false,
         };
         PacketPrefix::encode(&header, sums as u32, &mut load.front);
-        load.front.len()
-    }
-
-    /// Takes the checksums out again where none were asked for.
-    fn finish(&self, keep: usize, load: &mut Load) {
+        let keep = load.front.len();
+        self.cached = self.cached && self.source.load_cached(at, length, &mut load, self.verify);
+        if !self.cached {
+            let ahead = self.ahead(at + length as u64);
+            load = self.source.load(node, at, length, load, (ahead, self.verify)).await?;
+        }
         if !self.with_sums {
             load.front.truncate(keep);
         }
+        Ok(Some(load))
     }
 
     /// What of the bytes behind `at` the disk is to begin with now: a large piece at a time.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 /// What of a trace is kept besides its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The last lines, for the report of a failure; messages are not listened to, which costs a sixth of a run.
+    /// The last lines, for the report of a failure; messages, whose text is costly, are not listened to.
     Lines,
     /// The last lines, for the report of a failure; messages go into the hash, so that runs can be compared.
     Last,

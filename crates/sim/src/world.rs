@@ -156,6 +156,8 @@ fn play(seed: u64, datanodes: usize, plan: Plan, trace: &Trace, job: &Job) -> Re
     let outcome = tracing::dispatcher::with_default(&watcher, || {
         World::new(seed, datanodes, plan, shared.clone(), job.clone()).play()
     });
+    // It holds what it shares with us: neither would ever be given back.
+    shared.serves(None);
     match shared.failure().or_else(|| outcome.as_ref().err().cloned()) {
         None => Ok(Report {
             trace: trace.hash(),
