@@ -34,6 +34,7 @@ mod respond;
 mod restart;
 mod send;
 mod source;
+mod stir;
 mod store;
 mod syncer;
 mod transfer;

@@ -1,7 +1,7 @@
 //! A block on its way in, packet by packet: each is passed on to the next node of the pipeline while it comes,
 //! handed to the disk and acknowledged (HDFS: `BlockReceiver`). The walk goes on in `store`.
 //!
-//! Three activities in one task, joined by two short queues: *ingest* reads packets, verifies them
+//! Three activities in one task, joined by short queues (`stir`): *ingest* reads packets, verifies them
 //! and forwards them; *persist* writes what was gathered; *respond* (in `respond`) joins the acknowledgements
 //! of the nodes further down with ours, in order.
 //!
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mobula_net::{ReadHalf, WriteHalf};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::batch::{Arrived, Batch, Checksums, PacketError, Tail};
@@ -24,6 +24,7 @@ use crate::receive::{Mirror, ReceiveError, Sender, Setup};
 use crate::replica::{OpenReplica, Pen, SyncNow};
 use crate::reports::BadBlock;
 use crate::respond::Respond;
+use crate::stir::{Giver, Stir, Taker};
 
 /// Batches of one connection: one is filled while the other is written.
 const BATCHES: usize = 2;
@@ -106,12 +107,13 @@ impl<'a> Pipeline<'a> {
         let progress = growing.progress();
         let tail = Tail { length: progress.on_disk, last_sum: progress.last_sum.unwrap_or(0) };
         let Pipeline { node, setup, mirror_write, mirror_read, mut incoming, mut upstream, state } = self;
-        let (full, filled) = mpsc::channel(1);
-        let (spare, spares) = mpsc::channel(BATCHES);
+        let stir = Stir::default();
+        let (full, filled) = stir.queue(1);
+        let (spare, spares) = stir.queue(BATCHES);
         for _ in 0..BATCHES {
-            spare.try_send(Batch::default()).expect("the queue holds all batches");
+            spare.give(Batch::default()).await.expect("the queue holds all batches");
         }
-        let (stored, acks) = mpsc::channel(ACKS_MAX);
+        let (stored, acks) = stir.queue(ACKS_MAX);
         let corrupt = stored.clone();
         let checksums = Checksums { sent: setup.checksum, stored: growing.checksum };
         let ingest = Ingest { setup, checksums, state: &state, mirror: mirror_write };
@@ -123,7 +125,7 @@ impl<'a> Pipeline<'a> {
             (result, corrupt)
         };
         let respond = Respond::new(node, setup, &state, &growing, mirror_read);
-        let (chained, responded) = {
+        let activities = async {
             let persist = persist(pen, filled, spare, stored);
             let chain = async {
                 tokio::pin!(ingest, persist);
@@ -140,7 +142,7 @@ impl<'a> Pipeline<'a> {
                 if let Err(ReceiveError::Packet(PacketError::Checksum { seqno, .. })) = &ingested {
                     // Behind all that arrived before it, which is stored. The queue is open as long as somebody
                     // answers; if nobody does, nobody needs to know.
-                    let _ = corrupt.send(Pending::Corrupt(*seqno)).await;
+                    let _ = corrupt.give(Pending::Corrupt(*seqno)).await;
                 }
                 drop(corrupt);
                 Ok::<_, ReceiveError>(ingested)
@@ -173,6 +175,7 @@ impl<'a> Pipeline<'a> {
             }
             (chained.unwrap_or(Ok(Ok(()))), responded.unwrap_or(Ok(())))
         };
+        let (chained, responded) = stir.drive(activities).await;
         let ingested = chained?;
         if let Err(ReceiveError::Packet(PacketError::Checksum { .. })) = &ingested {
             report_source(node, setup);
@@ -205,20 +208,20 @@ impl Ingest<'_> {
         mut self,
         incoming: &mut Incoming<ReadHalf>,
         mut tail: Tail,
-        mut spares: mpsc::Receiver<Batch>,
-        full: mpsc::Sender<Batch>,
+        mut spares: Taker<'_, Batch>,
+        full: Giver<'_, Batch>,
     ) -> Result<(), ReceiveError> {
         let mut spare = None;
         loop {
             let taken = match spare.take() {
                 Some(batch) => Some(batch),
-                None => spares.recv().await,
+                None => spares.take().await,
             };
             let Some(mut batch) = taken else { return Ok(()) };
             batch.begin(tail.length);
             let filled = self.fill(incoming, &mut batch, &mut tail, &mut spares, &mut spare).await;
             let last = batch.packets.last().is_some_and(|packet| packet.last);
-            if !batch.packets.is_empty() && full.send(batch).await.is_err() {
+            if !batch.packets.is_empty() && full.give(batch).await.is_err() {
                 // The disk failed; that is told elsewhere.
                 return Ok(());
             }
@@ -236,7 +239,7 @@ impl Ingest<'_> {
         incoming: &mut Incoming<ReadHalf>,
         batch: &mut Batch,
         tail: &mut Tail,
-        spares: &mut mpsc::Receiver<Batch>,
+        spares: &mut Taker<'_, Batch>,
         spare: &mut Option<Batch>,
     ) -> Result<(), ReceiveError> {
         loop {
@@ -253,7 +256,7 @@ impl Ingest<'_> {
                 tokio::select! {
                     biased;
                     // None: the disk failed; that is told elsewhere.
-                    back = spares.recv() => {
+                    back = spares.take() => {
                         *spare = back;
                         return Ok(());
                     }
@@ -279,17 +282,18 @@ impl Ingest<'_> {
 /// Hands batches to the operating system, one after the other, and says so.
 async fn persist(
     pen: Pen,
-    mut filled: mpsc::Receiver<Batch>,
-    spare: mpsc::Sender<Batch>,
-    stored: mpsc::Sender<Pending>,
+    mut filled: Taker<'_, Batch>,
+    spare: Giver<'_, Batch>,
+    stored: Giver<'_, Pending>,
 ) -> Result<(), ReceiveError> {
     let mut folder_synced = false;
     let volume = pen.growing().volume.clone();
-    while let Some(batch) = filled.recv().await {
+    while let Some(batch) = filled.take().await {
         // The end is synced when the replica is finished.
         let sync = batch.packets.iter().any(|packet| packet.sync && !packet.last);
         let sync_folder = sync && !folder_synced;
         folder_synced |= sync;
+        let short = batch.write(pen.growing().checksum).is_none_or(|write| pen.is_short(&write));
         let pen = pen.clone();
         let write = move || {
             let growing = pen.growing();
@@ -300,15 +304,19 @@ async fn persist(
             }
             Ok::<Batch, std::io::Error>(batch)
         };
-        let pool = if sync { &volume.sync_pool } else { &volume.pool };
-        let batch = pool.run(write).await.map_err(ReceiveError::Disk)?;
+        let written = match (sync, short) {
+            (true, _) => volume.sync_pool.run(write).await,
+            (false, true) => volume.pool.run_short(write).await,
+            (false, false) => volume.pool.run(write).await,
+        };
+        let batch = written.map_err(ReceiveError::Disk)?;
         for packet in &batch.packets {
-            if stored.send(Pending::Stored(*packet)).await.is_err() {
+            if stored.give(Pending::Stored(*packet)).await.is_err() {
                 return Ok(());
             }
         }
         // Nobody fills it any more after the last packet.
-        let _ = spare.send(batch).await;
+        let _ = spare.give(batch).await;
     }
     Ok(())
 }

@@ -25,6 +25,9 @@ use crate::volume::{VolumeRef, data_name, meta_name};
 /// Longest wait for a writer to stop (HDFS: `dfs.datanode.xceiver.stop.timeout.millis`).
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(60);
 
+/// A write of so many bytes takes less time than handing it to another thread.
+const SHORT_BYTES_MAX: usize = 64 << 10;
+
 /// The replica of a block.
 #[derive(Clone, Debug)]
 pub(crate) enum Replica {
@@ -355,7 +358,8 @@ impl Pen {
             let data = |bytes: &[u8], at| growing.direct.write(growing, &data_file, bytes, at);
             write_pieces(&data_file, data, write.data, write.data_pieces, 0)?;
         }
-        if sync == SyncNow::Yes || write.is_some_and(|write| self.overwrites_synced_sum(write)) {
+        let data_first = write.is_some_and(|write| self.overwrites_synced_sum(write));
+        if data_first {
             data_file.sync_data()?;
         }
         if let Some(write) = write {
@@ -364,10 +368,21 @@ impl Pen {
             growing.wrote(write.end, write.last_sum);
         }
         if sync == SyncNow::Yes {
+            // Both at the end, one behind the other: what the first sync has the file system's journal do, the
+            // second finds done.
+            if !data_first {
+                data_file.sync_data()?;
+            }
             meta_file.sync_data()?;
             growing.synced.store(growing.progress().on_disk, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Whether a write only copies a little into the page cache.
+    pub(crate) fn is_short(&self, write: &Write<'_>) -> bool {
+        let bytes: usize = write.data_pieces.iter().map(|piece| piece.length).sum();
+        bytes <= SHORT_BYTES_MAX && self.growing.open_files().is_some() && !self.overwrites_synced_sum(write)
     }
 
     /// Whether the checksum of a chunk that was synced while it was not full is among those to be written.

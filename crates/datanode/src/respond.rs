@@ -16,7 +16,7 @@ use mobula_wire::ack::{PipelineAck, UNKNOWN_SEQNO};
 use mobula_wire::encode_delimited;
 use mobula_wire::packet::HEARTBEAT_SEQNO;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::batch::Arrived;
@@ -26,6 +26,7 @@ use crate::pipeline::{Pending, PipelineState};
 use crate::receive::{Becomes, ReceiveError, Sender, Setup};
 use crate::replica::{Growing, OpenReplica};
 use crate::reports::Change;
+use crate::stir::Taker;
 
 /// Between repeated acknowledgements that say that the next node is gone.
 const BROKEN_MIRROR_REPEAT: Duration = Duration::from_secs(1);
@@ -74,7 +75,7 @@ impl<'a> Respond<'a> {
 
     pub(crate) async fn run(
         mut self,
-        mut acks: mpsc::Receiver<Pending>,
+        mut acks: Taker<'_, Pending>,
         upstream: &mut WriteHalf,
         open: &mut Option<OpenReplica>,
     ) -> Result<(), ReceiveError> {
@@ -112,17 +113,17 @@ impl<'a> Respond<'a> {
     /// own accord, or be gone: a client that is idle is to know at once.
     async fn next(
         &mut self,
-        acks: &mut mpsc::Receiver<Pending>,
+        acks: &mut Taker<'_, Pending>,
         upstream: &mut WriteHalf,
     ) -> Result<Option<Pending>, ReceiveError> {
-        if let Ok(pending) = acks.try_recv() {
+        if let Some(pending) = acks.take_now() {
             return Ok(Some(pending));
         }
         loop {
             let listens = self.mirror.is_some() && self.early.is_none();
             let said = tokio::select! {
                 biased;
-                pending = acks.recv() => return Ok(pending),
+                pending = acks.take() => return Ok(pending),
                 () = restarts(&mut self.restarting) => Ok(restart_notice()),
                 said = listen(&mut self.mirror), if listens => said,
             };

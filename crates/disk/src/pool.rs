@@ -8,12 +8,23 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Calls that may wait in a pool's queue; those who come later wait to queue.
 pub const POOL_QUEUE_MAX: usize = 1024;
+
+/// A short call that took longer was not short: the disk, or its journal, is busy.
+const SHORT_LIMIT: Duration = Duration::from_micros(500);
+/// After one of those, so many short calls in a row must have been short before one is made by its caller again.
+const SHORT_AGAIN: u32 = 64;
+/// Whether a thread of a runtime makes a short call right now. One at a time in this process: if that disk hangs, it
+/// holds up one thread of the runtime and no more.
+static CALLED_HERE: AtomicBool = AtomicBool::new(false);
 
 /// A bounded number of threads for blocking calls; the simulated disk's runs them inline. Cheap to
 /// clone. The threads end when the last clone is dropped.
@@ -34,6 +45,8 @@ struct Threads {
     room: Arc<Semaphore>,
     name: String,
     threads_max: usize,
+    /// So many short calls must prove short on these threads.
+    distrust: AtomicU32,
 }
 
 /// What the workers see: it must not keep [`Threads`] alive.
@@ -63,7 +76,26 @@ impl Pool {
             room: Arc::new(Semaphore::new(POOL_QUEUE_MAX)),
             name: name.to_owned(),
             threads_max: threads.max(1),
+            distrust: AtomicU32::new(0),
         })))
+    }
+
+    /// As [`Pool::run`], for a call that waits for no disk as long as all is well: some KiB into the page cache.
+    /// It is made at once by whoever asks, without two hand-overs between threads, which take longer than the
+    /// call does; by this pool's threads where that has not proved true lately, or where it could stop the last thread
+    /// of a runtime.
+    pub async fn run_short<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> T {
+        let Kind::Threads(threads) = &self.0 else { return call() };
+        if threads.distrust.load(Ordering::Relaxed) == 0
+            && let Some(_one) = Here::take()
+        {
+            let (result, took) = timed(call);
+            threads.judge(took);
+            return result;
+        }
+        let (result, took) = self.run(move || timed(call)).await;
+        threads.judge(took);
+        result
     }
 
     /// Runs `call` and hands back its result. If `call` panicked, that panic is passed on.
@@ -87,7 +119,42 @@ impl Pool {
     }
 }
 
+/// The right to make a short call on a thread of a runtime.
+struct Here;
+
+impl Here {
+    fn take() -> Option<Here> {
+        let runtime = Handle::try_current().ok()?;
+        let others =
+            runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() > 1;
+        (others && !CALLED_HERE.swap(true, Ordering::Acquire)).then_some(Here)
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        CALLED_HERE.store(false, Ordering::Release);
+    }
+}
+
+fn timed<T>(call: impl FnOnce() -> T) -> (T, Duration) {
+    let begun = Instant::now();
+    let result = call();
+    (result, begun.elapsed())
+}
+
 impl Threads {
+    /// Notes how long a short call took.
+    fn judge(&self, took: Duration) {
+        if took > SHORT_LIMIT {
+            self.distrust.store(SHORT_AGAIN, Ordering::Relaxed);
+        } else {
+            let less = |left: u32| left.checked_sub(1);
+            // None is left: that is how it should be.
+            let _ = self.distrust.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+    }
+
     fn queue(&self, call: Call, room: OwnedSemaphorePermit) {
         let mut state = self.queue.state.lock();
         state.calls.push_back((call, room));
@@ -224,6 +291,57 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "the thread goes on");
             std::thread::yield_now();
         }
+    }
+
+    fn here() -> String {
+        std::thread::current().name().unwrap_or_default().to_owned()
+    }
+
+    fn runtime(workers: usize) -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_name("worker")
+            .build()
+            .unwrap()
+    }
+
+    /// One test, since they share the right to call: who has a runtime with other threads makes a short call itself;
+    /// while that hangs, others use the pool's threads, and the runtime goes on.
+    #[test]
+    fn a_short_call_is_made_by_its_caller_one_at_a_time() {
+        let pool = Pool::threads("short", 2);
+        let two = runtime(2);
+        let on = |runtime: &tokio::runtime::Runtime, pool: &Pool| {
+            let pool = pool.clone();
+            runtime.block_on(runtime.spawn(async move { pool.run_short(here).await })).unwrap()
+        };
+        assert_eq!(on(&two, &pool), "worker");
+        assert!(on(&runtime(1), &pool).starts_with("short-"));
+
+        let (hung, is_hung) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let hanging = pool.clone();
+        let hangs = two.spawn(async move {
+            hanging
+                .run_short(move || {
+                    hung.send(()).unwrap();
+                    released.recv().unwrap();
+                })
+                .await;
+        });
+        is_hung.recv().unwrap();
+        let begun = Instant::now();
+        while begun.elapsed() <= SHORT_LIMIT {
+            std::thread::yield_now();
+        }
+        assert!(on(&two, &pool).starts_with("short-"));
+        release.send(()).unwrap();
+        two.block_on(hangs).unwrap();
+        // That was no short one: the threads have the next ones, until as many as that were short.
+        let by_threads = (0..SHORT_AGAIN).filter(|_| on(&two, &pool).starts_with("short-")).count();
+        assert!(by_threads as u32 >= SHORT_AGAIN);
+        let back = (0..10_000).any(|_| on(&two, &pool) == "worker");
+        assert!(back, "it is never trusted again");
     }
 
     fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {

@@ -486,7 +486,9 @@ impl Fleet {
     /// A primary that found no byte. It speaks for all if it has a replica itself that was never cut by a
     /// power failure, for each replica with the block's stamp has all that was promised; else only if
     /// nobody has one, and nobody is away who could. A node that was the primary has looked: it may have
-    /// reported bytes, before that, whose checksums were lost.
+    /// reported bytes, before that, whose checksums were lost. Bytes that `updatePipeline` told of are given
+    /// up only once patience is over and every node that could have them has looked in vain: they were
+    /// flushed, not synced, and a power failure of the last node of a pipeline takes them.
     fn judge_drop(
         &self,
         now: Millis,
@@ -494,9 +496,6 @@ impl Fleet {
         sync: &Synchronization<'_>,
     ) -> Result<(), Undecided> {
         let block = sync.block;
-        if block.length > 0 {
-            return Err(Undecided::BytesPromised { block, recovery: sync.recovery });
-        }
         let primary = recovery.attempt.primary();
         let participants = self.participants(recovery);
         let speaks = participants.iter().any(|p| p.is_sound() && p.node.is_some() && p.node == primary);
@@ -504,6 +503,9 @@ impl Fleet {
         let denies = |p: &Participant| {
             p.node.is_some_and(|node| recovery.denials.contains(&(node, self.roster.node(node).epoch)))
         };
+        if block.length > 0 && (patient || !participants.iter().all(denies)) {
+            return Err(Undecided::BytesPromised { block, recovery: sync.recovery });
+        }
         for participant in participants.iter().filter(|p| !denies(p)) {
             let has = match participant.noted {
                 Some(noted) if noted.length > 0 => patient || !self.is_dead(participant),

@@ -40,6 +40,12 @@ impl Service {
             };
             let checked = self.roster.tell_quietly(|fleet, now, _| fleet.check_synchronization(now, &sync));
             checked.map_err(|undecided| Refusal::Io(undecided.to_string()))?;
+            if commit.delete && record.block.length > 0 {
+                tracing::warn!(
+                    block = %record.block,
+                    "no node has any byte of it left: its file is closed without what was flushed to it"
+                );
+            }
         }
         let recovery = commit.stamp;
         let committed = self.execute_own(Operation::CommitBlockSynchronization(commit)).await;
