@@ -3,7 +3,9 @@
 //!
 //! Invariant: a request that does not fit changes no replica; the sender sees the connection end, as HDFS does it.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -193,15 +195,16 @@ pub(crate) async fn write_block(
     if node.store.pool() != Some(&setup.block.pool) {
         return Err(ReceiveError::Request(format!("pool {} is not ours", setup.block.pool)));
     }
-    let Some(open) = setup.begin(node).await? else {
-        return answer(node, &setup, &mut write).await.map(|_| ());
+    let mut connecting = Connecting::Waits(Box::pin(connect_mirror(node, &setup)));
+    let Some(open) = begin(node, &setup, &mut connecting).await? else {
+        return answer(&setup, connecting, &mut write).await.map(|_| ());
     };
     let growing = open.growing().clone();
     let mut open = Some(open);
     let result = tokio::select! {
         biased;
         () = growing.stop.notified() => Err(ReceiveError::Cancelled),
-        result = run(node, (read, write), rest, &setup, &mut open) => result,
+        result = run(node, (read, write), rest, &setup, connecting, &mut open) => result,
     };
     if let Err(ReceiveError::Disk(error)) = &result {
         node.store.examine(&growing.volume, error).await;
@@ -216,26 +219,49 @@ pub(crate) async fn write_block(
     result
 }
 
+/// Opens the replica. For a new block the next node is asked meanwhile: what its files take is not added up along the
+/// pipeline. HDFS asks afterwards; what a node has then that had been asked in vain is an empty replica of a block
+/// that its client abandons, as after any failure further up.
+async fn begin(
+    node: &Node,
+    setup: &Setup,
+    connecting: &mut Connecting<'_>,
+) -> Result<Option<OpenReplica>, ReceiveError> {
+    let opening = setup.begin(node);
+    if setup.beginning != Beginning::New(Origin::Client) {
+        return opening.await;
+    }
+    let mut opening = std::pin::pin!(opening);
+    loop {
+        tokio::select! {
+            biased;
+            opened = &mut opening => return opened,
+            () = connecting.advance(), if connecting.waits() => {}
+        }
+    }
+}
+
 async fn run(
     node: &Arc<Node>,
     (read, mut write): (ReadHalf, WriteHalf),
     rest: BytesMut,
     setup: &Setup,
+    connecting: Connecting<'_>,
     open: &mut Option<OpenReplica>,
 ) -> Result<(), ReceiveError> {
-    let mirror = answer(node, setup, &mut write).await?;
+    let mirror = answer(setup, connecting, &mut write).await?;
     let limit = READ_LIMIT + READ_LIMIT_PER_NODE * setup.request.targets.len() as u32;
     Pipeline::new(node, setup, mirror, Incoming::new(read, rest, limit), write).run(open).await
 }
 
-/// Connects to the next node, and answers the sender if it waits for that.
+/// Answers the sender, if it waits for that, once the next node has answered.
 async fn answer(
-    node: &Arc<Node>,
     setup: &Setup,
+    connecting: Connecting<'_>,
     write: &mut WriteHalf,
 ) -> Result<Option<Mirror>, ReceiveError> {
     let mut out = BytesMut::new();
-    match connect_mirror(node, setup).await {
+    match connecting.done().await {
         Ok((mirror, answer)) => {
             if setup.sender == Sender::Client {
                 encode_response(&answer, &mut out);
@@ -256,11 +282,37 @@ async fn answer(
     }
 }
 
+/// The next node, if there is one, and what it answered.
+type Connected = Result<(Option<Mirror>, BlockOpResponseProto), ReceiveError>;
+
+/// The way to the next node, on which nothing was done yet, or something, or all.
+enum Connecting<'a> {
+    Waits(Pin<Box<dyn Future<Output = Connected> + Send + 'a>>),
+    Done(Connected),
+}
+
+impl Connecting<'_> {
+    fn waits(&self) -> bool {
+        matches!(self, Connecting::Waits(_))
+    }
+
+    /// Nothing is lost if the wait is given up.
+    async fn advance(&mut self) {
+        if let Connecting::Waits(connecting) = self {
+            *self = Connecting::Done(connecting.await);
+        }
+    }
+
+    async fn done(self) -> Connected {
+        match self {
+            Connecting::Waits(connecting) => connecting.await,
+            Connecting::Done(connected) => connected,
+        }
+    }
+}
+
 /// Connects to the next node, if there is one, and waits for its answer when a client writes.
-async fn connect_mirror(
-    node: &Node,
-    setup: &Setup,
-) -> Result<(Option<Mirror>, BlockOpResponseProto), ReceiveError> {
+async fn connect_mirror(node: &Node, setup: &Setup) -> Connected {
     let Some((next, after)) = setup.request.targets.split_first() else {
         return Ok((None, response_success()));
     };

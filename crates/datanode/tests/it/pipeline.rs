@@ -34,6 +34,31 @@ async fn a_mirror_out_of_reach_is_named() {
     assert!(speaker.closed().await);
 }
 
+/// The next node is asked while this one opens its files: if it cannot, its sender hears nothing, as from Apache's, the
+/// next node is let go, and what is here stays.
+#[tokio::test]
+async fn a_node_that_refuses_a_new_block_lets_the_next_one_go() {
+    use tokio::io::AsyncReadExt;
+    let bench = Bench::real(1).await;
+    let data = bytes(1000);
+    write_block(&bench.addr(0), 1, &[], &data, 512).await;
+    let next = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut speaker = Speaker::connect(&bench.addr(0)).await;
+    let targets = [next.local_addr().unwrap().to_string()];
+    speaker.op(Op::WriteBlock, &write_op(1, "client", &targets)).await;
+    assert!(speaker.closed().await);
+    // It need not have come so far as to ask.
+    let asked = tokio::select! {
+        biased;
+        asked = next.accept() => Some(asked.unwrap().0),
+        () = std::future::ready(()) => None,
+    };
+    if let Some(mut asked) = asked {
+        asked.read_to_end(&mut Vec::new()).await.unwrap();
+    }
+    assert_eq!(read_block(&bench.addr(0), 1, 0, 1000).await.unwrap(), data);
+}
+
 #[tokio::test]
 async fn a_corrupt_packet_goes_nowhere() {
     let bench = Bench::real(2).await;
