@@ -288,7 +288,7 @@ type Connected = Result<(Option<Mirror>, BlockOpResponseProto), ReceiveError>;
 /// The way to the next node, on which nothing was done yet, or something, or all.
 enum Connecting<'a> {
     Waits(Pin<Box<dyn Future<Output = Connected> + Send + 'a>>),
-    Done(Connected),
+    Done(Box<Connected>),
 }
 
 impl Connecting<'_> {
@@ -299,14 +299,14 @@ impl Connecting<'_> {
     /// Nothing is lost if the wait is given up.
     async fn advance(&mut self) {
         if let Connecting::Waits(connecting) = self {
-            *self = Connecting::Done(connecting.await);
+            *self = Connecting::Done(Box::new(connecting.await));
         }
     }
 
     async fn done(self) -> Connected {
         match self {
             Connecting::Waits(connecting) => connecting.await,
-            Connecting::Done(connected) => connected,
+            Connecting::Done(connected) => *connected,
         }
     }
 }

@@ -68,12 +68,12 @@ pub fn get_located_file_info(service: &Arc<Service>, asker: &Asker, body: &[u8],
         Err(refusal) => reply.error(&refusal.into()),
         Ok(None) => reply.success(&hdfs::GetLocatedFileInfoResponseProto { fs: None }),
         Ok(Some((_, status, None))) => {
-            let fs = Some(status_proto::status(&status, Bytes::new()));
+            let fs = Some(status_proto::status(status, Bytes::new()));
             reply.success(&hdfs::GetLocatedFileInfoResponseProto { fs });
         }
         Ok(Some((path, _, Some(file)))) => with_locations(service, asker, path, file, |located| {
             let located = located.map(|(file, locations)| {
-                let mut fs = status_proto::status(&file.status, Bytes::new());
+                let mut fs = status_proto::status(file.status.clone(), Bytes::new());
                 fs.locations = Some(locations);
                 hdfs::GetLocatedFileInfoResponseProto { fs: Some(fs) }
             });
@@ -144,7 +144,7 @@ pub fn create(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Respond
     let begin = |create, done| service.create(asker, create, done);
     begun(body, reply, create_command, begin, |outcome| {
         let fs = match outcome {
-            Outcome::Status(status) => Some(status_proto::status(&status, Bytes::new())),
+            Outcome::Status(status) => Some(status_proto::status(status, Bytes::new())),
             _ => None,
         };
         Ok(hdfs::CreateResponseProto { fs })

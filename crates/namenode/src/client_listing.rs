@@ -1,6 +1,6 @@
 //! `getListing` and `getBatchedListing`: pages of directories, with or without locations.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use mobula_namespace::{FileKind, FileStatus};
 use mobula_proto::hdfs;
 use mobula_rpc::Responder;
@@ -8,7 +8,7 @@ use mobula_types::HdfsPath;
 use prost::Message;
 
 use crate::asker::Asker;
-use crate::client_rpc::{path, read, with_locations};
+use crate::client_rpc::{decode, path, with_locations};
 use crate::exceptions::Refusal;
 use crate::located::Locator;
 use crate::service::{Service, WithLocations};
@@ -17,17 +17,51 @@ use crate::status_proto;
 /// Paths of one `getBatchedListing` (`dfs.batched.ls.limit`).
 const BATCHED_PATHS_MAX: usize = 100;
 
+/// `DirectoryListingProto.partialListing`, as a field's first byte.
+const PARTIAL_LISTING: u8 = 1 << 3 | 2;
+/// `DirectoryListingProto.remainingEntries`.
+const REMAINING_ENTRIES: u8 = 2 << 3;
+/// `GetListingResponseProto.dirList`.
+const DIR_LIST: u8 = 1 << 3 | 2;
+/// About what an entry takes on the wire, in bytes.
+const ENTRY_BYTES: usize = 96;
+
 /// `getListing`.
 pub fn get_listing(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
-    read(body, reply, |request: hdfs::GetListingRequestProto| {
-        let limit = service.config.listing_max;
-        let with = with_locations(request.need_location);
-        let dir_list = page(service, asker, &path(&request.src)?, &request.start_after, limit, with)?;
-        Ok(hdfs::GetListingResponseProto { dir_list })
-    });
+    match decode(body).and_then(|request| listing(service, asker, &request)) {
+        Ok(answer) => reply.success_bytes(&answer),
+        Err(refusal) => reply.error(&refusal.into()),
+    }
 }
 
-/// A page of a directory; none if there is no such file.
+/// A `GetListingResponseProto`. Written entry by entry: a thousand of them as one message in memory, measured once for
+/// each message that it lies in, takes more time than finding them.
+fn listing(
+    service: &Service,
+    asker: &Asker,
+    request: &hdfs::GetListingRequestProto,
+) -> Result<BytesMut, Refusal> {
+    let limit = service.config.listing_max;
+    let with = with_locations(request.need_location);
+    let mut entries = BytesMut::new();
+    let put = |entry: hdfs::HdfsFileStatusProto| {
+        entries.reserve(ENTRY_BYTES);
+        entries.put_u8(PARTIAL_LISTING);
+        entry.encode_length_delimited(&mut entries).expect("the buffer grows");
+    };
+    let path = path(&request.src)?;
+    let remaining = page(service, asker, &path, &request.start_after, limit, with, put)?;
+    let Some(remaining) = remaining else { return Ok(BytesMut::new()) };
+    entries.put_u8(REMAINING_ENTRIES);
+    prost::encode_length_delimiter(remaining as usize, &mut entries).expect("the buffer grows");
+    let mut answer = BytesMut::with_capacity(entries.len() + 16);
+    answer.put_u8(DIR_LIST);
+    prost::encode_length_delimiter(entries.len(), &mut answer).expect("there is room");
+    answer.unsplit(entries);
+    Ok(answer)
+}
+
+/// Gives the entries of a page of a directory to `put`, and answers how many remain; none if there is no such file.
 fn page(
     service: &Service,
     asker: &Asker,
@@ -35,46 +69,48 @@ fn page(
     start_after: &[u8],
     limit: usize,
     with: WithLocations,
-) -> Result<Option<hdfs::DirectoryListingProto>, Refusal> {
+    mut put: impl FnMut(hdfs::HdfsFileStatusProto),
+) -> Result<Option<u32>, Refusal> {
     let Some(listing) = service.listing(asker, path, start_after, limit)? else { return Ok(None) };
     let mut remaining = listing.remaining;
-    let mut partial_listing = Vec::with_capacity(listing.entries.len());
-    match with {
-        WithLocations::No => {
-            for entry in &listing.entries {
-                partial_listing.push(status_proto::status(entry, Bytes::copy_from_slice(&entry.name)));
+    let count = listing.entries.len();
+    let mut budget = limit;
+    for (at, entry) in listing.entries.into_iter().enumerate() {
+        match with {
+            WithLocations::No => put(named(entry)),
+            WithLocations::Yes if budget == 0 => {
+                remaining += (count - at) as u64;
+                break;
             }
-        }
-        WithLocations::Yes => {
-            let mut budget = limit;
-            for (at, entry) in listing.entries.iter().enumerate() {
-                if budget == 0 {
-                    remaining += (listing.entries.len() - at) as u64;
-                    break;
-                }
+            WithLocations::Yes => {
                 let (status, cost) = located_status(service, asker, entry)?;
                 budget = budget.saturating_sub(cost);
-                partial_listing.push(status);
+                put(status);
             }
         }
     }
-    let remaining_entries = u32::try_from(remaining).unwrap_or(u32::MAX);
-    Ok(Some(hdfs::DirectoryListingProto { partial_listing, remaining_entries }))
+    Ok(Some(u32::try_from(remaining).unwrap_or(u32::MAX)))
+}
+
+/// A status under its own name.
+fn named(mut entry: FileStatus) -> hdfs::HdfsFileStatusProto {
+    let name = std::mem::take(&mut entry.name);
+    status_proto::status(entry, name.into())
 }
 
 /// A status with locations, and what it takes from HDFS's budget: its blocks times its replicas.
 fn located_status(
     service: &Service,
     asker: &Asker,
-    entry: &FileStatus,
+    entry: FileStatus,
 ) -> Result<(hdfs::HdfsFileStatusProto, usize), Refusal> {
-    let mut status = status_proto::status(entry, Bytes::copy_from_slice(&entry.name));
-    let FileKind::File { replication, .. } = entry.kind else { return Ok((status, 0)) };
-    let file = service.blocks_of_listed(entry)?;
+    let FileKind::File { replication, .. } = entry.kind else { return Ok((named(entry), 0)) };
+    let file = service.blocks_of_listed(&entry)?;
     let reader = asker.machine();
     let locations = service.roster.ask(|fleet, now| {
         Locator { fleet, now, pool: service.format.pool.as_str(), reader: &reader }.file(&file)
     });
+    let mut status = named(entry);
     status.locations = Some(locations);
     Ok((status, file.blocks.len() * usize::from(replication)))
 }
@@ -130,8 +166,10 @@ fn one_of_batch(
     room: usize,
     with: WithLocations,
 ) -> (hdfs::BatchedDirectoryListingProto, Option<Bytes>) {
+    let mut partial_listing = Vec::new();
     let listed = path(text).and_then(|path| {
-        let found = page(service, asker, &path, &key.start_after, room, with)?;
+        let put = |entry| partial_listing.push(entry);
+        let found = page(service, asker, &path, &key.start_after, room, with, put)?;
         found.ok_or_else(|| {
             let error = mobula_wire::remote::RemoteException::new(
                 mobula_wire::remote::class::FILE_NOT_FOUND,
@@ -152,9 +190,9 @@ fn one_of_batch(
             answer.exception = Some(hdfs::RemoteExceptionProto { class_name, message });
             (answer, None)
         }
-        Ok(listing) => {
-            answer.partial_listing = listing.partial_listing;
-            let more = listing.remaining_entries > 0;
+        Ok(remaining) => {
+            answer.partial_listing = partial_listing;
+            let more = remaining > 0;
             let last = answer.partial_listing.last().map(|entry| entry.path.clone());
             (answer, last.filter(|_| more))
         }

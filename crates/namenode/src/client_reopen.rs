@@ -37,7 +37,7 @@ pub fn append(service: &Arc<Service>, asker: Asker, body: &[u8], reply: Responde
     awaited(body, reply, typed, |request| async move {
         let Appended { status, block } = service.append(&asker, request).await?;
         let located = |block: FileBlock| at_targets(&service, block.block, block.offset, &block.targets);
-        let stat = Some(status_proto::status(&status, Bytes::new()));
+        let stat = Some(status_proto::status(status, Bytes::new()));
         Ok(hdfs::AppendResponseProto { block: block.map(located), stat })
     });
 }

@@ -238,7 +238,7 @@ fn get_file_info(
 ) -> Result<hdfs::GetFileInfoResponseProto, Refusal> {
     let status = service.status(asker, &path(&request.src)?)?;
     // The name of the asked path itself is empty.
-    let fs = status.map(|status| status_proto::status(&status, bytes::Bytes::new()));
+    let fs = status.map(|status| status_proto::status(status, bytes::Bytes::new()));
     Ok(hdfs::GetFileInfoResponseProto { fs })
 }
 

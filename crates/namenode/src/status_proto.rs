@@ -17,14 +17,14 @@ const NO_QUOTA: u64 = u64::MAX;
 const ROOT_NAME_QUOTA: u64 = i64::MAX as u64;
 
 /// A status under the name that the caller asked for: empty for the asked path itself.
-pub fn status(status: &FileStatus, name: Bytes) -> hdfs::HdfsFileStatusProto {
+pub fn status(status: FileStatus, name: Bytes) -> hdfs::HdfsFileStatusProto {
     let mut proto = hdfs::HdfsFileStatusProto {
         file_type: FileType::IsDir as i32,
         path: name,
         length: 0,
         permission: permission(status.mode),
-        owner: status.owner.clone(),
-        group: status.group.clone(),
+        owner: status.owner,
+        group: status.group,
         modification_time: status.modified.0,
         access_time: 0,
         symlink: None,
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn directories_have_neither_length_nor_access_time() {
         let proto = status(
-            &FileStatus {
+            FileStatus {
                 inode: InodeId(16_386),
                 name: b"d".to_vec(),
                 kind: FileKind::Directory { children: 2 },

@@ -170,6 +170,13 @@ impl Responder {
         }
     }
 
+    /// Sends a success whose message is encoded already.
+    pub fn success_bytes(mut self, message: &[u8]) {
+        if let Some(outbox) = self.outbox.take() {
+            outbox.answer(|out| rpc::encode_success_bytes(&self.to, message, out));
+        }
+    }
+
     /// Sends an exception: status ERROR, detail ERROR_APPLICATION.
     pub fn error(self, exception: &RemoteException) {
         self.failure(ErrorDetail::Application, exception);

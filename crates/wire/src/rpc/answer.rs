@@ -87,7 +87,18 @@ const FRAME_PREFIX: usize = 4;
 
 /// Writes a success with its result.
 pub fn encode_success<M: Message>(to: &AnswerTo, message: &M, out: &mut BytesMut) {
-    let body = message.encoded_len();
+    put_success(to, message.encoded_len(), out);
+    message.encode_raw(out);
+}
+
+/// Writes a success with its result, which is encoded already.
+pub fn encode_success_bytes(to: &AnswerTo, message: &[u8], out: &mut BytesMut) {
+    put_success(to, message.len(), out);
+    out.put_slice(message);
+}
+
+/// Writes what comes before a result of `body` bytes.
+fn put_success(to: &AnswerTo, body: usize, out: &mut BytesMut) {
     out.reserve(FRAME_PREFIX + HEADER_LENGTH_MAX + varint::VARINT_LENGTH_MAX + body);
     let header = header_length(to);
     let frame = varint::length(header as u64) + header + varint::length(body as u64) + body;
@@ -95,7 +106,6 @@ pub fn encode_success<M: Message>(to: &AnswerTo, message: &M, out: &mut BytesMut
     varint::put(header as u64, out);
     put_header(to, RpcStatusProto::Success, None, out);
     varint::put(body as u64, out);
-    message.encode_raw(out);
 }
 
 /// Writes an exception: this call fails, the connection lives on.

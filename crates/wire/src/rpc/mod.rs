@@ -10,7 +10,7 @@ mod server;
 
 pub use answer::{
     AnswerTo, ErrorDetail, FatalDetail, encode_error, encode_fatal, encode_http_not_found,
-    encode_sasl_success, encode_success,
+    encode_sasl_success, encode_success, encode_success_bytes,
 };
 pub use call::{
     CallHeader, ClientDecoder, Response, encode_call, encode_context, encode_ping, encode_preamble,
