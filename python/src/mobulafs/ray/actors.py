@@ -322,7 +322,7 @@ class Manager(_Supervisor):
             if index not in found:
                 answer = answers.get(node_id)
                 said = f"its actor does not answer: {type(answer).__name__}" if isinstance(answer, Exception) else None
-                away = {"index": index, "node_id": node_id, "running": False, "killed": False}
+                away = {"index": index, "node_id": node_id, "running": False, "killed": False, "pid": None}
                 found[index] = {**away, "problem": said}
         return [found[index] for index in sorted(places)]
 
