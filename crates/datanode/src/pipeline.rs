@@ -293,7 +293,7 @@ async fn persist(
         let sync = batch.packets.iter().any(|packet| packet.sync && !packet.last);
         let sync_folder = sync && !folder_synced;
         folder_synced |= sync;
-        let short = batch.write(pen.growing().checksum).is_none_or(|write| pen.is_short(&write));
+        let short = !sync && batch.write(pen.growing().checksum).is_none_or(|write| pen.is_short(&write));
         let pen = pen.clone();
         let write = move || {
             let growing = pen.growing();
@@ -304,10 +304,11 @@ async fn persist(
             }
             Ok::<Batch, std::io::Error>(batch)
         };
-        let written = match (sync, short) {
-            (true, _) => volume.sync_pool.run(write).await,
-            (false, true) => volume.pool.run_short(write).await,
-            (false, false) => volume.pool.run(write).await,
+        let written = if short {
+            volume.pool.run_short(write).await
+        } else {
+            let pool = if sync { &volume.sync_pool } else { &volume.pool };
+            pool.run(write).await
         };
         let batch = written.map_err(ReceiveError::Disk)?;
         for packet in &batch.packets {

@@ -5,10 +5,11 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use futures_util::future::{MaybeDone, maybe_done};
 use mobula_net::{ReadHalf, WriteHalf};
 use mobula_proto::hdfs::op_write_block_proto::BlockConstructionStage as Stage;
 use mobula_proto::hdfs::{BlockOpResponseProto, DatanodeInfoProto, OpWriteBlockProto, Status};
@@ -195,8 +196,8 @@ pub(crate) async fn write_block(
     if node.store.pool() != Some(&setup.block.pool) {
         return Err(ReceiveError::Request(format!("pool {} is not ours", setup.block.pool)));
     }
-    let mut connecting = Connecting::Waits(Box::pin(connect_mirror(node, &setup)));
-    let Some(open) = begin(node, &setup, &mut connecting).await? else {
+    let mut connecting = pin!(maybe_done(connect_mirror(node, &setup)));
+    let Some(open) = begin(node, &setup, connecting.as_mut()).await? else {
         return answer(&setup, connecting, &mut write).await.map(|_| ());
     };
     let growing = open.growing().clone();
@@ -225,19 +226,17 @@ pub(crate) async fn write_block(
 async fn begin(
     node: &Node,
     setup: &Setup,
-    connecting: &mut Connecting<'_>,
+    mut connecting: Pin<&mut MaybeDone<impl Future<Output = Connected>>>,
 ) -> Result<Option<OpenReplica>, ReceiveError> {
     let opening = setup.begin(node);
     if setup.beginning != Beginning::New(Origin::Client) {
         return opening.await;
     }
-    let mut opening = std::pin::pin!(opening);
-    loop {
-        tokio::select! {
-            biased;
-            opened = &mut opening => return opened,
-            () = connecting.advance(), if connecting.waits() => {}
-        }
+    let mut opening = pin!(opening);
+    tokio::select! {
+        biased;
+        opened = &mut opening => opened,
+        () = connecting.as_mut() => opening.await,
     }
 }
 
@@ -246,7 +245,7 @@ async fn run(
     (read, mut write): (ReadHalf, WriteHalf),
     rest: BytesMut,
     setup: &Setup,
-    connecting: Connecting<'_>,
+    connecting: Pin<&mut MaybeDone<impl Future<Output = Connected>>>,
     open: &mut Option<OpenReplica>,
 ) -> Result<(), ReceiveError> {
     let mirror = answer(setup, connecting, &mut write).await?;
@@ -257,11 +256,12 @@ async fn run(
 /// Answers the sender, if it waits for that, once the next node has answered.
 async fn answer(
     setup: &Setup,
-    connecting: Connecting<'_>,
+    mut connecting: Pin<&mut MaybeDone<impl Future<Output = Connected>>>,
     write: &mut WriteHalf,
 ) -> Result<Option<Mirror>, ReceiveError> {
     let mut out = BytesMut::new();
-    match connecting.done().await {
+    connecting.as_mut().await;
+    match connecting.take_output().expect("it was just awaited, and is taken once") {
         Ok((mirror, answer)) => {
             if setup.sender == Sender::Client {
                 encode_response(&answer, &mut out);
@@ -284,32 +284,6 @@ async fn answer(
 
 /// The next node, if there is one, and what it answered.
 type Connected = Result<(Option<Mirror>, BlockOpResponseProto), ReceiveError>;
-
-/// The way to the next node, on which nothing was done yet, or something, or all.
-enum Connecting<'a> {
-    Waits(Pin<Box<dyn Future<Output = Connected> + Send + 'a>>),
-    Done(Box<Connected>),
-}
-
-impl Connecting<'_> {
-    fn waits(&self) -> bool {
-        matches!(self, Connecting::Waits(_))
-    }
-
-    /// Nothing is lost if the wait is given up.
-    async fn advance(&mut self) {
-        if let Connecting::Waits(connecting) = self {
-            *self = Connecting::Done(Box::new(connecting.await));
-        }
-    }
-
-    async fn done(self) -> Connected {
-        match self {
-            Connecting::Waits(connecting) => connecting.await,
-            Connecting::Done(connected) => *connected,
-        }
-    }
-}
 
 /// Connects to the next node, if there is one, and waits for its answer when a client writes.
 async fn connect_mirror(node: &Node, setup: &Setup) -> Connected {

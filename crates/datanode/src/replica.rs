@@ -190,6 +190,10 @@ impl Growing {
         self.files.lock().clone()
     }
 
+    fn is_opened(&self) -> bool {
+        self.files.lock().is_some()
+    }
+
     /// Its files, opened if need be, but not kept open. May block.
     ///
     /// # Errors
@@ -382,7 +386,7 @@ impl Pen {
     /// Whether a write only copies a little into the page cache.
     pub(crate) fn is_short(&self, write: &Write<'_>) -> bool {
         let bytes: usize = write.data_pieces.iter().map(|piece| piece.length).sum();
-        bytes <= SHORT_BYTES_MAX && self.growing.open_files().is_some() && !self.overwrites_synced_sum(write)
+        bytes <= SHORT_BYTES_MAX && self.growing.is_opened() && !self.overwrites_synced_sum(write)
     }
 
     /// Whether the checksum of a chunk that was synced while it was not full is among those to be written.

@@ -73,7 +73,7 @@ pub fn get_located_file_info(service: &Arc<Service>, asker: &Asker, body: &[u8],
         }
         Ok(Some((path, _, Some(file)))) => with_locations(service, asker, path, file, |located| {
             let located = located.map(|(file, locations)| {
-                let mut fs = status_proto::status(file.status.clone(), Bytes::new());
+                let mut fs = status_proto::status(file.status, Bytes::new());
                 fs.locations = Some(locations);
                 hdfs::GetLocatedFileInfoResponseProto { fs: Some(fs) }
             });

@@ -5,6 +5,7 @@ use mobula_namespace::{FileKind, FileStatus};
 use mobula_proto::hdfs;
 use mobula_rpc::Responder;
 use mobula_types::HdfsPath;
+use mobula_wire::{encode_delimited, varint};
 use prost::Message;
 
 use crate::asker::Asker;
@@ -23,8 +24,6 @@ const PARTIAL_LISTING: u8 = 1 << 3 | 2;
 const REMAINING_ENTRIES: u8 = 2 << 3;
 /// `GetListingResponseProto.dirList`.
 const DIR_LIST: u8 = 1 << 3 | 2;
-/// About what an entry takes on the wire, in bytes.
-const ENTRY_BYTES: usize = 96;
 
 /// `getListing`.
 pub fn get_listing(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
@@ -45,19 +44,18 @@ fn listing(
     let with = with_locations(request.need_location);
     let mut entries = BytesMut::new();
     let put = |entry: hdfs::HdfsFileStatusProto| {
-        entries.reserve(ENTRY_BYTES);
         entries.put_u8(PARTIAL_LISTING);
-        entry.encode_length_delimited(&mut entries).expect("the buffer grows");
+        encode_delimited(&entry, &mut entries);
     };
     let path = path(&request.src)?;
     let remaining = page(service, asker, &path, &request.start_after, limit, with, put)?;
     let Some(remaining) = remaining else { return Ok(BytesMut::new()) };
     entries.put_u8(REMAINING_ENTRIES);
-    prost::encode_length_delimiter(remaining as usize, &mut entries).expect("the buffer grows");
-    let mut answer = BytesMut::with_capacity(entries.len() + 16);
+    varint::put(u64::from(remaining), &mut entries);
+    let mut answer = BytesMut::with_capacity(1 + varint::VARINT_LENGTH_MAX + entries.len());
     answer.put_u8(DIR_LIST);
-    prost::encode_length_delimiter(entries.len(), &mut answer).expect("there is room");
-    answer.unsplit(entries);
+    varint::put(entries.len() as u64, &mut answer);
+    answer.put_slice(&entries);
     Ok(answer)
 }
 

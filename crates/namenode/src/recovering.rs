@@ -40,13 +40,8 @@ impl Service {
             };
             let checked = self.roster.tell_quietly(|fleet, now, _| fleet.check_synchronization(now, &sync));
             checked.map_err(|undecided| Refusal::Io(undecided.to_string()))?;
-            if commit.delete && record.block.length > 0 {
-                tracing::warn!(
-                    block = %record.block,
-                    "no node has any byte of it left: its file is closed without what was flushed to it"
-                );
-            }
         }
+        let lost = record.map(|record| record.block).filter(|block| commit.delete && block.length > 0);
         let recovery = commit.stamp;
         let committed = self.execute_own(Operation::CommitBlockSynchronization(commit)).await;
         if let Err(refusal) = committed {
@@ -54,6 +49,9 @@ impl Service {
                 self.roster.tell_quietly(|fleet, now, _| fleet.on_recovery_failed(now, id, recovery));
             }
             return Err(refusal);
+        }
+        if let Some(block) = lost {
+            tracing::warn!(%block, "no node has a byte of it left: its file has lost what was flushed to it");
         }
         self.roster.reported(std::iter::once(id));
         Ok(())

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mobula_datanode::{DataNode, DatanodeConfig, VolumeConfig};
 use mobula_disk::{Crash, CrashDisk};
-use mobula_namenode::{NameNode, NamenodeConfig, Observer};
+use mobula_namenode::{NameNode, NamenodeConfig, Observer, Service};
 use mobula_net::{Clock, Entropy, Env, Net};
 use mobula_types::{InodeId, Millis};
 
@@ -36,7 +36,7 @@ const LATENCY_MAX: Duration = Duration::from_millis(16);
 /// Messages that a connection holds before its reader takes them.
 const CONNECTION_MESSAGES: usize = 4_096;
 /// Once the faults are over, everything is whole, looked at, crashed and looked at again within this.
-const SETTLE_LIMIT_MS: u64 = 1_300_000;
+const SETTLE_LIMIT_MS: u64 = 600_000 + LOST_LIMIT.as_millis() as u64;
 /// A machine that stopped by itself is started again after this long.
 const RESTART_MS: u64 = 1_000;
 /// Time of day at which every run begins.
@@ -529,25 +529,20 @@ fn everybody(datanodes: usize) -> impl Iterator<Item = Node> {
 
 /// How often conditions are looked at, in simulated time.
 const POLL: Duration = Duration::from_millis(100);
-/// All is whole within this after the faults, or the AutoHealer has failed. Nearly always it takes seconds; for
-/// flushed bytes that no node has any more the NameNode looks for ten minutes before it closes their file.
-const HEALED_LIMIT: Duration = Duration::from_secs(800);
+/// All is whole within this after the faults, or the AutoHealer has failed.
+const HEALED_LIMIT: Duration = Duration::from_secs(200);
+/// Only a file of which flushed bytes were promised that no node has any more may stay open so much longer: the NameNode
+/// looks for them for ten minutes.
+const LOST_LIMIT: Duration = Duration::from_secs(600);
 
 /// Waits until the NameNode says that no file is open and every file has all its replicas.
 async fn healed(shared: &Shared) {
-    let healed = async {
-        loop {
-            if shared.service().is_some_and(|service| {
-                let health = service.health();
-                let open = service.view().counts().open_files;
-                open == 0 && health.healed && health.under_replicated == 0 && health.missing == 0
-            }) {
-                return;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    if tokio::time::timeout(HEALED_LIMIT, healed).await.is_err() {
+    let mut whole = tokio::time::timeout(HEALED_LIMIT, whole_and_closed(shared)).await.is_ok();
+    if !whole && looks_for_lost_bytes(shared) {
+        shared.trace("only bytes that nobody may have are waited for");
+        whole = tokio::time::timeout(LOST_LIMIT, whole_and_closed(shared)).await.is_ok();
+    }
+    if !whole {
         let found = shared.service().map(|service| {
             let open = service.view().open_files(InodeId(0), usize::MAX);
             (service.health(), service.under_replicated(usize::MAX), open)
@@ -556,6 +551,31 @@ async fn healed(shared: &Shared) {
         return;
     }
     shared.trace("whole and closed");
+}
+
+async fn whole_and_closed(shared: &Shared) {
+    while !shared
+        .service()
+        .is_some_and(|service| is_whole(&service) && service.view().counts().open_files == 0)
+    {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn is_whole(service: &Service) -> bool {
+    let health = service.health();
+    health.healed && health.under_replicated == 0 && health.missing == 0
+}
+
+/// All is whole, and every open file is under a recovery of a block of which the NameNode was told bytes.
+fn looks_for_lost_bytes(shared: &Shared) -> bool {
+    shared.service().is_some_and(|service| {
+        let view = service.view();
+        let running = view.recoveries(InodeId(0), usize::MAX).expect("the simulated tables can be read");
+        is_whole(&service)
+            && running.len() as u64 == view.counts().open_files
+            && running.iter().all(|it| it.block.length > 0 && it.recovery.truncate.is_none())
+    })
 }
 
 /// An environment for a machine that starts now. Made inside its runtime, where its clock runs.
