@@ -13,6 +13,7 @@ use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
 use mobula_wire::meta::{self, META_HEADER_LENGTH};
 
 use crate::replica::{OpenFiles, Pen, Progress, SyncNow};
+use crate::sync::{sync_file, sync_folder};
 use crate::volume::{data_name, meta_name};
 
 /// What is read at once to verify a whole replica, in bytes of data; a multiple of any chunk that clients use.
@@ -178,16 +179,16 @@ pub(crate) fn cut(pen: &Pen, length: u64) -> io::Result<()> {
     // A write that failed halfway may have left more than is counted.
     let as_is = length == on_disk && files.data.length()? == length && files.meta.length()? == meta_length;
     if !as_is {
-        files.data.sync_data()?;
+        sync_file(&*files.data)?;
         files.meta.set_length(meta_length)?;
     }
     if let Some(sum) = sum {
         files.meta.write_all_at(&sum.to_be_bytes(), sum_at(checksum, start))?;
     }
     if !as_is {
-        files.meta.sync_data()?;
+        sync_file(&*files.meta)?;
         files.data.set_length(length)?;
-        files.data.sync_data()?;
+        sync_file(&*files.data)?;
         pen.cut(length, sum);
     }
     Ok(())
@@ -205,7 +206,7 @@ pub(crate) fn restamp(
         let next = Block { stamp, ..*block };
         disk.rename(&folder.join(meta_name(block)), &folder.join(meta_name(&next)))?;
         if sync == SyncNow::Yes {
-            disk.sync_folder(folder)?;
+            sync_folder(disk, folder)?;
         }
     }
     Ok(())
@@ -220,8 +221,8 @@ pub(crate) fn move_both(disk: &dyn Disk, from: &Path, to: &Path, block: &Block) 
         disk.rename(&to.join(&meta), &from.join(&meta))?;
         return Err(error);
     }
-    disk.sync_folder(to)?;
-    disk.sync_folder(from)
+    sync_folder(disk, to)?;
+    sync_folder(disk, from)
 }
 
 /// Replaces a file that has other names, too, by a copy of its own: appending must not change what an upgrade or
@@ -237,7 +238,7 @@ pub(crate) fn unlink(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     let target = disk.open(&copy, Open::Create)?;
     target.set_length(0)?;
     copy_bytes(&*file, &*target, file.length()?)?;
-    target.sync_data()?;
+    sync_file(&*target)?;
     drop((file, target));
     disk.rename(&copy, path)
 }

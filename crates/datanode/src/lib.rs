@@ -36,6 +36,7 @@ mod send;
 mod source;
 mod stir;
 mod store;
+mod sync;
 mod syncer;
 mod transfer;
 mod verdict;

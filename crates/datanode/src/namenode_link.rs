@@ -381,15 +381,13 @@ impl Link {
     }
 
     fn order_deletions(&mut self, blocks: Vec<pb::BlockProto>) {
+        let read = |block: &pb::BlockProto| {
+            let report = if block.num_bytes == Some(NO_ACK) { DeleteReport::No } else { DeleteReport::Yes };
+            Some((convert::block(block).ok()?, report))
+        };
+        let doomed = self.node.store.doom(blocks.iter().filter_map(read));
         let node = self.node.clone();
-        self.orders.spawn(async move {
-            for block in blocks {
-                let report =
-                    if block.num_bytes == Some(NO_ACK) { DeleteReport::No } else { DeleteReport::Yes };
-                let Ok(block) = convert::block(&block) else { continue };
-                node.store.delete(block, report).await;
-            }
-        });
+        self.orders.spawn(async move { node.store.delete_all(doomed).await });
     }
 
     /// Tells of single replicas.

@@ -17,6 +17,7 @@ use crate::replica::{
 };
 use crate::reports::Change;
 use crate::store::{OpenError, Store, disk_bytes, whole};
+use crate::sync::{is_failed_sync, sync_file};
 use crate::volume::{VolumeRef, data_name, meta_name};
 
 /// What a client wants of a replica that is here.
@@ -182,11 +183,12 @@ impl Store {
     }
 
     /// TRANSFER_RBW: a copy that came in whole becomes a replica that a client writes on. Synced, since what its
-    /// source holds may be.
+    /// source holds may be; `acked` bytes of it count as acknowledged: the rest was sent to the end of a chunk, and
+    /// its writer may yet take it back.
     ///
     /// # Errors
     /// What the disk says.
-    pub(crate) async fn publish(self: &Arc<Store>, open: OpenReplica) -> io::Result<()> {
+    pub(crate) async fn publish(self: &Arc<Store>, open: OpenReplica, acked: u64) -> io::Result<()> {
         let store = self.clone();
         whole(async move {
             let pool = store.pool().expect("an open replica's pool is known").clone();
@@ -196,15 +198,15 @@ impl Store {
             let moved = growing.volume.sync_pool.run(move || {
                 let growing = pen.growing();
                 let OpenFiles { data, meta } = growing.files()?;
-                data.sync_data()?;
-                meta.sync_data()?;
+                sync_file(&*data)?;
+                sync_file(&*meta)?;
                 files::move_both(&*growing.volume.disk, &growing.folder, &target, &growing.block)
             });
             if let Err(error) = moved.await {
                 store.fail_volume(&growing.volume, &error);
                 return Err(error);
             }
-            let published = open.published(folder);
+            let published = open.published(folder, acked);
             published.growing().rest();
             store.replicas.replace_open(&growing, Some(Replica::Open(published.growing().clone())))
         })
@@ -352,7 +354,8 @@ impl Store {
     /// Whether an error says that the replica is bad, or the disk.
     pub(crate) async fn judge(&self, volume: &VolumeRef, block: &Block, error: io::Error) -> OpenError {
         use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
-        if matches!(error.kind(), InvalidData | NotFound | UnexpectedEof) {
+        let says_bad = matches!(error.kind(), InvalidData | NotFound | UnexpectedEof);
+        if says_bad && !is_failed_sync(&error) {
             self.mark_bad(block, volume);
         } else {
             self.examine(volume, &error).await;

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::direct::Direct;
+use crate::sync::sync_file;
 use crate::volume::{VolumeRef, data_name, meta_name};
 
 /// Longest wait for a writer to stop (HDFS: `dfs.datanode.xceiver.stop.timeout.millis`).
@@ -331,13 +332,14 @@ impl OpenReplica {
         OpenReplica::first(growing.moved_to(stamp, growing.kind, growing.folder.clone(), reserved))
     }
 
-    /// A copy that came in, now that its files lie in `folder`, as one that a client writes: all of it counts
-    /// as acknowledged.
-    pub(crate) fn published(self, folder: PathBuf) -> OpenReplica {
+    /// A copy that came in and was synced, now that its files lie in `folder`, as one that a client writes; `acked` bytes of
+    /// it count as acknowledged.
+    pub(crate) fn published(self, folder: PathBuf, acked: u64) -> OpenReplica {
         let growing = self.growing();
-        let open = OpenReplica::first(growing.moved_to(growing.block.stamp, OpenKind::Rbw, folder, 0));
-        open.growing().acknowledge(open.growing().progress().on_disk);
-        open
+        let moved = growing.moved_to(growing.block.stamp, OpenKind::Rbw, folder, 0);
+        moved.progress.lock().acked = acked;
+        moved.synced.store(moved.progress().on_disk, Ordering::Relaxed);
+        OpenReplica::first(moved)
     }
 }
 
@@ -364,7 +366,7 @@ impl Pen {
         }
         let data_first = write.is_some_and(|write| self.overwrites_synced_sum(write));
         if data_first {
-            data_file.sync_data()?;
+            sync_file(&*data_file)?;
         }
         if let Some(write) = write {
             let sums = |bytes: &[u8], at| meta_file.write_all_at(bytes, at);
@@ -375,9 +377,9 @@ impl Pen {
             // Both at the end, one behind the other: what the first sync has the file system's journal do, the
             // second finds done.
             if !data_first {
-                data_file.sync_data()?;
+                sync_file(&*data_file)?;
             }
-            meta_file.sync_data()?;
+            sync_file(&*meta_file)?;
             growing.synced.store(growing.progress().on_disk, Ordering::Relaxed);
         }
         Ok(())

@@ -346,9 +346,10 @@ async fn finish(
         return Err(ReceiveError::Request(what));
     }
     let open = open.take().expect("a block ends once");
-    growing.acknowledge(packet.end);
+    let becomes_rbw = setup.sender == Sender::Transfer(Becomes::Rbw);
+    growing.acknowledge(if becomes_rbw { expected } else { packet.end });
     let finished = match setup.sender {
-        Sender::Transfer(Becomes::Rbw) => node.store.publish(open).await,
+        Sender::Transfer(Becomes::Rbw) => node.store.publish(open, expected).await,
         Sender::Transfer(Becomes::Final) => node.store.finalise(open, packet.end, None).await.map(|_| ()),
         Sender::Client | Sender::Datanode => {
             node.store.finalise(open, packet.end, Some(Change::Received)).await.map(|_| ())

@@ -3,7 +3,8 @@
 //! its pipeline goes on.
 //!
 //! A marker is `current/rbw:.blk_<id>.restart`, in HDFS's place, and holds the time in milliseconds at which it
-//! expires, as text.
+//! expires, as text, and behind it which run of the machine it was written in. After a power loss it holds for nothing:
+//! what is left of the replica may be less than what was acknowledged. HDFS reads the time alone, and leaves no more.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use mobula_types::BlockId;
 /// How long the marker of a restart holds (HDFS: `dfs.datanode.restart.replica.expiration`, 50 s).
 pub(crate) const RESTART_MS_MAX: u64 = 50_000;
 /// Longest marker that is read, in bytes.
-const MARKER_BYTES_MAX: u64 = 64;
+const MARKER_BYTES_MAX: u64 = 256;
 
 /// Where the marker of a block lies whose files are in `rbw`.
 fn path(rbw: &Path, id: BlockId) -> PathBuf {
@@ -23,9 +24,9 @@ fn path(rbw: &Path, id: BlockId) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// Leaves a marker. Not synced: after a power loss nobody's pipeline goes on.
+/// Leaves a marker. Not synced, as the replica is not.
 pub(crate) fn mark(disk: &dyn Disk, rbw: &Path, id: BlockId, now_ms: u64) -> io::Result<()> {
-    let text = (now_ms + RESTART_MS_MAX).to_string();
+    let text = format!("{} {}", now_ms + RESTART_MS_MAX, disk.boot());
     let file = disk.open(&path(rbw, id), Open::Create)?;
     file.set_length(0)?;
     file.write_all_at(text.as_bytes(), 0)
@@ -42,6 +43,8 @@ pub(crate) fn take(disk: &dyn Disk, rbw: &Path, id: BlockId, now_ms: u64) -> io:
         Err(error) => return Err(error),
     };
     disk.remove_file(&path)?;
-    let until = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    Ok(until.is_some_and(|until| now_ms <= until && until <= now_ms + RESTART_MS_MAX))
+    let mut words = std::str::from_utf8(&bytes).unwrap_or_default().split_whitespace();
+    let until = words.next().and_then(|until| until.parse::<u64>().ok());
+    let same_run = words.next().is_none_or(|boot| boot == disk.boot());
+    Ok(same_run && until.is_some_and(|until| now_ms <= until && until <= now_ms + RESTART_MS_MAX))
 }

@@ -4,7 +4,7 @@
 //! Invariants: a block has one replica here; a final replica's data, checksums and names are synced;
 //! replicas of a failed volume are not in the map.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -21,6 +21,7 @@ use crate::claim::Replicas;
 use crate::replica::{FinalReplica, Growing, OpenKind, OpenReplica, Progress, Replica, Stuck};
 use crate::reports::{BadBlock, Change, Reports};
 use crate::restart;
+use crate::sync::is_failed_sync;
 use crate::syncer::{Finalise, Syncers};
 use crate::volume::{Namespace, Volume, VolumeRef, data_name, meta_name};
 
@@ -79,6 +80,8 @@ pub(crate) struct Store {
     /// Replicas found bad that are still here: a NameNode that starts anew must hear of them again,
     /// or it takes them for good ones and drops others as surplus.
     known_bad: Mutex<BTreeMap<BlockId, BadBlock>>,
+    /// What is to be deleted, by order, and is not yet.
+    doomed: Mutex<BTreeSet<(BlockId, GenStamp)>>,
 }
 
 impl Store {
@@ -100,6 +103,7 @@ impl Store {
             syncers,
             volume_failed: Notify::new(),
             known_bad: Mutex::default(),
+            doomed: Mutex::default(),
         }
     }
 
@@ -313,6 +317,26 @@ impl Store {
         }
     }
 
+    /// Notes an order to delete; what of it is to be done. A block that is not here now may well be here, under the same
+    /// stamp, when its turn comes: a new copy, which is not meant. Neither is it where an earlier order is still
+    /// waiting for its turn, which a NameNode repeats.
+    pub(crate) fn doom(
+        &self,
+        order: impl Iterator<Item = (Block, DeleteReport)>,
+    ) -> Vec<(Block, DeleteReport)> {
+        let mut doomed = self.doomed.lock();
+        let is_here = |block: &Block| self.get(block.id).is_some_and(|it| it.block().stamp == block.stamp);
+        order.filter(|(block, _)| is_here(block) && doomed.insert((block.id, block.stamp))).collect()
+    }
+
+    /// Carries out an order that was noted.
+    pub(crate) async fn delete_all(self: &Arc<Store>, doomed: Vec<(Block, DeleteReport)>) {
+        for (block, report) in doomed {
+            self.delete(block, report).await;
+            self.doomed.lock().remove(&(block.id, block.stamp));
+        }
+    }
+
     /// Removes a replica whose stamp is `block`'s, and reports it if `report`. It stays in the map, and so in
     /// full reports, until its files are gone: an order that a stop overtakes is given again (HDFS-17218).
     pub(crate) async fn delete(self: &Arc<Store>, block: Block, report: DeleteReport) {
@@ -401,9 +425,13 @@ impl Store {
         known.values().cloned().collect()
     }
 
-    /// After an error of a volume: is it the disk? Then it is taken out of use.
+    /// After an error of a volume: is it the disk? Then it is taken out of use. After a failed sync it always is.
     pub(crate) async fn examine(&self, volume: &VolumeRef, error: &io::Error) {
         use io::ErrorKind::{AlreadyExists, InvalidData, NotFound, StorageFull, UnexpectedEof};
+        if is_failed_sync(error) {
+            self.fail_volume(volume, error);
+            return;
+        }
         if volume.is_failed()
             || matches!(error.kind(), AlreadyExists | InvalidData | NotFound | UnexpectedEof)
         {
@@ -535,4 +563,66 @@ pub(crate) enum DeleteReport {
 /// Bytes that a replica takes on the disk.
 pub(crate) fn disk_bytes(checksum: Checksum, length: u64) -> u64 {
     length + meta::file_length(checksum, length)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use mobula_disk::CrashDisk;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::config::VolumeConfig;
+
+    fn block(id: u64) -> Block {
+        Block { id: BlockId(id), stamp: GenStamp(1001), length: 0 }
+    }
+
+    async fn store() -> Arc<Store> {
+        let disk = CrashDisk::new(1).process();
+        let volume = Volume::open(&disk, 0, &VolumeConfig::new("/data"), 1, "1".into(), "test").unwrap();
+        let volumes: Vec<VolumeRef> = vec![Arc::new(volume)];
+        let syncers = Syncers::start(&volumes).0;
+        let store = Arc::new(Store::new(volumes, (0, None), Arc::new(Reports::new(1)), syncers));
+        let pool = PoolId::from("BP-1".to_owned());
+        let namespace = Namespace { id: 1, cluster: "c".into(), pool, created: 0 };
+        store.open_pool(&namespace, &DatanodeUuid::from("u".to_owned()), 0).await.unwrap();
+        store
+    }
+
+    fn put(store: &Store, id: u64) {
+        let replica = FinalReplica { block: block(id), volume: store.volumes[0].clone() };
+        assert!(store.replicas.adopt(Replica::Final(replica), |_, _| true));
+    }
+
+    /// A NameNode repeats an order that hangs at its first block; meanwhile the second is deleted, and copied anew.
+    #[tokio::test(start_paused = true)]
+    async fn an_order_to_delete_means_what_was_there() {
+        let store = store().await;
+        put(&store, 1);
+        put(&store, 2);
+        let hangs = store.replicas.claim(BlockId(1)).await.unwrap();
+        let order = || [(block(1), DeleteReport::Yes), (block(2), DeleteReport::Yes)].into_iter();
+        let give = || {
+            let (store, doomed) = (store.clone(), store.doom(order()));
+            tokio::spawn(async move { store.delete_all(doomed).await })
+        };
+        let first = give();
+        sleep(Duration::from_secs(30)).await;
+        let again = give();
+        first.await.unwrap();
+        assert!(store.get(BlockId(2)).is_none());
+        // What is not here cannot be meant.
+        let late = give();
+        put(&store, 2);
+        again.await.unwrap();
+        late.await.unwrap();
+        assert!(store.get(BlockId(2)).is_some(), "the new copy");
+        drop(hangs);
+        give().await.unwrap();
+        assert_eq!(store.count(), 0);
+    }
 }

@@ -56,7 +56,7 @@ pub(crate) async fn by_order(node: &Arc<Node>, block: Block, targets: Targets) {
             return Err(SendError::Source(range));
         }
         let length = source.length;
-        send(node, source, length, &targets, "", Stage::PipelineSetupCreate).await
+        send(node, source, (length, length), &targets, "", Stage::PipelineSetupCreate).await
     };
     match copied.await {
         Ok(()) => {}
@@ -89,11 +89,13 @@ pub(crate) async fn for_client(
         kinds: request.target_storage_types,
         storages: request.target_storage_ids,
     };
-    // To the end of the last visible byte's chunk: its checksum is here, and its bytes fit it.
-    let (_, length) = source.span(0, source.visible)?;
+    // To the end of the last visible byte's chunk: its checksum is here, and its bytes fit it. What is visible of it,
+    // the header says (HDFS: `FsDatasetImpl.convertTemporaryToRbw`).
+    let visible = source.visible;
+    let (_, length) = source.span(0, visible)?;
     let _counted = Counted::new(&node.transfers);
     let client = &request.header.client_name;
-    if let Err(error) = send(node, source, length, &targets, client, stage).await {
+    if let Err(error) = send(node, source, (visible, length), &targets, client, stage).await {
         tracing::warn!(block = %block, %error, "cannot copy a replica for a client");
     }
     let mut out = BytesMut::new();
@@ -101,10 +103,11 @@ pub(crate) async fn for_client(
     Ok(write_all(write, &out, WRITE_LIMIT).await?)
 }
 
+/// Sends the first `length` bytes, as a block that has `visible`.
 async fn send(
     node: &Arc<Node>,
     source: Source,
-    length: u64,
+    (visible, length): (u64, u64),
     targets: &Targets,
     client: &str,
     stage: Stage,
@@ -112,7 +115,7 @@ async fn send(
     let Some(first) = targets.nodes.first() else {
         return Err(SendError::Request("no target to copy to".into()));
     };
-    let block = Block { length, ..source.block };
+    let block = Block { length: visible, ..source.block };
     let checksum = source.checksum;
     let with_sums = source.has_sums();
     let pool = node.store.pool().ok_or_else(|| SendError::Request("no pool yet".into()))?.clone();

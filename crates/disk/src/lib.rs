@@ -139,6 +139,10 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// `WouldBlock` if somebody holds it, with the file's path and contents in the message.
     fn lock(&self, path: &Path, contents: &str) -> io::Result<Lock>;
 
+    /// What names the present run of the machine: while it is the same, no power was lost, and what was written is
+    /// there, synced or not. Never the same twice where that cannot be known.
+    fn boot(&self) -> String;
+
     /// A place to run blocking calls: at most `threads` at once, in order for one thread.
     fn pool(&self, name: &str, threads: usize) -> Pool;
 }

@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise};
@@ -21,6 +22,9 @@ use crate::{Disk, DiskFile, DiskFolder, DiskRef, Entry, FileRef, FolderRef, Kind
 
 /// Slices one `pwritev` takes (IOV_MAX on Linux).
 const SLICES_MAX: usize = 1024;
+
+/// Where Linux names the machine's present run.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Bytes of a foreign lock file that are quoted in an error.
 const LOCK_QUOTE_MAX: u64 = 256;
@@ -40,6 +44,12 @@ impl RealDisk {
 /// Puts the path in front of what the system says.
 fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Something that was never there before.
+fn nonce() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}-{}", std::process::id(), since.as_nanos())
 }
 
 fn system(path: &Path) -> impl Fn(Errno) -> io::Error {
@@ -127,6 +137,10 @@ impl Disk for RealDisk {
 
     fn lock(&self, path: &Path, contents: &str) -> io::Result<Lock> {
         HeldLock::take(path, contents).map(Lock::new)
+    }
+
+    fn boot(&self) -> String {
+        fs::read_to_string(BOOT_ID).map_or_else(|_| nonce(), |id| id.trim().to_owned())
     }
 
     fn pool(&self, name: &str, threads: usize) -> Pool {

@@ -10,8 +10,8 @@ use crate::packet::PACKET_LENGTH_MAX;
 
 /// Length of one chunk's checksum, in bytes.
 pub const SUM_LENGTH: usize = 4;
-/// Largest chunk, in bytes: one must fit into a packet.
-pub const BYTES_PER_CHUNK_MAX: u32 = PACKET_LENGTH_MAX as u32;
+/// Largest chunk, in bytes: one must fit into a packet, together with its checksum and the packet's header.
+pub const BYTES_PER_CHUNK_MAX: u32 = PACKET_LENGTH_MAX as u32 / 2;
 /// HDFS's default chunk, in bytes (`dfs.bytes-per-checksum`).
 pub const BYTES_PER_CHUNK_DEFAULT: u32 = 512;
 

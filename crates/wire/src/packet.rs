@@ -171,6 +171,16 @@ mod tests {
         )
     }
 
+    /// Whoever holds a replica with the longest chunks can send it.
+    #[test]
+    fn the_longest_chunk_fits_into_a_packet() {
+        let data_length = crate::checksum::BYTES_PER_CHUNK_MAX;
+        let header = PacketHeader { offset_in_block: 0, seqno: 0, last: false, data_length, sync: false };
+        let mut out = BytesMut::new();
+        PacketPrefix::encode(&header, crate::checksum::SUM_LENGTH as u32, &mut out);
+        assert_eq!(PacketPrefix::decode(&mut out).unwrap().unwrap().header, header);
+    }
+
     fn with_lengths(packet: i32, header: i16, data: i32) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_i32(packet);

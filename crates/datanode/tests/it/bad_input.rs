@@ -54,6 +54,7 @@ async fn wrong_pools_stages_checksums_and_versions() {
         with(|op| op.stage = 99),
         with(|op| op.requested_checksum.bytes_per_checksum = 0),
         with(|op| op.requested_checksum.bytes_per_checksum = u32::MAX),
+        with(|op| op.requested_checksum.bytes_per_checksum = (8 << 20) + 1),
         with(|op| op.requested_checksum.r#type = 9),
         with(|op| op.storage_type = Some(2)),
         with(|op| op.target_storage_types = vec![1, 1]),

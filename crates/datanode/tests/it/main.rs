@@ -4,6 +4,7 @@
 mod bad_input;
 mod crash_images;
 mod durable;
+mod faults;
 mod images;
 mod namenode;
 mod orders;
@@ -75,6 +76,7 @@ pub async fn on(disk: &CrashDisk, namenode: &FakeNamenode) -> DataNode {
         volumes: vec![VolumeConfig::new("/data")],
         namenodes: vec![namenode.address()],
         heartbeat_ms: 50,
+        user: "admin".into(),
         volume_spare_bytes: 0,
         ..DatanodeConfig::default()
     };

@@ -99,7 +99,7 @@ fn gone() -> pb::DatanodeInfoProto {
 }
 
 /// A replica of one node: `acked` bytes acknowledged, `sent` on the disk, its writer still there.
-async fn written(addr: &str, id: u64, data: &[u8], (acked, sent): (usize, usize)) -> Speaker {
+pub async fn written(addr: &str, id: u64, data: &[u8], (acked, sent): (usize, usize)) -> Speaker {
     let (deaf, _task) = deaf().await;
     if acked > 0 {
         let mut speaker = Speaker::open(addr, id, &[]).await;

@@ -77,6 +77,7 @@ struct Inner {
     medium: Medium,
     /// Views of earlier processes do not work any more.
     generation: u64,
+    power_losses: u64,
     calls: u64,
     calls_of_kind: [u64; 7],
     fault: Option<Fault>,
@@ -98,6 +99,7 @@ impl CrashDisk {
         CrashDisk(Arc::new(Mutex::new(Inner {
             medium,
             generation: 0,
+            power_losses: 0,
             calls: 0,
             calls_of_kind: [0; 7],
             fault: None,
@@ -132,6 +134,7 @@ impl CrashDisk {
         inner.medium.locks.clear();
         inner.medium.opens.clear();
         if let Some(loss) = loss {
+            inner.power_losses += 1;
             inner.medium.lose(loss);
         }
     }
@@ -350,6 +353,10 @@ impl Disk for View {
         inner.act(path, Act::Write(inode, 0, contents.as_bytes().into()))?;
         inner.medium.locks.insert(inode, contents.to_owned());
         Ok(Lock::new(HeldLock { disk: self.disk.clone(), generation: self.generation, inode }))
+    }
+
+    fn boot(&self) -> String {
+        self.disk.0.lock().power_losses.to_string()
     }
 
     fn pool(&self, _name: &str, _threads: usize) -> Pool {

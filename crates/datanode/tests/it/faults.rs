@@ -1,0 +1,159 @@
+//! Disks that fail, and power that goes, where it is easy to forget what had been promised.
+
+use std::path::Path;
+use std::time::Duration;
+
+use mobula_datanode::{DataNode, Stopped};
+use mobula_disk::fake::Loss;
+use mobula_disk::{Crash, CrashDisk, Open};
+use mobula_net::Env;
+use mobula_proto::hdfs as pb;
+use mobula_proto::hdfs::op_write_block_proto::BlockConstructionStage as Stage;
+use mobula_rpc::{RpcClient, RpcClientOptions};
+use mobula_types::ReplicaState;
+use mobula_wire::datatransfer::Op;
+
+use crate::namenode::{FakeNamenode, POOL};
+use crate::recovery::{Peer, written};
+use crate::speaker::{Flags, Speaker, base, block_proto, target};
+use crate::stages::Again;
+use crate::{Bench, bytes, on, within};
+
+const STAMP: u64 = 1001;
+
+fn client_of(node: &DataNode) -> RpcClient {
+    RpcClient::new(
+        &Env::real(),
+        RpcClientOptions {
+            address: node.ipc_addr().to_string(),
+            user: "admin".into(),
+            protocol: "org.apache.hadoop.hdfs.protocol.ClientDatanodeProtocol",
+            connect_limit: Duration::from_secs(5),
+            call_limit: Duration::from_secs(5),
+        },
+    )
+}
+
+async fn transfer(from: &str, id: u64, to: &str) {
+    let mut speaker = Speaker::connect(from).await;
+    let request = pb::OpTransferBlockProto {
+        header: pb::ClientOperationHeaderProto {
+            base_header: base(block_proto(id, STAMP, 0)),
+            client_name: "client".into(),
+        },
+        targets: vec![target(to)],
+        target_storage_types: vec![1],
+        target_storage_ids: vec![],
+    };
+    speaker.op(Op::TransferBlock, &request).await;
+    assert_eq!(speaker.response().await.unwrap().status, 0);
+}
+
+/// A sync of a flushed record fails once; what it was to make durable can still be read, and the next sync succeeds.
+#[tokio::test]
+async fn a_failed_sync_of_a_record_is_final() {
+    let namenode = FakeNamenode::start(&Env::real()).await;
+    let disk = CrashDisk::new(3);
+    let node = on(&disk, &namenode).await;
+    let mut speaker = Speaker::open(&node.xfer_addr().to_string(), 1, &[]).await;
+    speaker.packet(0, 0, &bytes(5000), Flags::None).await;
+    speaker.acked(0, 1).await;
+    disk.fail_sync(0);
+    speaker.packet(1, 5000, &[], Flags::Sync).await;
+    assert_eq!(within(node.wait_stopped()).await, Stopped::VolumesFailed { failed: 1, all: 1 });
+}
+
+/// A recovery's sync fails once, then it is ordered again.
+#[tokio::test]
+async fn a_failed_sync_of_a_recovery_is_final() {
+    for number in 0..2 {
+        let namenode = FakeNamenode::start(&Env::real()).await;
+        let disk = CrashDisk::new(4);
+        let node = on(&disk, &namenode).await;
+        let mut speaker = Speaker::open(&node.xfer_addr().to_string(), 1, &[]).await;
+        speaker.packet(0, 0, &bytes(5000), Flags::None).await;
+        speaker.acked(0, 1).await;
+        let peer = Peer::of(&node);
+        peer.init(1, STAMP, 2000).await.unwrap().unwrap();
+        disk.fail_sync(number);
+        assert!(peer.update((1, STAMP, 5000), 2000, 4000, None).await.is_err(), "sync {number}");
+        assert_eq!(within(node.wait_stopped()).await, Stopped::VolumesFailed { failed: 1, all: 1 });
+    }
+}
+
+/// A copy for a pipeline was synced as a whole: what is flushed behind it must not cost that at a power loss.
+#[tokio::test]
+async fn a_copy_for_a_pipeline_stays_synced() {
+    let bench = Bench::real(1).await;
+    let data = bytes(1000);
+    let mut speaker = Speaker::open(&bench.addr(0), 1, &[]).await;
+    speaker.packet(0, 0, &data[..100], Flags::Sync).await;
+    speaker.acked(0, 1).await;
+    for seed in 0..40 {
+        println!("seed {seed}");
+        let disk = CrashDisk::new(seed);
+        let node = on(&disk, &bench.namenode).await;
+        let addr = node.xfer_addr().to_string();
+        transfer(&bench.addr(0), 1, &addr).await;
+        let again = Again { least: 100, most: 100, ..Again::new(Stage::PipelineSetupStreamingRecovery) };
+        let (mut writer, accepted) = again.ask(&addr, 1, &[]).await;
+        assert!(accepted);
+        writer.packet(1, 0, &data[..150], Flags::None).await;
+        writer.acked(1, 1).await;
+        disk.lose_power(Loss::Reordered);
+        drop((node, writer));
+        let node = on(&disk, &bench.namenode).await;
+        let (state, length, _) = Peer::of(&node).init(1, STAMP + 1, 2000).await.unwrap().unwrap();
+        assert!(length >= 100, "{length} bytes are left of 100 that were synced, in state {state}");
+    }
+}
+
+/// What was sent to the end of a chunk, so that its checksum fits, is not what was acknowledged.
+#[tokio::test]
+async fn a_copy_for_a_pipeline_shows_what_was_acknowledged() {
+    let bench = Bench::real(2).await;
+    let _writer = written(&bench.addr(0), 1, &bytes(600), (100, 600)).await;
+    transfer(&bench.addr(0), 1, &bench.addr(1)).await;
+    let request = pb::GetReplicaVisibleLengthRequestProto { block: block_proto(1, STAMP, 0) };
+    for node in &bench.nodes {
+        let answer: pb::GetReplicaVisibleLengthResponseProto =
+            client_of(node).call("getReplicaVisibleLength", &request).await.unwrap();
+        assert_eq!(answer.length, 100);
+    }
+}
+
+/// A node is shut down for a moment, its writers wait, and then the power goes: the marker is there, and less of the
+/// replica than was acknowledged.
+#[tokio::test]
+async fn a_restart_that_a_power_loss_overtakes() {
+    for lost in [false, true] {
+        let namenode = FakeNamenode::start(&Env::real()).await;
+        let disk = CrashDisk::new(6);
+        let node = on(&disk, &namenode).await;
+        let mut speaker = Speaker::open(&node.xfer_addr().to_string(), 1, &[]).await;
+        for (seqno, (from, to, flags)) in
+            [(0, 512, Flags::Sync), (512, 50_000, Flags::None)].into_iter().enumerate()
+        {
+            speaker.packet(seqno as i64, from, &bytes(50_000)[from..to], flags).await;
+            speaker.acked(seqno as i64, 1).await;
+        }
+        let request = pb::ShutdownDatanodeRequestProto { for_upgrade: true };
+        let _: pb::ShutdownDatanodeResponseProto =
+            client_of(&node).call("shutdownDatanode", &request).await.unwrap();
+        within(node.wait_stopped()).await;
+        let folder = Path::new("/data/current").join(POOL).join("current");
+        let process = disk.process();
+        process.open(&folder.join("rbw:.blk_1.restart"), Open::ReadWrite).unwrap().sync_all().unwrap();
+        process.sync_folder(&folder).unwrap();
+        if lost {
+            disk.lose_power(Loss::Lost);
+        } else {
+            disk.crash(Crash::Kill);
+        }
+        drop((node, speaker));
+        let node = on(&disk, &namenode).await;
+        let found = Peer::of(&node).init(1, STAMP, 2000).await.unwrap();
+        let (state, length) = if lost { (ReplicaState::Rwr, 512) } else { (ReplicaState::Rbw, 50_000) };
+        assert_eq!(found, Some((state as i32, length, STAMP)));
+    }
+}
