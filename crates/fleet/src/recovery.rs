@@ -204,8 +204,12 @@ impl Fleet {
         self.roster.slot_mut(slot).replicas += self.map.len() - before;
     }
 
-    /// Everyone who could have a replica of the block as it is now. Stale ones have no part in it.
-    fn participants(&self, recovery: &Recovery) -> SmallVec<[Participant; 4]> {
+    /// Everyone who could have a replica of the block as it is now. Stale ones have no part in it, nor, until patience is
+    /// over, those beside the pipeline under its very stamp: a client may append without a new one (hdfs-native does), and
+    /// then such a node was away, and has the block as it was before.
+    fn participants(&self, now: Millis, recovery: &Recovery) -> SmallVec<[Participant; 4]> {
+        let patient = now.since(recovery.since).0 < PATIENCE_MS;
+        let picky = patient && recovery.truncate.is_none() && !recovery.targets.is_empty();
         let id = recovery.block.id;
         let mut found: SmallVec<[Participant; 4]> = SmallVec::new();
         for entry in self.map.entries(id) {
@@ -215,7 +219,8 @@ impl Fleet {
             let index = self.roster.slot(slot).node;
             let stale = stamp.is_none_or(|stamp| stamp < recovery.block.stamp);
             let failed = self.roster.slot(slot).health == StorageHealth::Failed;
-            if stale || failed || self.roster.try_node(index).is_none() {
+            let beside = picky && stamp == Some(recovery.block.stamp) && !self.is_expected(recovery, index);
+            if stale || beside || failed || self.roster.try_node(index).is_none() {
                 continue;
             }
             let noted = Noted {
@@ -248,6 +253,11 @@ impl Fleet {
         found
     }
 
+    /// Whether the node is one of the block's pipeline.
+    fn is_expected(&self, recovery: &Recovery, node: u32) -> bool {
+        recovery.targets.iter().any(|target| self.roster.index(&target.datanode) == Some(node))
+    }
+
     /// Live, and all that it has was reported.
     fn is_settled(&self, participant: &Participant) -> bool {
         participant.node.is_some_and(|index| {
@@ -273,7 +283,7 @@ impl Fleet {
     /// Who could be the primary now: a live node that told of a replica; if nobody at all did, or those
     /// who did stay away, any live one that could have it.
     fn primaries(&self, now: Millis, recovery: &Recovery) -> SmallVec<[u32; 4]> {
-        let participants = self.participants(recovery);
+        let participants = self.participants(now, recovery);
         let waited = now.since(recovery.since).0;
         let awaited = |participant: &Participant| !self.is_settled(participant) && !self.is_dead(participant);
         if waited < SETTLE_MS && participants.iter().any(awaited) {
@@ -389,7 +399,7 @@ impl Fleet {
                 continue;
             }
             let attempt = if self.primaries(now, recovery).contains(&index) {
-                orders.push(self.recovery_order(recovery, index));
+                orders.push(self.recovery_order(now, recovery, index));
                 handed += 1;
                 let primary = self.roster.node(index).info.id.uuid.clone();
                 self.journal.add(now, Notice::RecoveryOrdered { block: id, primary, recovery: recovery.id });
@@ -408,8 +418,8 @@ impl Fleet {
 
     /// Names those who live, the primary first. Suspect ones are left out if there are two others, as in
     /// HDFS: a primary that waits for a connection to them holds up the rest.
-    fn recovery_order(&self, recovery: &Recovery, primary: u32) -> Order {
-        let participants = self.participants(recovery);
+    fn recovery_order(&self, now: Millis, recovery: &Recovery, primary: u32) -> Order {
+        let participants = self.participants(now, recovery);
         let state = |participant: &Participant| participant.node.map(|index| self.roster.node(index).state);
         let of = |wanted| participants.iter().filter(move |participant| state(participant) == Some(wanted));
         let mut chosen: SmallVec<[&Participant; 4]> = of(NodeState::Live).collect();
@@ -497,7 +507,7 @@ impl Fleet {
     ) -> Result<(), Undecided> {
         let block = sync.block;
         let primary = recovery.attempt.primary();
-        let participants = self.participants(recovery);
+        let participants = self.participants(now, recovery);
         let speaks = participants.iter().any(|p| p.is_sound() && p.node.is_some() && p.node == primary);
         let patient = now.since(recovery.since).0 < PATIENCE_MS;
         let denies = |p: &Participant| {
@@ -537,7 +547,7 @@ impl Fleet {
         if recovery.truncate.is_some() || now.since(recovery.since).0 >= PATIENCE_MS {
             return Ok(());
         }
-        let participants = self.participants(recovery);
+        let participants = self.participants(now, recovery);
         let took_part =
             |p: &Participant| sync.targets.iter().any(|target| target.datanode == p.target.datanode);
         let is_short = sync.length < sync.block.length;

@@ -6,6 +6,7 @@ use mobula_types::BlockId;
 use proptest::prelude::*;
 
 use crate::world::World;
+use crate::writing::Append;
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -13,7 +14,7 @@ enum Event {
     Open { replication: u16, at: usize },
     Flush { block: usize, length: u64 },
     Close { block: usize },
-    Append { block: usize, pipeline: bool },
+    Append { block: usize, how: Append },
     Truncate { block: usize, length: u64 },
     Recover { block: usize },
     Breaks { node: usize },
@@ -38,12 +39,13 @@ const NODES: usize = 6;
 
 fn event() -> impl Strategy<Value = Event> {
     let node = 0..NODES;
+    let append = prop::sample::select(vec![Append::NewStamp, Append::SameStamp, Append::NeverBegun]);
     prop_oneof![
         4 => (1_u16..5).prop_map(|replication| Event::Write { replication }),
         3 => (1_u16..4, node.clone()).prop_map(|(replication, at)| Event::Open { replication, at }),
         4 => (any::<usize>(), 1_u64..100_000).prop_map(|(block, length)| Event::Flush { block, length }),
         2 => any::<usize>().prop_map(|block| Event::Close { block }),
-        2 => (any::<usize>(), any::<bool>()).prop_map(|(block, pipeline)| Event::Append { block, pipeline }),
+        2 => (any::<usize>(), append).prop_map(|(block, how)| Event::Append { block, how }),
         1 => (any::<usize>(), 1_u64..100_000).prop_map(|(block, length)| Event::Truncate { block, length }),
         3 => any::<usize>().prop_map(|block| Event::Recover { block }),
         1 => node.clone().prop_map(|node| Event::Breaks { node }),
@@ -92,7 +94,7 @@ fn apply(world: &mut World, event: &Event) {
         }
         Event::Flush { block, length } => with(world, block, false, |world, id| world.flush(id, length)),
         Event::Close { block } => with(world, block, false, |world, id| world.close_block(id)),
-        Event::Append { block, pipeline } => with(world, block, true, |world, id| world.append(id, pipeline)),
+        Event::Append { block, how } => with(world, block, true, |world, id| world.append(id, how)),
         Event::Truncate { block, length } => with(world, block, true, |world, id| world.truncate(id, length)),
         Event::Recover { block } => with(world, block, false, |world, id| {
             world.recover(id);

@@ -10,7 +10,7 @@
 //! empty dn1 v1 (loses all)       report dn1                     again dn1 (its last news twice)
 //! namenode (restarts)            delay dn1 2s (its reports)     beat dn1 3s
 //! stale b1 dn1 (an old stamp)    rwr b1 dn1                     future dn1
-//! flush b1 3K (acknowledged)      append b1 [no-pipeline]       close b1 (complete waits)
+//! flush b1 3K (acknowledged)      append b1 [no-pipeline|same-stamp]  close b1 (complete waits)
 //! recover b1 (its writer is gone) truncate b1 1K                breaks dn1 (in its next recovery)
 //! part|rejoin dn1 dn2 (from each other only)                    recoveries
 //! show b1 | nodes? | stats | healed | tell | why
@@ -23,6 +23,7 @@ use mobula_fleet::{FleetConfig, NodeFilter, Notice, PlacementRequest};
 use mobula_types::{Block, BlockId, GenStamp, Millis, ReplicaState};
 
 use crate::world::{World, uuid};
+use crate::writing::Append;
 
 const LENGTH: u64 = 1 << 20;
 
@@ -194,7 +195,14 @@ impl Runner {
         let length = || args[1].trim_end_matches('K').parse::<u64>().unwrap() << 10;
         let done = match verb {
             "flush" => self.world.flush(id, length()),
-            "append" => self.world.append(id, args.len() == 1),
+            "append" => {
+                let how = match args.get(1) {
+                    None => Append::NewStamp,
+                    Some(&"same-stamp") => Append::SameStamp,
+                    Some(_) => Append::NeverBegun,
+                };
+                self.world.append(id, how)
+            }
             "truncate" => self.world.truncate(id, length()),
             "close" => self.world.close_block(id),
             _ => {

@@ -31,6 +31,17 @@ pub struct Writing {
     pub ordered: BTreeMap<GenStamp, usize>,
 }
 
+/// How a client goes on after `append`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Append {
+    /// As Java's does.
+    NewStamp,
+    /// As hdfs-native does.
+    SameStamp,
+    /// It is gone.
+    NeverBegun,
+}
+
 #[derive(Clone, Debug)]
 pub struct RecoveryJob {
     pub due: u64,
@@ -141,8 +152,8 @@ impl World {
         self.fleet.on_block_change(Millis(self.now), BlockChange::Pipeline { block: row.block, targets });
     }
 
-    /// `append`: opens a committed block again; with `pipeline` its nodes go on under a new stamp.
-    pub fn append(&mut self, id: BlockId, pipeline: bool) -> bool {
+    /// `append`: opens a committed block again, and sets up its pipeline as `how` says.
+    pub fn append(&mut self, id: BlockId, how: Append) -> bool {
         let row = self.row(id);
         if !row.committed {
             return false;
@@ -160,9 +171,18 @@ impl World {
         }
         self.reopen(row, nodes.clone());
         let alive: Vec<usize> = nodes.into_iter().filter(|index| self.reaches(*index)).collect();
-        if pipeline && !alive.is_empty() {
-            let stamp = self.next_stamp();
-            self.move_pipeline(Block { stamp, ..row.block }, alive, true);
+        match how {
+            Append::NewStamp if !alive.is_empty() => {
+                let stamp = self.next_stamp();
+                self.move_pipeline(Block { stamp, ..row.block }, alive, true);
+            }
+            Append::SameStamp => {
+                for index in alive {
+                    let (volume, _) = self.replica_mut(index, id).unwrap();
+                    self.store(index, volume, row.block, ReplicaState::Rbw, true);
+                }
+            }
+            Append::NewStamp | Append::NeverBegun => {}
         }
         true
     }
