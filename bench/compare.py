@@ -381,7 +381,8 @@ def measure(part, side, args):
     if part == "data":
         return bench(side, ["data", "--size", args.size, "--rounds", "1"]) + native(side, args, "data")
     if part == "small":
-        return bench(side, ["small", "--files", str(args.files), "--rounds", "1"]) + native(side, args, "small")
+        own = bench(side, ["small", "--files", str(args.files), "--rounds", "1", "--keep"])
+        return own + native(side, args, "small")
     if part == "connections":
         return bench(side, ["connections", "--count", str(args.idle_connections)])
     if part == "flush":

@@ -27,6 +27,9 @@ pub struct SmallArgs {
     /// How often all is done; the first time is not counted if there are several
     #[arg(long, default_value_t = 3, value_name = "N")]
     rounds: usize,
+    /// Leave the files where they are, so that nobody who measures next measures the disk that has just lost them
+    #[arg(long)]
+    keep: bool,
 }
 
 /// Block size of the files: they fit into one.
@@ -34,14 +37,19 @@ const BLOCK_SIZE: u64 = 128 << 20;
 
 pub(super) async fn run(target: &Target, args: &SmallArgs) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let folder = format!("{}/small", target.folder);
+    let mut folder = format!("{}/small", target.folder);
     for round in 0..args.rounds.max(1) {
+        if args.keep {
+            folder = format!("{}/small-{}-{round}", target.folder, std::process::id());
+        }
         let both = one_round(target, args, &folder).await?;
         if round > 0 || args.rounds == 1 {
             rows.extend(both);
         }
     }
-    delete(&target.client(), &folder).await?;
+    if !args.keep {
+        delete(&target.client(), &folder).await?;
+    }
     Ok(rows)
 }
 
