@@ -17,7 +17,9 @@ use nix::libc;
 use parking_lot::Mutex;
 use rustix::io::{ReadWriteFlags, preadv2};
 
-use crate::{Disk, DiskFile, DiskFolder, DiskRef, Entry, FileRef, FolderRef, Kind, Lock, Open, Pool, Space};
+use crate::{
+    Disk, DiskFile, DiskFolder, DiskRef, Entry, FileRef, FolderRef, Kind, Lock, Open, Pool, Space, unsynced,
+};
 
 /// Slices one `pwritev` takes (IOV_MAX on Linux).
 const SLICES_MAX: usize = 1024;
@@ -108,7 +110,8 @@ impl Disk for RealDisk {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))
+        let folder = File::open(path).map_err(at(path))?;
+        folder.sync_all().map_err(at(path)).map_err(unsynced)
     }
 
     fn open_folder(&self, path: &Path) -> io::Result<FolderRef> {
@@ -141,8 +144,12 @@ struct RealFolder {
 }
 
 impl DiskFolder for RealFolder {
+    fn sync_names(&self) -> io::Result<()> {
+        self.folder.sync_all().map_err(at(&self.path)).map_err(unsynced)
+    }
+
     fn sync_all_files(&self) -> io::Result<()> {
-        nix::unistd::syncfs(&self.folder).map_err(system(&self.path))
+        nix::unistd::syncfs(&self.folder).map_err(system(&self.path)).map_err(unsynced)
     }
 }
 
@@ -238,11 +245,11 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data().map_err(at(&self.path))
+        self.file.sync_data().map_err(at(&self.path)).map_err(unsynced)
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all().map_err(at(&self.path))
+        self.file.sync_all().map_err(at(&self.path)).map_err(unsynced)
     }
 
     fn links(&self) -> io::Result<u64> {
