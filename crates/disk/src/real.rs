@@ -41,7 +41,16 @@ impl RealDisk {
 
 /// Puts the path in front of what the system says.
 fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    move |error| io::Error::new(kind(&error), format!("{}: {error}", path.display()))
+}
+
+/// What kind of error it is. The standard library has none for descriptors that are short, the process's or the
+/// machine's: they are no fault of the disk's ([`crate::is_shortage`]).
+fn kind(error: &io::Error) -> ErrorKind {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => ErrorKind::OutOfMemory,
+        _ => error.kind(),
+    }
 }
 
 fn system(path: &Path) -> impl Fn(Errno) -> io::Error {
@@ -68,7 +77,7 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to).map_err(|error| {
-            io::Error::new(error.kind(), format!("{} to {}: {error}", from.display(), to.display()))
+            io::Error::new(kind(&error), format!("{} to {}: {error}", from.display(), to.display()))
         })
     }
 
@@ -321,5 +330,25 @@ impl Drop for HeldLock {
         let mut held = HELD.lock();
         drop(self.file.take());
         held.remove(&self.identity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::is_shortage;
+
+    #[test]
+    fn what_is_short_is_not_broken() {
+        let path = Path::new("/d");
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOSPC, libc::EDQUOT] {
+            let error = at(path)(io::Error::from_raw_os_error(code));
+            assert!(is_shortage(&error) && error.to_string().starts_with("/d: "), "{code}: {error}");
+            assert!(is_shortage(&system(path)(Errno::from_raw(code))), "{code}");
+            assert!(!is_shortage(&unsynced(error)), "{code}: a sync that failed");
+        }
+        for code in [libc::EIO, libc::EROFS, libc::ENODEV, libc::ENOENT] {
+            assert!(!is_shortage(&at(path)(io::Error::from_raw_os_error(code))), "{code}");
+        }
     }
 }

@@ -178,6 +178,51 @@ async fn no_room_for_the_names_of_an_append() {
     assert_eq!(node.stopped(), None);
 }
 
+/// No descriptors are left for a while: requests fail, and afterwards all is as before.
+#[tokio::test]
+async fn no_descriptors() {
+    let namenode = FakeNamenode::start(&Env::real()).await;
+    let disk = CrashDisk::new(1);
+    let node = on(&disk, &namenode).await;
+    let addr = node.xfer_addr().to_string();
+    for id in 1..=2 {
+        write_block(&addr, id, &[], &bytes(LENGTH), 512).await;
+    }
+    let mut writers = Vec::new();
+    for id in 3..=5 {
+        writers.push(flushed(&addr, id).await);
+    }
+    // A folder is opened to be synced.
+    let opens = |call: &Call<'_>| matches!(call.kind, CallKind::Open | CallKind::SyncFolder);
+    disk.set_fault(Some(Box::new(move |call| opens(call).then_some(ErrorKind::OutOfMemory))));
+    let mut new = Speaker::connect(&addr).await;
+    new.op(Op::WriteBlock, &write_op(6, "client", &[])).await;
+    assert!(new.closed().await, "a new block");
+    read_block(&addr, 1, 0, LENGTH as u64).await.unwrap_err();
+    assert!(!ends(&mut writers[0], 1).await, "a last packet");
+    let mut synced = writers.remove(1);
+    synced.packet(1, LENGTH, b"more", Flags::Sync).await;
+    assert!(synced.closed().await, "a first sync");
+    assert!(!Again::new(Stage::PipelineSetupAppend).ask(&addr, 1, &[]).await.1, "an append");
+    assert!(!Again::new(Stage::PipelineCloseRecovery).ask(&addr, 2, &[]).await.1, "a new stamp");
+    assert!(
+        !Again::new(Stage::PipelineCloseRecovery).ask(&addr, 5, &[]).await.1,
+        "a new stamp of an open one"
+    );
+    assert!(!transfer(&addr, 7).await, "a copy");
+    disk.set_fault(None);
+    assert_eq!(node.stopped(), None);
+    for id in 1..=5 {
+        assert_eq!(read_block(&addr, id, 0, LENGTH as u64).await.unwrap(), bytes(LENGTH), "block {id}");
+    }
+    assert_eq!(node.replicas(), 5);
+    ends_again(&addr, 3).await;
+    ends_again(&addr, 5).await;
+    write_block(&addr, 6, &[], &bytes(LENGTH), 512).await;
+    assert!(transfer(&addr, 7).await);
+    assert!(namenode.notes.lock().bad.is_empty(), "nothing is bad");
+}
+
 /// A copy for a client's pipeline; whether its end is answered.
 async fn transfer(addr: &str, id: u64) -> bool {
     let mut speaker = Speaker::connect(addr).await;
