@@ -289,7 +289,7 @@ impl Link {
 
     async fn heartbeat(&self, beat: &Beat, now: Instant) -> Result<dn::HeartbeatResponseProto, Ended> {
         let store = &self.node.store;
-        let failed: Vec<_> = store.volumes.iter().filter(|volume| volume.is_failed()).collect();
+        let failed: Vec<_> = store.failed_volumes().collect();
         let request = dn::HeartbeatRequestProto {
             registration: beat.registration.clone(),
             reports: store
@@ -305,9 +305,7 @@ impl Link {
             volume_failure_summary: (!failed.is_empty()).then(|| dn::VolumeFailureSummaryProto {
                 failed_storage_locations: failed
                     .iter()
-                    .map(|volume| {
-                        format!("[{}]file:{}", volume.config.kind.name(), volume.config.path.display())
-                    })
+                    .map(|volume| format!("[{}]file:{}", volume.kind.name(), volume.path.display()))
                     .collect(),
                 last_volume_failure_date: self.node.env.clock.now_ms(),
                 estimated_capacity_lost_total: 0,

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::claim::Replicas;
+use crate::config::VolumeConfig;
 use crate::replica::{FinalReplica, Growing, OpenKind, OpenReplica, Progress, Replica, Stuck};
 use crate::reports::{BadBlock, Change, Reports};
 use crate::restart;
@@ -66,6 +67,8 @@ pub(crate) struct Readable {
 #[derive(Debug)]
 pub(crate) struct Store {
     pub volumes: Vec<VolumeRef>,
+    /// Those that failed before they could be opened.
+    absent: Vec<VolumeConfig>,
     pub replicas: Arc<Replicas>,
     namespace: OnceLock<Namespace>,
     opening: tokio::sync::Mutex<()>,
@@ -90,6 +93,7 @@ impl Store {
     ) -> Store {
         Store {
             volumes,
+            absent: Vec::new(),
             replicas: Arc::default(),
             namespace: OnceLock::new(),
             opening: tokio::sync::Mutex::default(),
@@ -101,6 +105,11 @@ impl Store {
             volume_failed: Notify::new(),
             known_bad: Mutex::default(),
         }
+    }
+
+    /// The same, with volumes that count as failed from the beginning.
+    pub(crate) fn without(self, absent: Vec<VolumeConfig>) -> Store {
+        Store { absent, ..self }
     }
 
     /// The pool of the namespace that the volumes belong to, once a NameNode has said so.
@@ -492,9 +501,10 @@ impl Store {
         }
     }
 
-    /// How many volumes are out of use.
-    pub(crate) fn failed_volumes(&self) -> usize {
-        self.volumes.iter().filter(|volume| volume.is_failed()).count()
+    /// The volumes that are out of use.
+    pub(crate) fn failed_volumes(&self) -> impl Iterator<Item = &VolumeConfig> {
+        let failed = self.volumes.iter().filter(|volume| volume.is_failed());
+        failed.map(|volume| &volume.config).chain(&self.absent)
     }
 
     /// All replicas of each volume in use, as a full report tells them, by block.

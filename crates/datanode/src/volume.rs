@@ -42,7 +42,7 @@ pub(crate) struct Namespace {
 /// A volume in use.
 #[derive(Debug)]
 pub(crate) struct Volume {
-    /// Its place in the configuration.
+    /// Its place among those that could be opened.
     pub index: usize,
     pub config: VolumeConfig,
     pub disk: DiskRef,

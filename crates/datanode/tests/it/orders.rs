@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
 
 use mobula_datanode::{DataNode, DatanodeConfig, DatanodeError, Stopped, VolumeConfig};
-use mobula_disk::{CrashDisk, RealDisk, fake::CallKind};
+use mobula_disk::{Crash, CrashDisk, RealDisk, fake::CallKind};
 use mobula_net::Env;
 use mobula_proto::hdfs as pb;
 use mobula_proto::hdfs::datanode as dn;
@@ -251,4 +251,66 @@ async fn a_queued_deletion_survives() {
     namenode.order(uuid.as_str(), order(2, 1, 1001, 0));
     until(|| namenode.deleted(1)).await;
     assert_eq!(node.replicas(), 0);
+}
+
+/// A disk that fails between two starts: the node starts without it, as it would have gone on without it.
+#[tokio::test]
+async fn a_disk_that_cannot_be_opened_counts_as_failed() {
+    let env = Env::real();
+    let namenode = FakeNamenode::start(&env).await;
+    let disk = CrashDisk::new(1);
+    let config = |tolerated| DatanodeConfig {
+        volumes: vec![VolumeConfig::new("/a"), VolumeConfig::new("/b")],
+        namenodes: vec![namenode.address()],
+        heartbeat_ms: 50,
+        volume_spare_bytes: 0,
+        failed_volumes_tolerated: tolerated,
+        ..DatanodeConfig::default()
+    };
+    let start = async |tolerated| DataNode::start(Env::real(), disk.process(), config(tolerated)).await;
+    let fail = |below: &'static str| {
+        disk.set_fault(Some(Box::new(move |call| call.path.starts_with(below).then_some(ErrorKind::Other))));
+    };
+    // Fresh ones do not say who this node is.
+    fail("/a");
+    assert!(matches!(start(None).await, Err(DatanodeError::Disk { folder, .. }) if folder.ends_with("a")));
+    disk.set_fault(None);
+    let node = start(None).await.unwrap();
+    within(node.wait_registered()).await.unwrap();
+    let uuid = node.uuid();
+    for id in 1..=4 {
+        write_block(&node.xfer_addr().to_string(), id, &[], b"abc", 512).await;
+    }
+    drop(node);
+    disk.crash(Crash::Kill);
+
+    fail("/a");
+    assert!(matches!(start(Some(0)).await, Err(DatanodeError::Disk { folder, .. }) if folder.ends_with("a")));
+    fail("/");
+    assert!(matches!(start(None).await, Err(DatanodeError::Disk { .. })));
+    for below in ["/a", "/b"] {
+        fail(below);
+        namenode.notes.lock().beats.clear();
+        let node = start(None).await.unwrap();
+        within(node.wait_registered()).await.unwrap();
+        assert_eq!((node.uuid(), node.replicas()), (uuid.clone(), 2), "without {below}");
+        let addr = node.xfer_addr().to_string();
+        let mut read = 0;
+        for id in 1..=4 {
+            read += usize::from(read_block(&addr, id, 0, 3).await.is_ok_and(|bytes| bytes == b"abc"));
+        }
+        assert_eq!(read, 2, "without {below}");
+        write_block(&addr, 5, &[], b"abc", 512).await;
+        let beat = namenode.notes.lock().beats.last().unwrap().clone();
+        assert_eq!((beat.failed_volumes, beat.reports.len()), (Some(1), 1), "without {below}");
+        let failed = beat.volume_failure_summary.unwrap().failed_storage_locations;
+        assert_eq!(failed, [format!("[DISK]file:{below}")]);
+        assert_eq!(node.stopped(), None, "without {below}");
+        drop(node);
+        disk.crash(Crash::Kill);
+        disk.set_fault(None);
+    }
+    let node = start(None).await.unwrap();
+    within(node.wait_registered()).await.unwrap();
+    assert_eq!((node.uuid(), node.replicas()), (uuid, 5));
 }
