@@ -9,6 +9,7 @@ use mobula_net::Env;
 use mobula_proto::hdfs as pb;
 use mobula_proto::hdfs::datanode as dn;
 use mobula_wire::datatransfer::Op;
+use mobula_wire::remote::class;
 
 use crate::namenode::{FakeNamenode, POOL};
 use crate::speaker::{Flags, Speaker, read_block, target, write_block, write_op};
@@ -80,6 +81,71 @@ async fn a_corrupt_replica_is_neither_served_nor_copied_but_reported() {
     bench.namenode.notes.lock().bad.clear();
     assert!(read_block(&bench.addr(0), 1, 0, 1).await.is_err());
     until(|| !bench.namenode.notes.lock().bad.is_empty()).await;
+}
+
+/// What a NameNode does not take of bad blocks keeps nothing else from it.
+#[tokio::test]
+async fn bad_blocks_that_are_refused_hold_up_nothing() {
+    for class in [class::IO, class::UNREGISTERED_NODE] {
+        let bench = Bench::real(1).await;
+        let (addr, uuid) = (bench.addr(0), bench.nodes[0].uuid());
+        bench.namenode.notes.lock().refuse_bad = Some(class);
+        for id in 1..=600 {
+            send_bad(&addr, id, target("127.0.0.1:9866")).await;
+        }
+        until(|| bench.namenode.notes.lock().refused_bad > 0).await;
+        {
+            let mut notes = bench.namenode.notes.lock();
+            notes.full.clear();
+            notes.beats.clear();
+            notes.refused_bad = 0;
+            let register = dn::DatanodeCommandProto {
+                cmd_type: dn::datanode_command_proto::Type::RegisterCommand.into(),
+                register_cmd: Some(dn::RegisterCommandProto {}),
+                ..Default::default()
+            };
+            notes.orders.push((uuid.to_string(), register));
+        }
+        until(|| !bench.namenode.notes.lock().full.is_empty()).await;
+        write_block(&addr, 1000, &[], b"abc", 512).await;
+        until(|| bench.namenode.received(1000) == 1).await;
+        until(|| bench.namenode.notes.lock().beats.len() > 5).await;
+        {
+            let mut notes = bench.namenode.notes.lock();
+            let (refused, beats) = (notes.refused_bad, notes.beats.len());
+            assert!(refused <= beats + 2, "tried {refused} times in {beats} heartbeats");
+            notes.refuse_bad = None;
+        }
+        until(|| bench.namenode.notes.lock().bad.len() == 600).await;
+        assert_eq!(bench.nodes[0].stopped(), None);
+    }
+}
+
+/// Of one who says to be a DataNode no more is kept than which one.
+#[tokio::test]
+async fn a_source_says_much() {
+    let bench = Bench::real(1).await;
+    let addr = bench.addr(0);
+    let much = "x".repeat(200_000);
+    let honest = target("127.0.0.1:9866");
+    let mut named = honest.clone();
+    named.id.host_name = much.clone();
+    send_bad(&addr, 1, named).await;
+    let mut placed = honest.clone();
+    placed.location = Some(much);
+    send_bad(&addr, 2, placed).await;
+    until(|| !bench.namenode.notes.lock().bad.is_empty()).await;
+    let bad = bench.namenode.notes.lock().bad.clone();
+    assert_eq!((bad.len(), bad[0].b.block_id, &bad[0].locs), (1, 2, &vec![honest]));
+}
+
+/// Sends a block as a DataNode does, with a wrong checksum.
+async fn send_bad(addr: &str, id: u64, source: pb::DatanodeInfoProto) {
+    let mut speaker = Speaker::connect(addr).await;
+    let op = pb::OpWriteBlockProto { source: Some(source), ..write_op(id, "", &[]) };
+    speaker.op(Op::WriteBlock, &op).await;
+    speaker.packet_with(0, 0, b"abc", &[0; 4], Flags::None).await;
+    assert!(speaker.closed().await, "block {id}");
 }
 
 /// A disk that could not read once, and then could, has not lost the replica: it may be the last one.
