@@ -50,8 +50,8 @@ pub struct DatanodeConfig {
     pub xceivers_max: usize,
     /// Blocks that are copied out by order of the NameNode at once (HDFS: `dfs.namenode.replication.max-streams-hard-limit`).
     pub transfers_max: usize,
-    /// Volumes that may fail before the node stops (HDFS: `dfs.datanode.failed.volumes.tolerated`);
-    /// none: as long as one is left (HDFS's -1).
+    /// Volumes that may fail before the node stops, or that it starts without (HDFS:
+    /// `dfs.datanode.failed.volumes.tolerated`); none: as long as one is left (HDFS's -1).
     pub failed_volumes_tolerated: Option<usize>,
     /// Threads of each volume.
     pub volume_threads: usize,

@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::block_recovery::Recoveries;
-use crate::config::DatanodeConfig;
+use crate::config::{DatanodeConfig, VolumeConfig};
 use crate::error::{DatanodeError, Stopped};
 use crate::ipc::Ipc;
 use crate::namenode_link::{Active, FAREWELL_LIMIT, Link};
@@ -66,10 +66,11 @@ impl DataNode {
     /// which cluster it is.
     ///
     /// # Errors
-    /// [`DatanodeError`]; nothing on the disks was changed then but the lock files.
+    /// [`DatanodeError`]; nothing on the disks was changed then but the lock files. A disk that fails is none as long as
+    /// the configuration tolerates it and another volume says which DataNode this is.
     pub async fn start(env: Env, disk: DiskRef, config: DatanodeConfig) -> Result<DataNode, DatanodeError> {
         check(&config)?;
-        let volumes = open_volumes(&env, &disk, &config).await?;
+        let (volumes, absent) = open_volumes(&env, &disk, &config).await?;
         let uuid = common_uuid(&env, &volumes)?;
         let listener = env.net.listen(config.listen).await.map_err(DatanodeError::Listen)?;
         let ipc_listener = env.net.listen(config.ipc_listen).await.map_err(DatanodeError::Listen)?;
@@ -78,7 +79,8 @@ impl DataNode {
         let reports = Arc::new(Reports::new(config.namenodes.len()));
         let (syncers, sync_tasks) = Syncers::start(&volumes);
         let store =
-            Store::new(volumes, (config.volume_spare_bytes, config.direct_write_min_bytes), reports, syncers);
+            Store::new(volumes, (config.volume_spare_bytes, config.direct_write_min_bytes), reports, syncers)
+                .without(absent);
         let node = Arc::new(Node {
             uuid,
             xfer_addr,
@@ -202,20 +204,21 @@ fn check(config: &DatanodeConfig) -> Result<(), DatanodeError> {
     Ok(())
 }
 
-/// Opens all volumes. Whoever held a lock a moment ago may still be ending: it is waited for a little.
+/// Opens all volumes, and says which could not be opened because their disks failed. Whoever held a lock a moment ago
+/// may still be ending: it is waited for a little.
 async fn open_volumes(
     env: &Env,
     disk: &DiskRef,
     config: &DatanodeConfig,
-) -> Result<Vec<VolumeRef>, DatanodeError> {
+) -> Result<(Vec<VolumeRef>, Vec<VolumeConfig>), DatanodeError> {
     let give_up = Instant::now() + LOCK_LIMIT;
     let owner = format!("{}@{}", std::process::id(), config.host_name);
     let start = disk.pool("start", 1);
-    let mut volumes = Vec::new();
-    for (index, volume) in config.volumes.iter().enumerate() {
+    let (mut volumes, mut absent, mut first) = (Vec::new(), Vec::new(), None);
+    for of in &config.volumes {
         loop {
-            let (disk, volume, owner) = (disk.clone(), volume.clone(), owner.clone());
-            let (threads, id) = (config.volume_threads, env.entropy.uuid());
+            let (disk, volume, owner) = (disk.clone(), of.clone(), owner.clone());
+            let (index, threads, id) = (volumes.len(), config.volume_threads, env.entropy.uuid());
             let open = start.run(move || Volume::open(&disk, index, &volume, threads, id, &owner));
             match open.await {
                 Ok(volume) => {
@@ -223,11 +226,31 @@ async fn open_volumes(
                     break;
                 }
                 Err(DatanodeError::Locked { .. }) if Instant::now() < give_up => sleep(LOCK_PAUSE).await,
+                // What it holds can be read, and is not what it should be: that is no failure of the disk.
+                Err(DatanodeError::Disk { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
+                    return Err(DatanodeError::Disk { folder: of.path.clone(), source });
+                }
+                Err(error @ DatanodeError::Disk { .. }) => {
+                    tracing::error!(volume = %of.path.display(), %error, "a volume failed: goes on without it");
+                    absent.push(of.clone());
+                    first.get_or_insert(error);
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }
     }
-    Ok(volumes)
+    match first {
+        Some(error) if !can_do_without(absent.len(), &volumes, config) => Err(error),
+        _ => Ok((volumes, absent)),
+    }
+}
+
+/// Whether the node can start although so many volumes have failed. If those left are all fresh, they do not say which
+/// DataNode it is: it would take another name than the one that a failed disk may hold.
+fn can_do_without(failed: usize, left: &[VolumeRef], config: &DatanodeConfig) -> bool {
+    let known = left.iter().any(|volume| volume.owner().is_some());
+    known && config.failed_volumes_tolerated.is_none_or(|most| failed <= most)
 }
 
 /// The DataNode that all formatted volumes belong to, or a new one.
@@ -252,8 +275,8 @@ fn common_uuid(env: &Env, volumes: &[VolumeRef]) -> Result<DatanodeUuid, Datanod
 async fn watch_volumes(node: Arc<Node>) {
     let every = Duration::from_millis(node.config.heartbeat_ms);
     loop {
-        let failed = node.store.failed_volumes();
-        let all = node.store.volumes.len();
+        let failed = node.store.failed_volumes().count();
+        let all = node.config.volumes.len();
         if failed == all || node.config.failed_volumes_tolerated.is_some_and(|most| failed > most) {
             node.stop(Stopped::VolumesFailed { failed, all });
             return;

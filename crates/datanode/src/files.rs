@@ -13,7 +13,7 @@ use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
 use mobula_wire::meta::{self, META_HEADER_LENGTH};
 
 use crate::replica::{OpenFiles, Pen, Progress, SyncNow};
-use crate::sync::{sync_file, sync_folder};
+use crate::sync::sync_file;
 use crate::volume::{data_name, meta_name};
 
 /// What is read at once to verify a whole replica, in bytes of data; a multiple of any chunk that clients use.
@@ -194,7 +194,7 @@ pub(crate) fn cut(pen: &Pen, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a replica another stamp: its meta file's name.
+/// Gives a replica another stamp: its meta file's name. A shortage has changed nothing.
 pub(crate) fn restamp(
     disk: &dyn Disk,
     folder: &Path,
@@ -204,25 +204,33 @@ pub(crate) fn restamp(
 ) -> io::Result<()> {
     if block.stamp != stamp {
         let next = Block { stamp, ..*block };
+        let names = (sync == SyncNow::Yes).then(|| disk.open_folder(folder)).transpose()?;
         disk.rename(&folder.join(meta_name(block)), &folder.join(meta_name(&next)))?;
-        if sync == SyncNow::Yes {
-            sync_folder(disk, folder)?;
+        if let Some(names) = names {
+            names.sync_names()?;
         }
     }
     Ok(())
 }
 
-/// Moves both files of a replica, durably, under the names that they have. Checksums first: those in the new
-/// folder without data, and data in the old one without checksums, tell what was under way.
+/// Moves both files of a replica, durably, under the names that they have. A shortage has changed nothing: what the
+/// syncs need is taken first.
 pub(crate) fn move_both(disk: &dyn Disk, from: &Path, to: &Path, block: &Block) -> io::Result<()> {
+    let folders = [disk.open_folder(to)?, disk.open_folder(from)?];
+    move_names(disk, from, to, block)?;
+    folders.iter().try_for_each(|folder| folder.sync_names())
+}
+
+/// Moves both files of a replica, not durably. Checksums first: those in the new folder without data, and data in
+/// the old one without checksums, tell what was under way. A shortage has changed nothing.
+pub(crate) fn move_names(disk: &dyn Disk, from: &Path, to: &Path, block: &Block) -> io::Result<()> {
     let (meta, data) = (meta_name(block), data_name(block.id));
     disk.rename(&from.join(&meta), &to.join(&meta))?;
-    if let Err(error) = disk.rename(&from.join(&data), &to.join(&data)) {
-        disk.rename(&to.join(&meta), &from.join(&meta))?;
-        return Err(error);
-    }
-    sync_folder(disk, to)?;
-    sync_folder(disk, from)
+    let Err(error) = disk.rename(&from.join(&data), &to.join(&data)) else { return Ok(()) };
+    // Were it left like that, the two would be apart: that is no shortage any more.
+    let apart = |back| io::Error::other(format!("{error}, and the checksums do not go back: {back}"));
+    disk.rename(&to.join(&meta), &from.join(&meta)).map_err(apart)?;
+    Err(error)
 }
 
 /// Replaces a file that has other names, too, by a copy of its own: appending must not change what an upgrade or

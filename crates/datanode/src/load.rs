@@ -1,6 +1,6 @@
 //! What is found on a volume at start becomes replicas: final ones as they lie, those that were being
 //! written as far as their checksums reach, copies that were coming in not at all
-//! (HDFS: `BlockPoolSlice.getVolumeMap`, `validateIntegrityAndSetLength`).
+//! (HDFS: `BlockPoolSlice.getVolumeMap`, `validateIntegrityAndSetLength`). One that cannot be read is left alone.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +35,7 @@ pub(crate) fn load(volume: &VolumeRef, pool: &PoolId, now_ms: u64) -> io::Result
     let mut open = names(disk, &rbw)?;
     let mut found = Vec::new();
     load_final(volume, pool, &mut open, &mut found)?;
-    load_waiting(volume, &rbw, open, now_ms, &mut found)?;
+    load_waiting(volume, &rbw, open, now_ms, &mut found);
     Ok(found)
 }
 
@@ -66,8 +66,11 @@ fn empty(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Data files with their length, and the stamps of their meta files, of one folder.
-type Names = BTreeMap<BlockId, (Option<u64>, Vec<(u64, u64)>)>;
+/// The length of a block's data file, and stamps and lengths of its meta files.
+type FoundFiles = (Option<u64>, Vec<(u64, u64)>);
+
+/// Those of one folder.
+type Names = BTreeMap<BlockId, FoundFiles>;
 
 fn names(disk: &dyn Disk, folder: &Path) -> io::Result<Names> {
     let mut names = Names::new();
@@ -147,41 +150,51 @@ fn move_metas(disk: &dyn Disk, from: &Path, to: &Path, id: BlockId, metas: &[(u6
     disk.sync_folder(to)
 }
 
-fn load_waiting(
-    volume: &VolumeRef,
-    folder: &Path,
-    open: Names,
-    now_ms: u64,
-    found: &mut Vec<Replica>,
-) -> io::Result<()> {
-    let disk = &*volume.disk;
-    for (id, (length, metas)) in open {
-        let goes_on = restart::take(disk, folder, id, now_ms)?;
-        let (Some(length), Some(&(stamp, _))) = (length, metas.iter().max()) else {
-            // A crash while it was begun; nothing in it was acknowledged.
-            for (stamp, _) in metas {
-                let block = Block { id, stamp: GenStamp(stamp), length: 0 };
-                disk.remove_file(&folder.join(meta_name(&block)))?;
+/// A sector that cannot be read is the end of one replica, not of all that the disk has
+/// (HDFS: `BlockPoolSlice.validateIntegrityAndSetLength`, which then takes it for an empty one).
+fn load_waiting(volume: &VolumeRef, folder: &Path, open: Names, now_ms: u64, found: &mut Vec<Replica>) {
+    for (id, files) in open {
+        match load_one(volume, folder, id, files, now_ms) {
+            Ok(replica) => found.extend(replica),
+            Err(error) => {
+                tracing::error!(block = %id, %error, "an open replica cannot be read: not used, its files stay");
             }
-            continue;
-        };
-        let block = Block { id, stamp: GenStamp(stamp), length };
-        let Some((length, checksum)) = valid_length(disk, folder, &block)? else {
-            tracing::warn!(block = %id, "its checksums cannot be read: not used");
-            continue;
-        };
-        let block = Block { length, ..block };
-        if goes_on {
-            let files = Files::open(disk, folder, &block)?;
-            let last_sum = files.sum_of_last(length)?;
-            let open = open_in_place(block, volume, folder.to_owned(), files, last_sum);
-            found.push(Replica::Open(open.growing().clone()));
-        } else {
-            volume.add_used(disk_bytes(checksum, length));
-            found.push(Replica::Waiting(WaitingReplica { block, volume: volume.clone() }));
         }
     }
-    Ok(())
+}
+
+/// The replica of that name in the folder of those that were being written, if it is one.
+fn load_one(
+    volume: &VolumeRef,
+    folder: &Path,
+    id: BlockId,
+    (length, metas): FoundFiles,
+    now_ms: u64,
+) -> io::Result<Option<Replica>> {
+    let disk = &*volume.disk;
+    let goes_on = restart::take(disk, folder, id, now_ms)?;
+    let (Some(length), Some(&(stamp, _))) = (length, metas.iter().max()) else {
+        // A crash while it was begun; nothing in it was acknowledged.
+        for (stamp, _) in metas {
+            let block = Block { id, stamp: GenStamp(stamp), length: 0 };
+            disk.remove_file(&folder.join(meta_name(&block)))?;
+        }
+        return Ok(None);
+    };
+    let block = Block { id, stamp: GenStamp(stamp), length };
+    let Some((length, checksum)) = valid_length(disk, folder, &block)? else {
+        tracing::warn!(block = %id, "its checksums cannot be read: not used");
+        return Ok(None);
+    };
+    let block = Block { length, ..block };
+    if goes_on {
+        let files = Files::open(disk, folder, &block)?;
+        let last_sum = files.sum_of_last(length)?;
+        let open = open_in_place(block, volume, folder.to_owned(), files, last_sum);
+        return Ok(Some(Replica::Open(open.growing().clone())));
+    }
+    volume.add_used(disk_bytes(checksum, length));
+    Ok(Some(Replica::Waiting(WaitingReplica { block, volume: volume.clone() })))
 }
 
 /// Cuts a replica to what its checksums prove, and says how long that is; none if they say nothing.

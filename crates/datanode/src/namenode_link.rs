@@ -262,7 +262,11 @@ impl Link {
             // Deletions and beginnings go with the heartbeat.
             self.send_entries(beat).await?;
         }
-        self.send_troubles(beat).await?;
+        // What keeps troubles from being told keeps nothing else from it. Not even a refusal does: it may be meant for a
+        // source that was named, and one that is meant for this node comes with the next heartbeat, too.
+        if now >= beat.troubles_from && self.send_troubles(beat).await.is_err() {
+            beat.troubles_from = beat.next;
+        }
         if self.outbox().is_urgent() {
             self.send_entries(beat).await?;
         }
@@ -274,7 +278,8 @@ impl Link {
             self.full_report(beat, lease).await?;
         }
         let urgent = self.node.store.reports.outbox(self.index).urgent.notified();
-        if self.outbox().is_urgent() {
+        let troubled = self.outbox().is_troubled() && Instant::now() >= beat.troubles_from;
+        if self.outbox().is_urgent() || troubled {
             return Ok(Next::Go);
         }
         tokio::select! {
@@ -289,7 +294,7 @@ impl Link {
 
     async fn heartbeat(&self, beat: &Beat, now: Instant) -> Result<dn::HeartbeatResponseProto, Ended> {
         let store = &self.node.store;
-        let failed: Vec<_> = store.volumes.iter().filter(|volume| volume.is_failed()).collect();
+        let failed: Vec<_> = store.failed_volumes().collect();
         let request = dn::HeartbeatRequestProto {
             registration: beat.registration.clone(),
             reports: store
@@ -305,9 +310,7 @@ impl Link {
             volume_failure_summary: (!failed.is_empty()).then(|| dn::VolumeFailureSummaryProto {
                 failed_storage_locations: failed
                     .iter()
-                    .map(|volume| {
-                        format!("[{}]file:{}", volume.config.kind.name(), volume.config.path.display())
-                    })
+                    .map(|volume| format!("[{}]file:{}", volume.kind.name(), volume.path.display()))
                     .collect(),
                 last_volume_failure_date: self.node.env.clock.now_ms(),
                 estimated_capacity_lost_total: 0,
@@ -439,7 +442,7 @@ impl Link {
             .collect()
     }
 
-    /// Tells of bad replicas and other trouble.
+    /// Tells of bad replicas and other trouble; of many in several rounds.
     async fn send_troubles(&self, beat: &Beat) -> Result<(), Ended> {
         for (trouble, message) in self.outbox().take_errors() {
             self.error_report(&beat.registration, trouble, message).await?;
@@ -459,7 +462,7 @@ impl Link {
         };
         let request = dn::ReportBadBlocksRequestProto { blocks: bad.iter().map(located).collect() };
         let sent: Result<dn::ReportBadBlocksResponseProto, Ended> =
-            self.call("reportBadBlocks", &request).await;
+            self.call_soon("reportBadBlocks", &request).await;
         sent.map(|_| ()).inspect_err(|_| self.outbox().put_back_bad(bad))
     }
 
@@ -575,6 +578,8 @@ impl Link {
 struct Beat {
     registration: dn::DatanodeRegistrationProto,
     next: Instant,
+    /// When troubles may be told again, after a NameNode did not take them.
+    troubles_from: Instant,
     report_due: Instant,
     full_report_ms: u64,
     lease: Option<u64>,
@@ -583,7 +588,7 @@ struct Beat {
 impl Beat {
     fn new(registration: dn::DatanodeRegistrationProto, full_report_ms: u64) -> Beat {
         let now = Instant::now();
-        Beat { registration, next: now, report_due: now, full_report_ms, lease: None }
+        Beat { registration, next: now, troubles_from: now, report_due: now, full_report_ms, lease: None }
     }
 }
 

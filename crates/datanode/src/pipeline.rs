@@ -190,8 +190,10 @@ impl<'a> Pipeline<'a> {
 /// A DataNode sent bad bytes: its replica is bad.
 fn report_source(node: &Node, setup: &Setup) {
     if let (Sender::Datanode, Some(source)) = (setup.sender, &setup.request.source) {
-        let bad = BadBlock { block: setup.block.block, storage: None, source: Some(source.clone()) };
-        node.store.reports.bad(&bad);
+        match BadBlock::sent_by(source, setup.block.block) {
+            Some(bad) => node.store.reports.bad(&bad),
+            None => tracing::warn!(block = %setup.block, "bad bytes from somebody who is no DataNode"),
+        }
     }
 }
 

@@ -246,7 +246,17 @@ impl Store {
             self.abandon(open).await;
             return Err(self.judge(&source.volume, &block, error).await.into());
         }
-        let done = self.finalise(open, length, Some(Change::Received)).await?;
+        let growing = open.growing().clone();
+        let done = match self.finalise(open, length, Some(Change::Received)).await {
+            Ok(done) => done,
+            Err(error) => {
+                // Else it would be in the way of the next attempt.
+                if !growing.volume.is_failed() {
+                    self.abandon(OpenReplica::take_over(growing).await?).await;
+                }
+                return Err(error.into());
+            }
+        };
         drop(target_claim);
         claim.put(Replica::Final(source))?;
         Ok(done)

@@ -203,7 +203,8 @@ impl Store {
                 files::move_both(&*growing.volume.disk, &growing.folder, &target, &growing.block)
             });
             if let Err(error) = moved.await {
-                store.fail_volume(&growing.volume, &error);
+                store.step_failed(&growing.volume, &error).await;
+                store.leave(open).await;
                 return Err(error);
             }
             let published = open.published(folder, acked);
@@ -260,9 +261,9 @@ impl Store {
         let pool = self.pool().ok_or(OpenError::NoPool)?;
         let FinalReplica { block, volume } = &replica;
         let (from, to) = (volume.final_folder(pool, block.id), volume.rbw_folder(pool));
-        let (files, last_sum) = self.open_whole(volume, *block, &from).await?;
+        let (Files { checksum, .. }, last_sum) = self.open_whole(volume, *block, &from).await?;
         if let Some(again) = again {
-            again.check_chunk(files.checksum.bytes_per_chunk())?;
+            again.check_chunk(checksum.bytes_per_chunk())?;
         }
         let (disk, folder, moving) = (volume.disk.clone(), from.clone(), *block);
         let unlinked = volume.sync_pool.run(move || {
@@ -274,28 +275,21 @@ impl Store {
             return Err(error.into());
         }
         let (disk, target) = (volume.disk.clone(), to.clone());
-        let moved = volume.sync_pool.run(move || {
-            files::move_both(&*disk, &from, &target, &moving)?;
-            // Opened again: what was unlinked is another file now.
-            Files::open(&*disk, &target, &moving)
-        });
-        let files = match moved.await {
-            Ok(files) => files,
-            Err(error) => {
-                // Where its files are now nobody knows.
-                self.fail_volume(volume, &error);
-                return Err(error.into());
-            }
-        };
+        let moved = volume.sync_pool.run(move || files::move_both(&*disk, &from, &target, &moving));
+        if let Err(error) = moved.await {
+            self.step_failed(volume, &error).await;
+            return Err(error.into());
+        }
         let length = block.length;
-        volume.sub_used(disk_bytes(files.checksum, length));
+        volume.sub_used(disk_bytes(checksum, length));
         let open = OpenReplica::new(Parts {
             block: Block { length: 0, ..*block },
             kind: OpenKind::Rbw,
             volume: volume.clone(),
             folder: to,
-            checksum: files.checksum,
-            files: Some(OpenFiles { data: files.data, meta: files.meta }),
+            checksum,
+            // Opened by who writes: what was unlinked is another file now.
+            files: None,
             progress: Progress { on_disk: length, last_sum, acked: length },
             synced: length,
             reserved: 0,
@@ -390,7 +384,8 @@ impl Store {
             files::restamp(&*growing.volume.disk, &growing.folder, &growing.block, stamp, sync)
         });
         if let Err(error) = renamed.await {
-            self.fail_volume(&growing.volume, &error);
+            self.step_failed(&growing.volume, &error).await;
+            self.leave(open).await;
             return Err(error.into());
         }
         let room = expected.saturating_sub(growing.progress().on_disk);
@@ -413,7 +408,7 @@ impl Store {
         let renamed =
             volume.sync_pool.run(move || files::restamp(&*disk, &folder, &block, stamp, SyncNow::Yes));
         if let Err(error) = renamed.await {
-            self.fail_volume(&volume, &error);
+            self.step_failed(&volume, &error).await;
             return Err(error.into());
         }
         let replica = FinalReplica { block: Block { stamp, ..block }, volume };

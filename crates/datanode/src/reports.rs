@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use mobula_proto::hdfs::DatanodeInfoProto;
 use mobula_types::{Block, BlockId, StorageUuid};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -13,6 +14,10 @@ use tokio::sync::Notify;
 pub(crate) const OUTBOX_MAX: usize = 1 << 20;
 /// Bad blocks waiting to be reported.
 const BAD_MAX: usize = 10_000;
+/// Those told of in one call.
+const BAD_CALL_MAX: usize = 256;
+/// Longest name of a source that is kept, in bytes: a host's has at most 253.
+const NAME_MAX: usize = 255;
 /// Other messages waiting to be sent.
 const ERRORS_MAX: usize = 1_000;
 
@@ -40,7 +45,18 @@ pub(crate) struct BadBlock {
     /// The volume; none if the replica is another DataNode's.
     pub storage: Option<StorageUuid>,
     /// The other DataNode, as it said who it is.
-    pub source: Option<mobula_proto::hdfs::DatanodeInfoProto>,
+    pub source: Option<DatanodeInfoProto>,
+}
+
+impl BadBlock {
+    /// A block whose bytes came bad from another DataNode. Anybody may say to be one, and anything besides: its identity
+    /// is kept and no more; none if that is none.
+    pub(crate) fn sent_by(source: &DatanodeInfoProto, block: Block) -> Option<BadBlock> {
+        let names = [&source.id.ip_addr, &source.id.host_name, &source.id.datanode_uuid];
+        let source = DatanodeInfoProto { id: source.id.clone(), ..Default::default() };
+        let fits = names.iter().all(|name| name.len() <= NAME_MAX);
+        fits.then_some(BadBlock { block, storage: None, source: Some(source) })
+    }
 }
 
 type Entries = BTreeMap<(StorageUuid, BlockId), (Block, Change)>;
@@ -81,9 +97,15 @@ impl Outbox {
         }
     }
 
+    /// Whether single changes are to be sent at once.
     pub(crate) fn is_urgent(&self) -> bool {
+        self.pending.lock().urgent
+    }
+
+    /// Whether there are bad blocks or errors to be told of.
+    pub(crate) fn is_troubled(&self) -> bool {
         let pending = self.pending.lock();
-        pending.urgent || !pending.bad.is_empty() || !pending.errors.is_empty()
+        !pending.bad.is_empty() || !pending.errors.is_empty()
     }
 
     /// Forgets all single changes: a full report that is made after this call tells them.
@@ -91,14 +113,19 @@ impl Outbox {
         self.pending.lock().entries.clear();
     }
 
+    /// Takes the next bad blocks, as many as go into a call: first those that lie here, and apart from the others, since
+    /// what a source said of itself may be refused. What cannot be sent comes back by [`Outbox::put_back_bad`].
     pub(crate) fn take_bad(&self) -> Vec<BadBlock> {
-        std::mem::take(&mut self.pending.lock().bad)
+        let bad = &mut self.pending.lock().bad;
+        let here = bad.iter().any(|it| it.source.is_none());
+        bad.extract_if(.., |it| it.source.is_none() == here).take(BAD_CALL_MAX).collect()
     }
 
     pub(crate) fn take_errors(&self) -> Vec<(Trouble, String)> {
         std::mem::take(&mut self.pending.lock().errors)
     }
 
+    /// Behind all others: if it is one of these that cannot be sent, the others can.
     pub(crate) fn put_back_bad(&self, bad: Vec<BadBlock>) {
         let mut pending = self.pending.lock();
         for block in bad {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use mobula_disk::FileRef;
+use mobula_disk::{FileRef, is_shortage};
 use mobula_types::{Block, BlockId, GenStamp, ReplicaState};
 use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
 use mobula_wire::meta::{self, META_HEADER_LENGTH};
@@ -206,7 +206,9 @@ impl Source {
                 match &error {
                     SourceError::Disk(error) => {
                         // A sector that cannot be read is this replica's end, not always the disk's.
-                        self.mark_bad(node);
+                        if !is_shortage(error) {
+                            self.mark_bad(node);
+                        }
                         node.store.examine(&self.volume, error).await;
                     }
                     _ => self.mark_bad(node),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 
-use mobula_disk::{FileRef, Open};
+use mobula_disk::{FileRef, Open, is_shortage};
 use mobula_types::{Block, BlockId, DatanodeUuid, GenStamp, PoolId, ReplicaState, StoredReplica};
 use mobula_wire::checksum::Checksum;
 use mobula_wire::meta;
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::claim::Replicas;
+use crate::config::VolumeConfig;
 use crate::replica::{FinalReplica, Growing, OpenKind, OpenReplica, Progress, Replica, Stuck};
 use crate::reports::{BadBlock, Change, Reports};
 use crate::restart;
@@ -67,6 +68,8 @@ pub(crate) struct Readable {
 #[derive(Debug)]
 pub(crate) struct Store {
     pub volumes: Vec<VolumeRef>,
+    /// Those that failed before they could be opened.
+    absent: Vec<VolumeConfig>,
     pub replicas: Arc<Replicas>,
     namespace: OnceLock<Namespace>,
     opening: tokio::sync::Mutex<()>,
@@ -93,6 +96,7 @@ impl Store {
     ) -> Store {
         Store {
             volumes,
+            absent: Vec::new(),
             replicas: Arc::default(),
             namespace: OnceLock::new(),
             opening: tokio::sync::Mutex::default(),
@@ -105,6 +109,11 @@ impl Store {
             known_bad: Mutex::default(),
             doomed: Mutex::default(),
         }
+    }
+
+    /// The same, with volumes that count as failed from the beginning.
+    pub(crate) fn without(self, absent: Vec<VolumeConfig>) -> Store {
+        Store { absent, ..self }
     }
 
     /// The pool of the namespace that the volumes belong to, once a NameNode has said so.
@@ -179,7 +188,8 @@ impl Store {
     /// has verified them all. The NameNodes are told, if `notice` says what.
     ///
     /// # Errors
-    /// What the disk says; if a sync failed, the volume is out of use.
+    /// What the disk says. If only room or descriptors were short, the replica is open as before, with nobody who
+    /// writes it; else the volume is out of use.
     pub(crate) async fn finalise(
         self: &Arc<Store>,
         open: OpenReplica,
@@ -203,7 +213,8 @@ impl Store {
         let step = Finalise { pen: open.pen(), block, folder };
         if let Err(error) = self.syncers.finalise(growing.volume.index, step).await {
             // A failed sync is final (STYLE 22).
-            self.fail_volume(&growing.volume, &error);
+            self.step_failed(&growing.volume, &error).await;
+            self.leave(open).await;
             return Err(error);
         }
         let replica = FinalReplica { block, volume: growing.volume.clone() };
@@ -218,13 +229,23 @@ impl Store {
     /// Gives up an open replica and removes its files.
     pub(crate) async fn abandon(self: &Arc<Store>, open: OpenReplica) {
         let store = self.clone();
-        whole(async move {
-            let replica = Replica::Open(open.growing().clone());
-            store.remove_files(&replica).await;
-            // If it is there no more, its volume failed.
-            let _ = store.replicas.replace_open(open.growing(), None);
-        })
-        .await;
+        whole(async move { store.abandon_now(open).await }).await;
+    }
+
+    async fn abandon_now(&self, open: OpenReplica) {
+        let replica = Replica::Open(open.growing().clone());
+        self.remove_files(&replica).await;
+        // If it is there no more, its volume failed.
+        let _ = self.replicas.replace_open(open.growing(), None);
+    }
+
+    /// Leaves a replica open that its writer cannot go on with. A client's waits for the recovery of its block; a copy
+    /// is of no use unfinished.
+    pub(crate) async fn leave(&self, open: OpenReplica) {
+        open.growing().rest();
+        if open.growing().kind == OpenKind::Temporary && !open.growing().volume.is_failed() {
+            self.abandon_now(open).await;
+        }
     }
 
     /// The replica of a block.
@@ -427,7 +448,7 @@ impl Store {
 
     /// After an error of a volume: is it the disk? Then it is taken out of use. After a failed sync it always is.
     pub(crate) async fn examine(&self, volume: &VolumeRef, error: &io::Error) {
-        use io::ErrorKind::{AlreadyExists, InvalidData, NotFound, StorageFull, UnexpectedEof};
+        use io::ErrorKind::{AlreadyExists, InvalidData, NotFound, UnexpectedEof};
         if is_failed_sync(error) {
             self.fail_volume(volume, error);
             return;
@@ -437,14 +458,27 @@ impl Store {
         {
             return;
         }
-        if error.kind() == StorageFull {
-            let of = volume.clone();
+        let of = volume.clone();
+        if is_shortage(error) {
             let _ = volume.pool.run(move || of.measure()).await;
             return;
         }
-        let of = volume.clone();
-        if let Err(error) = volume.pool.run(move || of.probe()).await {
-            self.fail_volume(volume, &error);
+        match volume.pool.run(move || of.probe()).await {
+            // Then it could not be asked; it is with the next error.
+            Err(short) if is_shortage(&short) => {}
+            Err(error) => self.fail_volume(volume, &error),
+            Ok(()) => {}
+        }
+    }
+
+    /// After a step between a replica's states failed. If something was only short, the step has changed nothing;
+    /// else nobody knows what is on the disk, and the volume is taken out of use.
+    pub(crate) async fn step_failed(&self, volume: &VolumeRef, error: &io::Error) {
+        if is_shortage(error) {
+            tracing::warn!(volume = %volume.config.path.display(), %error, "a replica stays in its state");
+            self.examine(volume, error).await;
+        } else {
+            self.fail_volume(volume, error);
         }
     }
 
@@ -495,9 +529,10 @@ impl Store {
         }
     }
 
-    /// How many volumes are out of use.
-    pub(crate) fn failed_volumes(&self) -> usize {
-        self.volumes.iter().filter(|volume| volume.is_failed()).count()
+    /// The volumes that are out of use.
+    pub(crate) fn failed_volumes(&self) -> impl Iterator<Item = &VolumeConfig> {
+        let failed = self.volumes.iter().filter(|volume| volume.is_failed());
+        failed.map(|volume| &volume.config).chain(&self.absent)
     }
 
     /// All replicas of each volume in use, as a full report tells them, by block.

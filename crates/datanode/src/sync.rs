@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use mobula_disk::{Disk, DiskFile};
+use mobula_disk::{Disk, DiskFile, is_shortage};
 
 /// The error inside an [`io::Error`] of its kind.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub(crate) fn sync_file(file: &dyn DiskFile) -> io::Result<()> {
     file.sync_data().map_err(failed)
 }
 
-/// Makes the names in a folder durable.
+/// Makes the names in a folder durable. A shortage is no failed sync: the folder could not be opened.
 pub(crate) fn sync_folder(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
-    disk.sync_folder(folder).map_err(failed)
+    disk.sync_folder(folder).map_err(|error| if is_shortage(&error) { error } else { failed(error) })
 }

@@ -6,17 +6,20 @@
 //! each from 16 threads (medians of 5; virtual disk, ext4). A small group is synced file by file, so as not to
 //! write what others have not asked for.
 //!
-//! Invariant: `Ok` means data, checksums and their final names are durable.
+//! Invariants: `Ok` means data, checksums and their final names are durable; a shortage ([`is_shortage`]) means that
+//! the replica is open as before, whatever became of others in its group.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use mobula_disk::{FolderRef, is_shortage};
 use mobula_types::Block;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::files;
 use crate::replica::{OpenFiles, Pen};
-use crate::volume::{VolumeRef, data_name, meta_name};
+use crate::volume::VolumeRef;
 
 /// Replicas that wait for one volume; those who come later wait to queue.
 const QUEUE_MAX: usize = 1024;
@@ -83,38 +86,45 @@ async fn finish(volume: &VolumeRef, steps: Vec<Finalise>) -> Vec<io::Result<()>>
     let count = steps.len();
     let of = volume.clone();
     let result = if count >= SYNC_TOGETHER_MIN {
-        let together = move || of.around.sync_all_files().and_then(|()| rename(&of, &steps));
+        let all = (0..count).map(|_| Ok(())).collect();
+        let together = move || of.around.sync_all_files().and_then(|()| rename(&of, &steps, all));
         volume.sync_pool.run(together).await
     } else {
         match sync_each(volume, &steps).await {
-            Ok(()) => volume.sync_pool.run(move || rename(&of, &steps)).await,
+            Ok(synced) => volume.sync_pool.run(move || rename(&of, &steps, synced)).await,
             Err(error) => Err(error),
         }
     };
-    // One failure is everybody's: after it nothing on this disk is certain.
+    // Such a failure is everybody's: after it nothing on this disk is certain.
     let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
-    (0..count).map(|_| result.as_ref().copied().map_err(copy)).collect()
+    result.unwrap_or_else(|error| (0..count).map(|_| Err(copy(&error))).collect())
 }
 
+/// What became of each replica of a group: a shortage concerns only the one that met it, and has changed nothing.
+type Each = Vec<io::Result<()>>;
+
 /// Syncs the files of a few replicas, all at the same time.
-async fn sync_each(volume: &VolumeRef, steps: &[Finalise]) -> io::Result<()> {
-    let mut syncs = Vec::with_capacity(steps.len() * 2);
+async fn sync_each(volume: &VolumeRef, steps: &[Finalise]) -> io::Result<Each> {
+    let mut files = Vec::with_capacity(steps.len() * 2);
+    let mut each = Each::with_capacity(steps.len());
     for step in steps {
         let growing = step.pen.growing();
-        let OpenFiles { data, meta } = match growing.open_files() {
-            Some(files) => files,
+        let opened = match growing.open_files() {
+            Some(files) => Ok(files),
             None => {
                 let of = growing.clone();
-                volume.sync_pool.run(move || of.files()).await?
+                volume.sync_pool.run(move || of.files()).await
             }
         };
-        for file in [data, meta] {
-            let pool = volume.sync_pool.clone();
-            syncs.push(tokio::spawn(async move { pool.run(move || file.sync_data()).await }));
-        }
+        each.push(one(opened.map(|OpenFiles { data, meta }| files.extend([data, meta])))?);
     }
-    let mut result = Ok(());
-    for sync in syncs {
+    // All are open by now: no sync goes on whose failure nobody would hear of.
+    let syncs = files.into_iter().map(|file| {
+        let pool = volume.sync_pool.clone();
+        tokio::spawn(async move { pool.run(move || file.sync_data()).await })
+    });
+    let mut result = Ok(each);
+    for sync in syncs.collect::<Vec<_>>() {
         match sync.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => result = Err(error),
@@ -124,15 +134,33 @@ async fn sync_each(volume: &VolumeRef, steps: &[Finalise]) -> io::Result<()> {
     result
 }
 
-fn rename(volume: &VolumeRef, steps: &[Finalise]) -> io::Result<()> {
-    let mut folders = BTreeSet::new();
-    for step in steps {
-        volume.ensure_folder(&step.folder)?;
-        folders.insert(&step.folder);
-        // Checksums first: final data is never without them.
-        for name in [meta_name(&step.block), data_name(step.block.id)] {
-            volume.disk.rename(&step.pen.growing().folder.join(&name), &step.folder.join(&name))?;
-        }
+/// Gives replicas that are synced their final names, durably. Each folder is opened before a name in it changes, so
+/// that nothing but the disk can keep it from being synced.
+fn rename(volume: &VolumeRef, steps: &[Finalise], mut each: Each) -> io::Result<Each> {
+    let mut folders = BTreeMap::new();
+    for (step, result) in steps.iter().zip(&mut each).filter(|(_, result)| result.is_ok()) {
+        *result = one(rename_one(volume, step, &mut folders))?;
     }
-    folders.into_iter().try_for_each(|folder| volume.disk.sync_folder(folder))
+    folders.into_values().try_for_each(|folder| folder.sync_names())?;
+    Ok(each)
+}
+
+fn rename_one<'a>(
+    volume: &VolumeRef,
+    step: &'a Finalise,
+    folders: &mut BTreeMap<&'a Path, FolderRef>,
+) -> io::Result<()> {
+    if !folders.contains_key(&*step.folder) {
+        volume.ensure_folder(&step.folder)?;
+        folders.insert(&step.folder, volume.disk.open_folder(&step.folder)?);
+    }
+    files::move_names(&*volume.disk, &step.pen.growing().folder, &step.folder, &step.block)
+}
+
+/// A shortage is one replica's result, any other error everybody's.
+fn one(result: io::Result<()>) -> io::Result<io::Result<()>> {
+    match result {
+        Err(error) if !is_shortage(&error) => Err(error),
+        result => Ok(result),
+    }
 }

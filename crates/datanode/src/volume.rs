@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use mobula_disk::{Disk, DiskRef, Entry, FolderRef, Kind, Lock, Open, Pool};
+use mobula_disk::{Disk, DiskRef, Entry, FolderRef, Kind, Lock, Open, Pool, is_shortage};
 use mobula_types::{Block, BlockId, DatanodeUuid, PoolId, StorageReport, StorageState, StorageUuid};
 use parking_lot::Mutex;
 
@@ -42,7 +42,7 @@ pub(crate) struct Namespace {
 /// A volume in use.
 #[derive(Debug)]
 pub(crate) struct Volume {
-    /// Its place in the configuration.
+    /// Its place among those that could be opened.
     pub index: usize,
     pub config: VolumeConfig,
     pub disk: DiskRef,
@@ -257,7 +257,7 @@ impl Volume {
         let file = self.disk.open(&path, Open::Create)?;
         match file.write_all_at(b"probe", 0).and_then(|()| file.sync_data()) {
             // A full disk is a healthy one.
-            Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(error),
+            Err(error) if !is_shortage(&error) => return Err(error),
             _ => {}
         }
         drop(file);

@@ -69,7 +69,7 @@ pub struct Space {
 }
 
 /// Files and folders. Errors name the path. Nothing is durable until the file *and* the folder that
-/// names it were synced.
+/// names it were synced. What was short, and not broken, is told by the kind of an error: [`is_shortage`].
 pub trait Disk: Send + Sync + fmt::Debug {
     /// Opens a file.
     ///
@@ -116,7 +116,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Makes the names in a folder durable.
     ///
     /// # Errors
-    /// Final: what was not synced may be gone, and a second try may not notice (CASES, 9).
+    /// Final: what was not synced may be gone, and a second try may not notice (CASES, 9). But `OutOfMemory` says
+    /// that the folder could not be opened, and that nothing was tried.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 
     /// Keeps a folder open, to sync what lies around it at once.
@@ -219,13 +220,14 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Makes contents and length durable.
     ///
     /// # Errors
-    /// Final, as [`Disk::sync_folder`].
+    /// Final: what was not synced may be gone, and a second try may not notice (CASES, 9). Never a shortage
+    /// ([`is_shortage`]), whatever the system says.
     fn sync_data(&self) -> io::Result<()>;
 
     /// As `sync_data`, and times and modes too.
     ///
     /// # Errors
-    /// Final, as [`Disk::sync_folder`].
+    /// Final, as [`DiskFile::sync_data`].
     fn sync_all(&self) -> io::Result<()>;
 
     /// How many names it has: more than one if it is kept elsewhere, too.
@@ -244,13 +246,33 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
 
 /// A folder kept open.
 pub trait DiskFolder: Send + Sync + fmt::Debug {
+    /// Makes the names in it durable, as [`Disk::sync_folder`], without having to open it: for who must know before a
+    /// change of names that nothing but the disk can keep it from being made durable.
+    ///
+    /// # Errors
+    /// Final, as [`DiskFile::sync_data`].
+    fn sync_names(&self) -> io::Result<()>;
+
     /// Makes contents and lengths of all files durable that lie on the folder's file system, whoever
     /// wrote them; of their names it promises nothing. One flush of the disk in place of one a file.
     ///
     /// # Errors
-    /// Final, as [`Disk::sync_folder`]. Covers what failed since the folder was opened (Linux 5.8 and
+    /// Final, as [`DiskFile::sync_data`]. Covers what failed since the folder was opened (Linux 5.8 and
     /// later): open it before the writes that are to be covered.
     fn sync_all_files(&self) -> io::Result<()>;
+}
+
+/// Whether a call failed because room, descriptors or memory were short: `StorageFull`, `QuotaExceeded`,
+/// `OutOfMemory`. The disk is as good as before, and what was written is still there: a sync that failed is never
+/// told so.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
+}
+
+/// A sync that failed, however the system puts it (a disk that is full shows late on some file systems).
+fn unsynced(error: io::Error) -> io::Error {
+    if is_shortage(&error) { io::Error::other(error.to_string()) } else { error }
 }
 
 /// A lock file held; see [`Disk::lock`].

@@ -1,11 +1,12 @@
 //! Where blocking disk calls run. A bounded number of threads, started when they are first needed,
 //! and a bounded queue; or no thread at all, in the simulator.
 //!
-//! Invariant: a call that was queued runs, even if whoever waits for it has gone away. It is on the
-//! data path, so a call costs one box, one wake-up of a thread and one of the waiting task.
+//! Invariant: a call that was queued runs, even if whoever waits for it has gone away, and even if the system has no
+//! thread to give. It is on the data path, so a call costs one box, one wake-up of a thread and one of the waiting task.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -39,12 +40,22 @@ enum Kind {
 
 type Call = Box<dyn FnOnce() + Send>;
 
+/// Has a thread of that name make a call.
+type Spawn = fn(String, Call) -> io::Result<()>;
+
+fn spawn(name: String, call: Call) -> io::Result<()> {
+    std::thread::Builder::new().name(name).spawn(call).map(|_| ())
+}
+
 /// What clones of a pool share; its drop tells the workers to end.
 struct Threads {
     queue: Arc<Queue>,
     room: Arc<Semaphore>,
     name: String,
     threads_max: usize,
+    spawn: Spawn,
+    /// Whether the system had no thread to give when it was asked last.
+    starved: AtomicBool,
     /// So many short calls must prove short on these threads.
     distrust: AtomicU32,
 }
@@ -59,6 +70,7 @@ struct Queue {
 struct State {
     calls: VecDeque<(Call, OwnedSemaphorePermit)>,
     idle: usize,
+    /// Threads, and callers that stand in for one.
     started: usize,
     closed: bool,
 }
@@ -71,11 +83,17 @@ impl Pool {
 
     /// A pool of at most `threads` (at least one) threads that bear `name` and a number.
     pub fn threads(name: &str, threads: usize) -> Pool {
+        Pool::of(name, threads, spawn)
+    }
+
+    fn of(name: &str, threads: usize, spawn: Spawn) -> Pool {
         Pool(Kind::Threads(Arc::new(Threads {
             queue: Arc::new(Queue { state: Mutex::default(), wake: Condvar::new() }),
             room: Arc::new(Semaphore::new(POOL_QUEUE_MAX)),
             name: name.to_owned(),
             threads_max: threads.max(1),
+            spawn,
+            starved: AtomicBool::new(false),
             distrust: AtomicU32::new(0),
         })))
     }
@@ -165,14 +183,38 @@ impl Threads {
             let number = state.started;
             state.started += 1;
             drop(state);
-            let queue = self.queue.clone();
-            std::thread::Builder::new()
-                .name(format!("{}-{number}", self.name))
-                .spawn(move || queue.work())
-                .expect("the system gives a thread to a disk pool");
+            self.start(number);
         } else {
             drop(state);
             self.queue.wake.notify_one();
+        }
+    }
+
+    /// Starts a thread, which `started` counts already. If the system has none to give, those that live have the calls;
+    /// and if there is none, the caller stands in for one: until there is a thread, or no call is left.
+    fn start(&self, number: usize) {
+        loop {
+            let queue = self.queue.clone();
+            let work = Box::new(move || queue.work());
+            let Err(error) = (self.spawn)(format!("{}-{number}", self.name), work) else {
+                self.starved.store(false, Ordering::Relaxed);
+                return;
+            };
+            if !self.starved.swap(true, Ordering::Relaxed) {
+                tracing::warn!(pool = %self.name, %error, "no thread to be had: callers wait for the disk themselves");
+            }
+            let mut state = self.queue.state.lock();
+            // Who else is counted is a thread, or a caller that will find itself the last one here: the calls are theirs.
+            let next = if state.started > 1 { None } else { state.calls.pop_front() };
+            let Some((call, room)) = next else {
+                state.started -= 1;
+                drop(state);
+                self.queue.wake.notify_one();
+                return;
+            };
+            drop(state);
+            drop(room);
+            call();
         }
     }
 }
@@ -290,6 +332,86 @@ mod tests {
         while queue.strong_count() > 0 {
             assert!(std::time::Instant::now() < deadline, "the thread goes on");
             std::thread::yield_now();
+        }
+    }
+
+    fn no_thread() -> io::Error {
+        io::ErrorKind::WouldBlock.into()
+    }
+
+    fn runtime_of_callers() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).thread_name("caller").build().unwrap()
+    }
+
+    #[test]
+    fn without_a_thread_the_caller_makes_the_call() {
+        let pool = Pool::of("none", 2, |_, _| Err(no_thread()));
+        let callers = runtime_of_callers();
+        for _ in 0..3 {
+            let pool = pool.clone();
+            assert_eq!(
+                callers.block_on(callers.spawn(async move { pool.run(here).await })).unwrap(),
+                "caller"
+            );
+        }
+    }
+
+    /// The first is given, and no other: it has all calls, even those that another thread was wanted for.
+    #[tokio::test]
+    async fn a_thread_that_lives_has_the_calls_of_one_that_was_not_to_be_had() {
+        static GIVEN: AtomicUsize = AtomicUsize::new(0);
+        let pool = Pool::of("one", 3, |name, call| match GIVEN.fetch_add(1, Ordering::SeqCst) {
+            0 => spawn(name, call),
+            _ => Err(no_thread()),
+        });
+        let (hung, is_hung) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let mut first = std::pin::pin!(pool.run(move || {
+            hung.send(()).unwrap();
+            released.recv().unwrap();
+        }));
+        assert!(futures_poll(first.as_mut()).is_none());
+        is_hung.recv().unwrap();
+        let mut second = std::pin::pin!(pool.run(here));
+        assert!(futures_poll(second.as_mut()).is_none(), "the caller does not wait for the disk");
+        assert_eq!(GIVEN.load(Ordering::SeqCst), 2);
+        release.send(()).unwrap();
+        first.await;
+        assert_eq!(second.await, "one-0");
+    }
+
+    /// Threads come and do not come: every call is made, and never more at once than there may be threads.
+    #[test]
+    fn every_call_is_made_whenever_threads_are_short() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let callers = runtime_of_callers();
+        for round in 0..30 {
+            let threads = round % 3 + 1;
+            let pool = Pool::of("short", threads, |name, call| {
+                if ASKED.fetch_add(1, Ordering::SeqCst).is_multiple_of(4) {
+                    spawn(name, call)
+                } else {
+                    Err(no_thread())
+                }
+            });
+            let running = Arc::new(AtomicUsize::new(0));
+            let calls: Vec<_> = (0..40)
+                .map(|number| {
+                    let (pool, running) = (pool.clone(), running.clone());
+                    callers.spawn(async move {
+                        let call = move || {
+                            assert!(running.fetch_add(1, Ordering::SeqCst) < threads, "too many at once");
+                            std::thread::yield_now();
+                            running.fetch_sub(1, Ordering::SeqCst);
+                            number
+                        };
+                        pool.run(call).await
+                    })
+                })
+                .collect();
+            for (number, call) in calls.into_iter().enumerate() {
+                assert_eq!(callers.block_on(call).unwrap(), number, "round {round}");
+            }
         }
     }
 

@@ -18,7 +18,9 @@ use nix::libc;
 use parking_lot::Mutex;
 use rustix::io::{ReadWriteFlags, preadv2};
 
-use crate::{Disk, DiskFile, DiskFolder, DiskRef, Entry, FileRef, FolderRef, Kind, Lock, Open, Pool, Space};
+use crate::{
+    Disk, DiskFile, DiskFolder, DiskRef, Entry, FileRef, FolderRef, Kind, Lock, Open, Pool, Space, unsynced,
+};
 
 /// Slices one `pwritev` takes (IOV_MAX on Linux).
 const SLICES_MAX: usize = 1024;
@@ -43,7 +45,16 @@ impl RealDisk {
 
 /// Puts the path in front of what the system says.
 fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    move |error| io::Error::new(kind(&error), format!("{}: {error}", path.display()))
+}
+
+/// What kind of error it is. The standard library has none for descriptors that are short, the process's or the
+/// machine's: they are no fault of the disk's ([`crate::is_shortage`]).
+fn kind(error: &io::Error) -> ErrorKind {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => ErrorKind::OutOfMemory,
+        _ => error.kind(),
+    }
 }
 
 /// Something that was never there before.
@@ -76,7 +87,7 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to).map_err(|error| {
-            io::Error::new(error.kind(), format!("{} to {}: {error}", from.display(), to.display()))
+            io::Error::new(kind(&error), format!("{} to {}: {error}", from.display(), to.display()))
         })
     }
 
@@ -118,7 +129,8 @@ impl Disk for RealDisk {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))
+        let folder = File::open(path).map_err(at(path))?;
+        folder.sync_all().map_err(at(path)).map_err(unsynced)
     }
 
     fn open_folder(&self, path: &Path) -> io::Result<FolderRef> {
@@ -155,8 +167,12 @@ struct RealFolder {
 }
 
 impl DiskFolder for RealFolder {
+    fn sync_names(&self) -> io::Result<()> {
+        self.folder.sync_all().map_err(at(&self.path)).map_err(unsynced)
+    }
+
     fn sync_all_files(&self) -> io::Result<()> {
-        nix::unistd::syncfs(&self.folder).map_err(system(&self.path))
+        nix::unistd::syncfs(&self.folder).map_err(system(&self.path)).map_err(unsynced)
     }
 }
 
@@ -252,11 +268,11 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data().map_err(at(&self.path))
+        self.file.sync_data().map_err(at(&self.path)).map_err(unsynced)
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all().map_err(at(&self.path))
+        self.file.sync_all().map_err(at(&self.path)).map_err(unsynced)
     }
 
     fn links(&self) -> io::Result<u64> {
@@ -328,5 +344,25 @@ impl Drop for HeldLock {
         let mut held = HELD.lock();
         drop(self.file.take());
         held.remove(&self.identity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::is_shortage;
+
+    #[test]
+    fn what_is_short_is_not_broken() {
+        let path = Path::new("/d");
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOSPC, libc::EDQUOT] {
+            let error = at(path)(io::Error::from_raw_os_error(code));
+            assert!(is_shortage(&error) && error.to_string().starts_with("/d: "), "{code}: {error}");
+            assert!(is_shortage(&system(path)(Errno::from_raw(code))), "{code}");
+            assert!(!is_shortage(&unsynced(error)), "{code}: a sync that failed");
+        }
+        for code in [libc::EIO, libc::EROFS, libc::ENODEV, libc::ENOENT] {
+            assert!(!is_shortage(&at(path)(io::Error::from_raw_os_error(code))), "{code}");
+        }
     }
 }

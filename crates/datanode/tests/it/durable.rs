@@ -151,3 +151,60 @@ async fn leftovers_of_steps_that_were_cut_short() {
     }
     assert_eq!(read_file(&*process, &rbw.join("blk_2"), 5000).unwrap(), data);
 }
+
+/// A bad sector under one open block, its data's or its checksums': all else on the disk is served, and nothing says
+/// that the block is empty.
+#[tokio::test]
+async fn an_open_replica_that_cannot_be_read_costs_no_other() {
+    use crate::namenode::POOL;
+    use crate::recovery::Peer;
+    use mobula_disk::{Open, fake::CallKind};
+    use std::io::ErrorKind;
+    use std::path::Path;
+    let current = Path::new("/data/current").join(POOL).join("current");
+    for (bad, kind, restarts) in [
+        ("rbw/blk_2", CallKind::Read, false),
+        ("rbw/blk_2_1001.meta", CallKind::Read, false),
+        ("rbw/blk_2", CallKind::Open, false),
+        ("rbw/blk_2", CallKind::Read, true),
+        ("rbw:.blk_2.restart", CallKind::Read, true),
+    ] {
+        let namenode = FakeNamenode::start(&Env::real()).await;
+        let disk = CrashDisk::new(7);
+        let node = on(&disk, &namenode).await;
+        let addr = node.xfer_addr().to_string();
+        let data = bytes(1300);
+        write_block(&addr, 1, &[], &data, 1024).await;
+        let mut speakers = Vec::new();
+        for id in 2..=3 {
+            let mut speaker = Speaker::open(&addr, id, &[]).await;
+            speaker.packet(0, 0, &data, Flags::None).await;
+            speaker.acked(0, 1).await;
+            speakers.push(speaker);
+        }
+        drop((node, speakers));
+        disk.crash(Crash::Kill);
+        if restarts {
+            // As an orderly end leaves it: its writer is about to go on.
+            let until = Env::real().clock.now_ms() + 20_000;
+            let marker = disk.process().open(&current.join("rbw:.blk_2.restart"), Open::CreateNew).unwrap();
+            marker.write_all_at(until.to_string().as_bytes(), 0).unwrap();
+        }
+        let path = current.join(bad);
+        disk.set_fault(Some(Box::new(move |call| {
+            (call.kind == kind && call.path == path).then_some(ErrorKind::Other)
+        })));
+        let node = on(&disk, &namenode).await;
+        let what = format!("{kind:?} of {bad}, in order: {restarts}");
+        assert_eq!((node.stopped(), node.replicas()), (None, 2), "{what}");
+        assert_eq!(read_block(&node.xfer_addr().to_string(), 1, 0, 1300).await.unwrap(), data, "{what}");
+        drop(node);
+        // The next start can read it.
+        disk.set_fault(None);
+        disk.crash(Crash::Kill);
+        let node = on(&disk, &namenode).await;
+        assert_eq!(node.replicas(), 3, "{what}");
+        let (_, length, _) = Peer::of(&node).init(2, 1001, 2000).await.unwrap().unwrap();
+        assert_eq!(length, 1300, "{what}");
+    }
+}

@@ -10,6 +10,7 @@ mod namenode;
 mod orders;
 mod pipeline;
 mod recovery;
+mod shortage;
 mod speaker;
 mod stages;
 mod write_read;

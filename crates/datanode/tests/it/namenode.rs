@@ -28,6 +28,10 @@ pub struct Notes {
     pub cluster: String,
     pub txid: u64,
     pub fail_changes: u32,
+    /// Refuses bad blocks with an exception of this class.
+    pub refuse_bad: Option<&'static str>,
+    /// How often it did.
+    pub refused_bad: usize,
 }
 
 pub struct FakeNamenode {
@@ -162,6 +166,10 @@ impl RpcService for Service {
                 let request: dn::ErrorReportRequestProto = read(&call);
                 notes.errors.push((request.error_code, request.msg));
                 reply.success(&dn::ErrorReportResponseProto::default());
+            }
+            b"reportBadBlocks" if notes.refuse_bad.is_some() => {
+                notes.refused_bad += 1;
+                reply.error(&RemoteException::new(notes.refuse_bad.unwrap(), "on purpose"));
             }
             b"reportBadBlocks" => {
                 let request: dn::ReportBadBlocksRequestProto = read(&call);

@@ -4,11 +4,12 @@ use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
 
 use mobula_datanode::{DataNode, DatanodeConfig, DatanodeError, Stopped, VolumeConfig};
-use mobula_disk::{CrashDisk, RealDisk, fake::CallKind};
+use mobula_disk::{Crash, CrashDisk, RealDisk, fake::CallKind};
 use mobula_net::Env;
 use mobula_proto::hdfs as pb;
 use mobula_proto::hdfs::datanode as dn;
 use mobula_wire::datatransfer::Op;
+use mobula_wire::remote::class;
 
 use crate::namenode::{FakeNamenode, POOL};
 use crate::speaker::{Flags, Speaker, read_block, target, write_block, write_op};
@@ -80,6 +81,71 @@ async fn a_corrupt_replica_is_neither_served_nor_copied_but_reported() {
     bench.namenode.notes.lock().bad.clear();
     assert!(read_block(&bench.addr(0), 1, 0, 1).await.is_err());
     until(|| !bench.namenode.notes.lock().bad.is_empty()).await;
+}
+
+/// What a NameNode does not take of bad blocks keeps nothing else from it.
+#[tokio::test]
+async fn bad_blocks_that_are_refused_hold_up_nothing() {
+    for class in [class::IO, class::UNREGISTERED_NODE] {
+        let bench = Bench::real(1).await;
+        let (addr, uuid) = (bench.addr(0), bench.nodes[0].uuid());
+        bench.namenode.notes.lock().refuse_bad = Some(class);
+        for id in 1..=600 {
+            send_bad(&addr, id, target("127.0.0.1:9866")).await;
+        }
+        until(|| bench.namenode.notes.lock().refused_bad > 0).await;
+        {
+            let mut notes = bench.namenode.notes.lock();
+            notes.full.clear();
+            notes.beats.clear();
+            notes.refused_bad = 0;
+            let register = dn::DatanodeCommandProto {
+                cmd_type: dn::datanode_command_proto::Type::RegisterCommand.into(),
+                register_cmd: Some(dn::RegisterCommandProto {}),
+                ..Default::default()
+            };
+            notes.orders.push((uuid.to_string(), register));
+        }
+        until(|| !bench.namenode.notes.lock().full.is_empty()).await;
+        write_block(&addr, 1000, &[], b"abc", 512).await;
+        until(|| bench.namenode.received(1000) == 1).await;
+        until(|| bench.namenode.notes.lock().beats.len() > 5).await;
+        {
+            let mut notes = bench.namenode.notes.lock();
+            let (refused, beats) = (notes.refused_bad, notes.beats.len());
+            assert!(refused <= beats + 2, "tried {refused} times in {beats} heartbeats");
+            notes.refuse_bad = None;
+        }
+        until(|| bench.namenode.notes.lock().bad.len() == 600).await;
+        assert_eq!(bench.nodes[0].stopped(), None);
+    }
+}
+
+/// Of one who says to be a DataNode no more is kept than which one.
+#[tokio::test]
+async fn a_source_says_much() {
+    let bench = Bench::real(1).await;
+    let addr = bench.addr(0);
+    let much = "x".repeat(200_000);
+    let honest = target("127.0.0.1:9866");
+    let mut named = honest.clone();
+    named.id.host_name = much.clone();
+    send_bad(&addr, 1, named).await;
+    let mut placed = honest.clone();
+    placed.location = Some(much);
+    send_bad(&addr, 2, placed).await;
+    until(|| !bench.namenode.notes.lock().bad.is_empty()).await;
+    let bad = bench.namenode.notes.lock().bad.clone();
+    assert_eq!((bad.len(), bad[0].b.block_id, &bad[0].locs), (1, 2, &vec![honest]));
+}
+
+/// Sends a block as a DataNode does, with a wrong checksum.
+async fn send_bad(addr: &str, id: u64, source: pb::DatanodeInfoProto) {
+    let mut speaker = Speaker::connect(addr).await;
+    let op = pb::OpWriteBlockProto { source: Some(source), ..write_op(id, "", &[]) };
+    speaker.op(Op::WriteBlock, &op).await;
+    speaker.packet_with(0, 0, b"abc", &[0; 4], Flags::None).await;
+    assert!(speaker.closed().await, "block {id}");
 }
 
 /// A disk that could not read once, and then could, has not lost the replica: it may be the last one.
@@ -251,4 +317,66 @@ async fn a_queued_deletion_survives() {
     namenode.order(uuid.as_str(), order(2, 1, 1001, 0));
     until(|| namenode.deleted(1)).await;
     assert_eq!(node.replicas(), 0);
+}
+
+/// A disk that fails between two starts: the node starts without it, as it would have gone on without it.
+#[tokio::test]
+async fn a_disk_that_cannot_be_opened_counts_as_failed() {
+    let env = Env::real();
+    let namenode = FakeNamenode::start(&env).await;
+    let disk = CrashDisk::new(1);
+    let config = |tolerated| DatanodeConfig {
+        volumes: vec![VolumeConfig::new("/a"), VolumeConfig::new("/b")],
+        namenodes: vec![namenode.address()],
+        heartbeat_ms: 50,
+        volume_spare_bytes: 0,
+        failed_volumes_tolerated: tolerated,
+        ..DatanodeConfig::default()
+    };
+    let start = async |tolerated| DataNode::start(Env::real(), disk.process(), config(tolerated)).await;
+    let fail = |below: &'static str| {
+        disk.set_fault(Some(Box::new(move |call| call.path.starts_with(below).then_some(ErrorKind::Other))));
+    };
+    // Fresh ones do not say who this node is.
+    fail("/a");
+    assert!(matches!(start(None).await, Err(DatanodeError::Disk { folder, .. }) if folder.ends_with("a")));
+    disk.set_fault(None);
+    let node = start(None).await.unwrap();
+    within(node.wait_registered()).await.unwrap();
+    let uuid = node.uuid();
+    for id in 1..=4 {
+        write_block(&node.xfer_addr().to_string(), id, &[], b"abc", 512).await;
+    }
+    drop(node);
+    disk.crash(Crash::Kill);
+
+    fail("/a");
+    assert!(matches!(start(Some(0)).await, Err(DatanodeError::Disk { folder, .. }) if folder.ends_with("a")));
+    fail("/");
+    assert!(matches!(start(None).await, Err(DatanodeError::Disk { .. })));
+    for below in ["/a", "/b"] {
+        fail(below);
+        namenode.notes.lock().beats.clear();
+        let node = start(None).await.unwrap();
+        within(node.wait_registered()).await.unwrap();
+        assert_eq!((node.uuid(), node.replicas()), (uuid.clone(), 2), "without {below}");
+        let addr = node.xfer_addr().to_string();
+        let mut read = 0;
+        for id in 1..=4 {
+            read += usize::from(read_block(&addr, id, 0, 3).await.is_ok_and(|bytes| bytes == b"abc"));
+        }
+        assert_eq!(read, 2, "without {below}");
+        write_block(&addr, 5, &[], b"abc", 512).await;
+        let beat = namenode.notes.lock().beats.last().unwrap().clone();
+        assert_eq!((beat.failed_volumes, beat.reports.len()), (Some(1), 1), "without {below}");
+        let failed = beat.volume_failure_summary.unwrap().failed_storage_locations;
+        assert_eq!(failed, [format!("[DISK]file:{below}")]);
+        assert_eq!(node.stopped(), None, "without {below}");
+        drop(node);
+        disk.crash(Crash::Kill);
+        disk.set_fault(None);
+    }
+    let node = start(None).await.unwrap();
+    within(node.wait_registered()).await.unwrap();
+    assert_eq!((node.uuid(), node.replicas()), (uuid, 5));
 }

@@ -23,7 +23,9 @@ use parking_lot::Mutex;
 pub use loss::Loss;
 pub use record::{Image, Recording};
 
-use crate::{Disk, DiskFile, DiskFolder, DiskRef, Entry, FileRef, FolderRef, Kind, Lock, Open, Pool, Space};
+use crate::{
+    Disk, DiskFile, DiskFolder, DiskRef, Entry, FileRef, FolderRef, Kind, Lock, Open, Pool, Space, unsynced,
+};
 use state::{Act, Inode, Medium};
 
 /// How the processes on a disk end.
@@ -38,7 +40,7 @@ pub enum Crash {
 /// What a call does; for faults and counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CallKind {
-    /// Opens or makes a file, or takes a lock.
+    /// Opens or makes a file, opens a folder, or takes a lock.
     Open,
     /// Reads from a file.
     Read,
@@ -221,7 +223,13 @@ impl Inner {
         self.calls += 1;
         *of_kind += 1;
         match self.fault.as_mut().and_then(|fault| fault(&call)) {
-            Some(error) => Err(named(path, error, "made to fail")),
+            Some(error) => {
+                let error = named(path, error, "made to fail");
+                // A folder that is synced is opened first, for which descriptors may be short.
+                let opens = kind == CallKind::SyncFolder && error.kind() == ErrorKind::OutOfMemory;
+                let syncs = matches!(kind, CallKind::Sync | CallKind::SyncFolder);
+                Err(if syncs && !opens { unsynced(error) } else { error })
+            }
             None => Ok(()),
         }
     }
@@ -321,7 +329,7 @@ impl Disk for View {
 
     fn open_folder(&self, path: &Path) -> io::Result<FolderRef> {
         let mut inner = self.disk.0.lock();
-        inner.call(self.generation, CallKind::Look, path, 0)?;
+        inner.call(self.generation, CallKind::Open, path, 0)?;
         match inner.medium.look(path) {
             Some((Kind::Folder, _)) => Ok(Arc::new(Folder {
                 disk: self.disk.clone(),
@@ -388,6 +396,12 @@ struct Folder {
 }
 
 impl DiskFolder for Folder {
+    fn sync_names(&self) -> io::Result<()> {
+        let mut inner = self.disk.0.lock();
+        inner.call(self.generation, CallKind::SyncFolder, &self.path, 0).map_err(unsynced)?;
+        inner.act(&self.path, Act::SyncFolder(self.path.clone().into())).map(|_| ())
+    }
+
     fn sync_all_files(&self) -> io::Result<()> {
         let mut inner = self.disk.0.lock();
         let called = inner.call(self.generation, CallKind::Sync, &self.path, 0);
