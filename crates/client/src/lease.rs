@@ -1,6 +1,7 @@
 //! Keeps the leases of open files alive: one renewal each 30 s while any file is open, by one task
 //! per client (HDFS: `LeaseRenewer`).
 
+use std::fmt::Display;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use crate::namenode::NameNodeProxy;
 
 /// Half of the soft limit after which others may take a file (HDFS: 60 s).
 const RENEW_EVERY: Duration = Duration::from_secs(30);
+/// After one that failed.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
 /// How many files are open for writing.
 #[derive(Debug, Default)]
@@ -44,14 +47,19 @@ pub(crate) fn hold(leases: &Arc<Leases>, namenode: &NameNodeProxy, client_name: 
         state.renewing = true;
         let request =
             hdfs::RenewLeaseRequestProto { client_name: client_name.into(), namespaces: Vec::new() };
-        tokio::spawn(renew(Arc::downgrade(leases), namenode.clone(), request));
+        let namenode = namenode.clone();
+        let ask = async move || namenode.renew_lease(request.clone()).await.map(drop);
+        tokio::spawn(renew(Arc::downgrade(leases), ask));
     }
     Lease { leases: leases.clone() }
 }
 
-async fn renew(leases: Weak<Leases>, namenode: NameNodeProxy, request: hdfs::RenewLeaseRequestProto) {
+/// Renews with `ask` as long as files are open; soon again when that failed, since it may have taken half of the lease's
+/// time to fail.
+async fn renew<E: Display>(leases: Weak<Leases>, ask: impl AsyncFn() -> Result<(), E>) {
+    let mut pause = RENEW_EVERY;
     loop {
-        tokio::time::sleep(RENEW_EVERY).await;
+        tokio::time::sleep(pause).await;
         let Some(leases) = leases.upgrade() else { return };
         {
             let mut state = leases.state.lock();
@@ -60,8 +68,40 @@ async fn renew(leases: Weak<Leases>, namenode: NameNodeProxy, request: hdfs::Ren
                 return;
             }
         }
-        if let Err(error) = namenode.renew_lease(request.clone()).await {
-            tracing::warn!(%error, "the leases of open files were not renewed");
-        }
+        pause = match ask().await {
+            Ok(()) => RENEW_EVERY,
+            Err(error) => {
+                tracing::warn!(%error, "the leases of open files were not renewed");
+                RENEW_AGAIN
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// A network that is away for half a minute fails one renewal late; the next one must not wait for its usual time.
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_failed_is_tried_again_soon() {
+        let leases = Arc::new(Leases::default());
+        leases.state.lock().open = 1;
+        let (begun, renewed) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
+        let times = renewed.clone();
+        let ask = async move || {
+            let at = begun.elapsed().as_secs();
+            if (30..61).contains(&at) {
+                sleep(Duration::from_secs(30)).await;
+                return Err("the network is away");
+            }
+            times.lock().push(at);
+            Ok(())
+        };
+        tokio::spawn(renew(Arc::downgrade(&leases), ask));
+        sleep(Duration::from_secs(120)).await;
+        assert_eq!(*renewed.lock(), [61, 91]);
     }
 }

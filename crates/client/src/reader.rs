@@ -125,6 +125,9 @@ impl FileReader {
         let (length, blocks) = look(&self.file.client, &self.file.path, from).await?;
         {
             let mut state = self.file.state.lock();
+            if length > from && !state.agrees(&blocks) {
+                return Err(self.file.replaced());
+            }
             state.length = length;
             state.dead.clear();
             state.blocks.split_off(&from);
@@ -332,6 +335,13 @@ impl OpenFile {
         cursor.ahead = Some(Ahead { position, task });
     }
 
+    fn replaced(&self) -> ClientError {
+        let path = &self.path;
+        ClientError::DataNodes(format!(
+            "Blocklist for {path} has changed: it was replaced or cut while it was read"
+        ))
+    }
+
     /// The block that holds the byte at `position`, which is before the file's end.
     async fn block_at(&self, position: u64) -> Result<Arc<hdfs::LocatedBlockProto>, ClientError> {
         if let Some(block) = self.known_block_at(position) {
@@ -352,15 +362,21 @@ impl OpenFile {
         (position < block.offset + length_of(block)).then(|| block.clone())
     }
 
-    /// Asks the NameNode for the locations from `position` on, and gives nodes that failed a new chance.
+    /// Asks the NameNode for the locations from `position` on, and gives nodes that failed a new chance. Asks from a block
+    /// on that is known, and by that sees whether it is still the same file (HDFS: `DFSInputStream.fetchAndCheckLocatedBlocks`).
     async fn locate_again(&self, position: u64) -> Result<(), ClientError> {
-        let located = locate(&self.client, &self.path, position).await?;
+        let known = self.state.lock().blocks.range(..=position).next_back().map(|(offset, _)| *offset);
+        let located = locate(&self.client, &self.path, known.unwrap_or(position)).await?;
         // Of an open block the NameNode does not know the visible length: it is what it was when we looked.
         let open = (!located.is_last_block_complete).then_some(located.last_block.as_ref()).flatten();
         let open = open.map(|block| block.b.block_id);
+        let blocks = by_offset(located.blocks);
         let mut state = self.state.lock();
+        if !state.agrees(&blocks) || known.is_some_and(|offset| !blocks.contains_key(&offset)) {
+            return Err(self.replaced());
+        }
         state.dead.clear();
-        for (offset, block) in by_offset(located.blocks) {
+        for (offset, block) in blocks {
             let old = state.blocks.get(&offset).map(|old| (old.b.block_id, length_of(old)));
             match old {
                 Some((id, length)) if Some(id) == open && length > length_of(&block) => {
@@ -374,6 +390,15 @@ impl OpenFile {
             }
         }
         Ok(())
+    }
+}
+
+impl State {
+    /// Whether these are blocks of the file that was opened, as far as that can be seen: at the same place the same block.
+    fn agrees(&self, blocks: &BTreeMap<u64, Arc<hdfs::LocatedBlockProto>>) -> bool {
+        blocks.iter().all(|(offset, block)| {
+            self.blocks.get(offset).is_none_or(|known| known.b.block_id == block.b.block_id)
+        })
     }
 }
 

@@ -112,6 +112,38 @@ async fn locations_are_asked_for_again_when_all_replicas_fail() {
     assert_same(&read.await.unwrap().unwrap(), &data);
 }
 
+/// Another file takes the path, and the blocks of the old one are deleted: half of each is neither.
+#[tokio::test]
+async fn a_file_that_is_replaced_while_it_is_read() {
+    for known in [true, false] {
+        let (fake, client, data) = stored(3 * BLOCK as usize).await;
+        let old = fake.namenode.blocks_of("/f");
+        let mut reader = client.open("/f").await.unwrap();
+        let head = reader.next().await.unwrap().unwrap();
+        assert_eq!(head, data[..head.len()]);
+        let other: Vec<u8> = data.iter().map(|byte| !byte).collect();
+        client.put("/f", other.clone().into(), options(3)).await.unwrap();
+        for node in &fake.nodes {
+            for block in &old[1..] {
+                node.state.lock().replicas.remove(&block.id);
+            }
+        }
+        if known {
+            let failed = reader.refresh().await.unwrap_err().to_string();
+            assert!(failed.contains("Blocklist for /f has changed"), "{failed}");
+        }
+        let failed = loop {
+            let at = reader.position() as usize;
+            match reader.next().await {
+                Ok(piece) => assert_eq!(piece.unwrap(), data[at..reader.position() as usize]),
+                Err(failed) => break failed.to_string(),
+            }
+        };
+        assert!(failed.contains("Blocklist for /f has changed"), "{failed}");
+        assert_same(&client.get("/f").await.unwrap(), &other);
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_does_not_answer_is_excluded() {
     let fake = Fake::start(4).await;
