@@ -111,9 +111,9 @@ pub enum NamespaceError {
     /// `INodeFile.valueOf` of a directory.
     #[error("Path is not a file: {0}")]
     NotAFile(String),
-    /// `FSDirectory.resolveLastINode`.
-    #[error("cannot find {0}")]
-    CannotFind(String),
+    /// `FSDirectory.checkOwner`.
+    #[error("Directory/File does not exist {0}")]
+    NothingToOwn(String),
     /// `FSDirAttrOp.setTimes`.
     #[error("File/Directory {0} does not exist.")]
     NothingToSetTimes(String),
@@ -444,7 +444,7 @@ impl NamespaceError {
         match self {
             E::FileNotFound(_)
             | E::NotAFile(_)
-            | E::CannotFind(_)
+            | E::NothingToOwn(_)
             | E::NothingToSetTimes(_)
             | E::NothingToAccess(_)
             | E::ParentNotFound(_)

@@ -397,14 +397,11 @@ impl Model {
     }
 
     fn set_owner(&mut self, caller: &Caller, path: &str, user: &str, group: &str) -> Checked<Said> {
-        let found = self.owned(caller, path);
-        if let Err(Refused(ErrorKind::AccessControl)) = found {
-            return refuse(ErrorKind::AccessControl);
-        }
+        let found = self.owned(caller, path)?;
         if !caller.superuser && (user != caller.user || !caller.groups.iter().any(|mine| mine == group)) {
             return refuse(ErrorKind::AccessControl);
         }
-        let node = self.nodes.get_mut(&found?).unwrap();
+        let node = self.nodes.get_mut(&found).unwrap();
         (node.owner, node.group) = (user.into(), group.into());
         Ok(Yes)
     }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use mobula_namespace::{
     AddBlock, Append, Applied, BlockEffect, Caller, Closable, CommitBlockSynchronization, Create, FileBlock,
     FileKind, FileStatus, LastBlock, OpenFile, Operation, Outcome, Overwrite, Parents, Recovery, RetryKey,
-    Truncate, UpdatePipeline,
+    Rules, Truncate, UpdatePipeline,
 };
 use mobula_types::{Block, BlockId, ClientId, GenStamp, InodeId, Millis, Target};
 
@@ -267,6 +267,13 @@ impl Player {
                 modified: line.number("modified").map(Millis),
                 accessed: line.number("accessed").map(Millis),
             },
+            "configure" => Operation::Configure(Rules {
+                permissions: !line.has("nopermissions"),
+                access_time_precision: line
+                    .number("precision")
+                    .map_or(Rules::default().access_time_precision, Millis),
+                ..Rules::default()
+            }),
             "touch" => Operation::Touch {
                 accesses: vec![(file.unwrap(), Millis(START + line.number("at").unwrap()))],
             },
