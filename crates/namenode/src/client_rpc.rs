@@ -388,8 +388,8 @@ fn set_owner(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
 }
 
 fn set_times(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
-    // -1 in Java: leave it as it is.
-    let time = |time: u64| (time != u64::MAX).then_some(Millis(time));
+    // Negative in Java: leave it as it is.
+    let time = |time: u64| i64::try_from(time).is_ok().then_some(Millis(time));
     let operation = |request: hdfs::SetTimesRequestProto| {
         Ok(Operation::SetTimes {
             path: path(&request.src)?,

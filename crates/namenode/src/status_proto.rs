@@ -26,7 +26,7 @@ pub fn status(status: FileStatus, name: Bytes) -> hdfs::HdfsFileStatusProto {
         owner: status.owner,
         group: status.group,
         modification_time: status.modified.0,
-        access_time: 0,
+        access_time: status.accessed.0,
         symlink: None,
         block_replication: Some(0),
         blocksize: Some(0),
@@ -47,7 +47,6 @@ pub fn status(status: FileStatus, name: Bytes) -> hdfs::HdfsFileStatusProto {
         FileKind::File { length, replication, block_size, open: _ } => {
             proto.file_type = FileType::IsFile as i32;
             proto.length = length;
-            proto.access_time = status.accessed.0;
             proto.block_replication = Some(u32::from(replication));
             proto.blocksize = Some(block_size);
             proto.children_num = Some(0);
@@ -169,7 +168,7 @@ mod tests {
     use mobula_types::{InodeId, Millis};
 
     #[test]
-    fn directories_have_neither_length_nor_access_time() {
+    fn directories_have_no_length() {
         let proto = status(
             FileStatus {
                 inode: InodeId(16_386),
@@ -183,7 +182,7 @@ mod tests {
             },
             Bytes::from_static(b"d"),
         );
-        assert_eq!((proto.file_type, proto.length, proto.access_time), (1, 0, 0));
+        assert_eq!((proto.file_type, proto.length, proto.access_time), (1, 0, 9));
         assert_eq!(
             (proto.block_replication, proto.blocksize, proto.children_num),
             (Some(0), Some(0), Some(2))

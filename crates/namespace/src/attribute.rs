@@ -94,9 +94,6 @@ impl Apply<'_, '_> {
         modified: Option<Millis>,
         accessed: Option<Millis>,
     ) -> Answer {
-        if accessed.is_some() && self.state.rules.access_time_precision.0 == 0 {
-            return Err(NamespaceError::NoAccessTimes);
-        }
         let mut walk = self.resolve(caller, path, Aim::Write, "setTimes")?;
         let asked = Check { access: WRITE, ..Check::default() };
         check(&self.tables, &self.state.rules, caller, &walk, asked)?;
@@ -106,8 +103,11 @@ impl Apply<'_, '_> {
         let depth = walk.depth;
         let node = &mut walk.nodes[depth];
         node.modified = modified.unwrap_or(node.modified);
-        if let (Body::File(file), Some(accessed)) = (&mut node.body, accessed) {
-            file.accessed = accessed;
+        if let Some(accessed) = accessed {
+            match &mut node.body {
+                Body::File(file) => file.accessed = accessed,
+                Body::Directory(directory) => directory.accessed = accessed,
+            }
         }
         self.save(&walk, depth)?;
         Ok(Outcome::Done)

@@ -346,12 +346,6 @@ pub enum NamespaceError {
     #[error("concat: at least two of the source files are the same")]
     ConcatTwice,
 
-    /// `FSDirAttrOp.setTimes`.
-    #[error(
-        "Access time for hdfs is not configured.  Please set dfs.namenode.accesstime.precision \
-         configuration parameter."
-    )]
-    NoAccessTimes,
     /// The first command must be [`crate::Operation::Format`].
     #[error("NameNode is not formatted.")]
     NotFormatted,
@@ -500,7 +494,6 @@ impl NamespaceError {
             | E::RecoveryLoses { .. }
             | E::RecoveryNotCut { .. }
             | E::ConcatReserved(_)
-            | E::NoAccessTimes
             | E::NotFormatted
             | E::AlreadyFormatted(_)
             | E::LastBlockMoved(_)

@@ -93,7 +93,7 @@ pub struct FileStatus {
     pub group: String,
     /// Modification time.
     pub modified: Millis,
-    /// Access time; 0 for directories.
+    /// Access time; of a directory 0 until somebody sets it.
     pub accessed: Millis,
 }
 

@@ -191,6 +191,17 @@ async fn times_replication_and_sums() {
     let status = client.status("/d/f").await.unwrap();
     assert_eq!(status.modification_time, 5_000);
     assert!(status.access_time > 5_000, "-1 leaves it as it was");
+    let accessed = status.access_time;
+    let negative = u64::MAX - 1;
+    let times = hdfs::SetTimesRequestProto { src: "/d/f".into(), mtime: negative, atime: negative };
+    let _: hdfs::SetTimesResponseProto = client.call("setTimes", &times).await;
+    let status = client.status("/d/f").await.unwrap();
+    assert_eq!((status.modification_time, status.access_time), (5_000, accessed), "as any below 0");
+    assert_eq!(client.status("/d").await.unwrap().access_time, 0, "nobody set it");
+    let times = hdfs::SetTimesRequestProto { src: "/d".into(), mtime: 6_000, atime: 7_000 };
+    let _: hdfs::SetTimesResponseProto = client.call("setTimes", &times).await;
+    let status = client.status("/d").await.unwrap();
+    assert_eq!((status.modification_time, status.access_time), (6_000, 7_000));
     let set = |src: &str, replication| hdfs::SetReplicationRequestProto { src: src.into(), replication };
     let done: hdfs::SetReplicationResponseProto = client.call("setReplication", &set("/d/f", 2)).await;
     assert!(done.result);
