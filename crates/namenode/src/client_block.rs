@@ -159,7 +159,7 @@ fn create_command(request: hdfs::CreateRequestProto) -> Result<Create, Refusal> 
         return Err(Refusal::Unsupported("Storage policies cannot be set yet: create without one"));
     }
     Ok(Create {
-        path: new_path("create", &request.src)?,
+        path: new_path("create", &request.src, str::to_owned)?,
         mode: mode(&request.masked),
         holder: name(request.client_name)?,
         flags: request.create_flag,

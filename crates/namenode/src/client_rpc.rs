@@ -199,18 +199,21 @@ pub fn name(text: String) -> Result<String, Refusal> {
     Ok(text)
 }
 
-/// A path that is about to be made: HDFS calls a relative one invalid, and names the RPC where one
-/// is too long (`NameNodeRpcServer.checkPathLength`).
+/// A path that is about to be made: HDFS names the RPC where one is too long (`NameNodeRpcServer.checkPathLength`),
+/// and calls one invalid that is relative or has an empty name within. `apply` refuses other names.
 ///
 /// # Errors
-/// InvalidName, TooLong.
-pub fn new_path(rpc: &str, text: &str) -> Result<HdfsPath, Refusal> {
-    let checked = HdfsPath::parse(text).and_then(|path| path.check_creatable().map(|()| path));
-    checked.map_err(|error| match error {
-        PathError::NotAbsolute(text) => Refusal::Path(PathError::InvalidName(text)),
-        PathError::TooLong => Refusal::Io(format!("{rpc}: {error}")),
-        PathError::InvalidName(_) => Refusal::Path(error),
-    })
+/// InvalidName in the words of `invalid`, TooLong.
+pub fn new_path(rpc: &str, text: &str, invalid: fn(&str) -> String) -> Result<HdfsPath, Refusal> {
+    let refused = || Refusal::Path(PathError::InvalidName(invalid(text)));
+    let path = HdfsPath::parse(text).map_err(|_| refused())?;
+    path.check_length().map_err(|error| Refusal::Io(format!("{rpc}: {error}")))?;
+    if text.trim_end_matches('/').contains("//") { Err(refused()) } else { Ok(path) }
+}
+
+/// `FSDirectory.resolvePath` of what is about to be made.
+fn invalid_file_name(text: &str) -> String {
+    format!("Invalid file name: {text}")
 }
 
 /// A file id; 0 stands for none.
@@ -306,7 +309,7 @@ fn get_server_defaults(
 fn mkdirs(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
     let operation = |request: hdfs::MkdirsRequestProto| {
         Ok(Operation::Mkdirs {
-            path: new_path("mkdirs", &request.src)?,
+            path: new_path("mkdirs", &request.src, invalid_file_name)?,
             mode: mode(&request.masked),
             parents: parents(request.create_parent),
         })
@@ -318,7 +321,7 @@ fn mkdirs(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
 
 fn rename(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
     let operation = |request: hdfs::RenameRequestProto| {
-        let target = rename_target(&request.dst, Refusal::Io)?;
+        let target = new_path("rename", &request.dst, invalid_file_name)?;
         Ok(Operation::Rename { source: path(&request.src)?, target })
     };
     change(service, asker, body, reply, operation, |outcome| hdfs::RenameResponseProto {
@@ -328,7 +331,7 @@ fn rename(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
 
 fn rename2(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
     let operation = |request: hdfs::Rename2RequestProto| {
-        let target = rename_target(&request.dst, |words| Refusal::Path(PathError::InvalidName(words)))?;
+        let target = new_path("rename", &request.dst, invalid_file_name)?;
         Ok(Operation::Rename2 {
             source: path(&request.src)?,
             target,
@@ -337,14 +340,6 @@ fn rename2(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
         })
     };
     change(service, asker, body, reply, operation, |_| hdfs::Rename2ResponseProto {});
-}
-
-/// FSDirRenameOp words a bad target as `Invalid name: P`, in a class of its own for each rename.
-fn rename_target(text: &str, invalid: impl FnOnce(String) -> Refusal) -> Result<HdfsPath, Refusal> {
-    new_path("rename", text).map_err(|refusal| match refusal {
-        Refusal::Path(PathError::InvalidName(path)) => invalid(format!("Invalid name: {path}")),
-        other => other,
-    })
 }
 
 fn delete(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {

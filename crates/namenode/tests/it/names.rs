@@ -130,9 +130,41 @@ async fn names_that_cannot_be() {
     let client = fixture.client("hdfs");
     assert_eq!(
         client.refused("mkdirs", &mkdirs("/a/../b")).await,
-        said("InvalidPathException", "Invalid path name /a/../b")
+        said("InvalidPathException", "Invalid path name Invalid file name: /a/../b")
     );
     assert_eq!(client.refused("mkdirs", &mkdirs("a")).await.0, "InvalidPathException");
+    for twice in ["//a", "/a//b", "///a//b/"] {
+        let words = format!("Invalid path name Invalid file name: {twice}");
+        assert_eq!(client.refused("mkdirs", &mkdirs(twice)).await, said("InvalidPathException", &words));
+        assert_eq!(
+            client.refused("rename", &rename("/x", twice)).await,
+            said("InvalidPathException", &words)
+        );
+        let words = format!("Invalid path name {twice}");
+        assert_eq!(
+            client.refused("create", &create(twice, "w1")).await,
+            said("InvalidPathException", &words)
+        );
+    }
+    assert!(client.mkdirs("/slashes//").await, "at the end they are nothing");
+    assert!(client.status("//slashes").await.is_some(), "and what is there is found");
+    assert_eq!(
+        client.refused("create", &create("/a:b", "w1")).await,
+        said("InvalidPathException", "Invalid path name /a:b")
+    );
+    let rename2 = hdfs::Rename2RequestProto {
+        src: "/slashes".into(),
+        dst: "/a:b".into(),
+        overwrite_dest: false,
+        move_to_trash: None,
+    };
+    for (method, refused) in [
+        ("rename", client.refused("rename", &rename("/slashes", "/a:b")).await),
+        ("rename2", client.refused("rename2", &rename2).await),
+    ] {
+        let words = "Invalid path name Invalid file name: /a:b";
+        assert_eq!(refused, said("InvalidPathException", words), "{method}");
+    }
     assert_eq!(
         client.refused("create", &create(&"/x".repeat(1_001), "w1")).await,
         said("IOException", "create: Pathname too long.  Limit 8000 characters, 1000 levels.")
