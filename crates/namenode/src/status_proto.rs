@@ -2,8 +2,11 @@
 
 use bytes::Bytes;
 use mobula_namespace::{ContentSummary, FileKind, FileStatus};
-use mobula_proto::hdfs::{self, hdfs_file_status_proto::FileType};
-use mobula_types::StorageType;
+use mobula_proto::hdfs::{
+    self,
+    hdfs_file_status_proto::{FileType, Flags},
+};
+use mobula_types::{InodeId, StorageType};
 
 use crate::config::Defaults;
 
@@ -37,7 +40,7 @@ pub fn status(status: FileStatus, name: Bytes) -> hdfs::HdfsFileStatusProto {
         storage_policy: Some(POLICY_UNSPECIFIED),
         ec_policy: None,
         // Always sent: Java reads permission bits above 01777 as flags when it is absent.
-        flags: Some(0),
+        flags: Some(flags(status.inode)),
         namespace: None,
     };
     match status.kind {
@@ -53,6 +56,11 @@ pub fn status(status: FileStatus, name: Bytes) -> hdfs::HdfsFileStatusProto {
         }
     }
     proto
+}
+
+/// The root may have snapshots, none of them (`FSDirectory.createRoot`).
+fn flags(inode: InodeId) -> u32 {
+    if inode == InodeId::ROOT { Flags::SnapshotEnabled as u32 } else { 0 }
 }
 
 /// Permission bits.
@@ -165,7 +173,7 @@ pub fn erasure_coding_policies() -> Vec<hdfs::ErasureCodingPolicyProto> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use mobula_types::{InodeId, Millis};
+    use mobula_types::Millis;
 
     #[test]
     fn directories_have_no_length() {

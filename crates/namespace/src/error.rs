@@ -114,6 +114,9 @@ pub enum NamespaceError {
     /// `FSDirectory.checkOwner`.
     #[error("Directory/File does not exist {0}")]
     NothingToOwn(String),
+    /// `INodeDirectory.valueOf`.
+    #[error("Directory does not exist: {0}")]
+    DirectoryNotFound(String),
     /// `FSDirAttrOp.setTimes`.
     #[error("File/Directory {0} does not exist.")]
     NothingToSetTimes(String),
@@ -404,7 +407,7 @@ pub enum NamespaceError {
     #[error("The directory item limit of {parent} is exceeded: limit={most} items={items}")]
     DirectoryFull { parent: String, most: u64, items: u64 },
 
-    /// A write at or below `.snapshot`.
+    /// A write at or below the root's `.snapshot`.
     #[error("Modification on a read-only snapshot is disallowed")]
     SnapshotIsReadOnly,
     /// `.snapshot` of a plain directory.
@@ -439,6 +442,7 @@ impl NamespaceError {
             E::FileNotFound(_)
             | E::NotAFile(_)
             | E::NothingToOwn(_)
+            | E::DirectoryNotFound(_)
             | E::NothingToSetTimes(_)
             | E::NothingToAccess(_)
             | E::ParentNotFound(_)

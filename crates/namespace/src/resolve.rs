@@ -14,8 +14,8 @@ use crate::table::{ROOT_PARENT, Read, TableError};
 
 pub(crate) const SNAPSHOT_NAME: &str = ".snapshot";
 const RESERVED_NAME: &str = ".reserved";
-const RESERVED_INODES: &str = ".inodes";
-const RESERVED_RAW: &str = "raw";
+pub(crate) const RESERVED_INODES: &str = ".inodes";
+pub(crate) const RESERVED_RAW: &str = "raw";
 
 /// What the walk is for; HDFS's `DirOp`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,8 @@ pub(crate) struct Walk<'p> {
     pub(crate) nodes: SmallVec<[Inode; 6]>,
     /// How many names the path has.
     pub(crate) depth: usize,
-    /// It goes through a `.snapshot`.
+    /// It goes through the root's `.snapshot`. No other directory has one until snapshots of it are allowed: there
+    /// it is a name that nothing may have.
     pub(crate) snapshot: bool,
 }
 
@@ -110,7 +111,7 @@ pub(crate) fn walk<'p, R: Read>(tables: &R, path: Cow<'p, HdfsPath>) -> Result<W
         depth += 1;
         let Some((id, true)) = current else { continue };
         current = None;
-        if name == SNAPSHOT_NAME {
+        if id == InodeId::ROOT && name == SNAPSHOT_NAME {
             snapshot = true;
             continue;
         }
@@ -270,7 +271,7 @@ fn inode_path<'n, R: Read>(
     Ok(found)
 }
 
-/// `/.reserved` itself or an unknown name in it: not to be made, moved or removed.
+/// `/.reserved` itself: not to be made, moved or removed.
 pub(crate) fn is_exactly_reserved(path: &HdfsPath) -> bool {
     path.as_str() == "/.reserved"
 }

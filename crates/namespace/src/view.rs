@@ -111,29 +111,41 @@ impl View {
     /// # Errors
     /// AccessControl on the way.
     pub fn status(&self, caller: &Caller, path: &HdfsPath) -> Result<Option<FileStatus>, NamespaceError> {
-        if resolve::is_exactly_reserved(path) {
-            return Ok(self.reserved_status());
-        }
         let walk = match self.resolve(caller, path, "getfileinfo") {
             // The superuser is told "absent" where a file is an ancestor: HDFS's contracts want it.
             Err(NamespaceError::AncestorNotDirectory(_)) if caller.superuser => return Ok(None),
             walk => walk?,
         };
-        Ok(walk.last().map(|last| file_status(self.tables(), last, walk.name(walk.depth).as_bytes())))
+        let name = walk.name(walk.depth);
+        if resolve::is_exactly_reserved(&walk.path) {
+            return Ok(Some(bare_directory(name, RESERVED_MODE)));
+        }
+        if walk.snapshot && walk.depth == 1 {
+            return Ok(Some(bare_directory(name, SNAPSHOTS_MODE)));
+        }
+        Ok(walk.last().map(|last| file_status(self.tables(), last, name.as_bytes())))
     }
 
-    /// `/.reserved` as HDFS shows it: `FSDirectory.createReservedStatuses`.
-    fn reserved_status(&self) -> Option<FileStatus> {
-        let format = self.state().format.as_ref()?;
-        Some(FileStatus {
-            inode: InodeId(0),
-            name: RESERVED_DIRECTORY.into(),
-            kind: FileKind::Directory { children: 0 },
-            mode: 0o770,
-            owner: String::new(),
+    /// What is in `/.reserved`: `FSDirectory.createReservedStatuses`.
+    fn reserved_listing(&self) -> Listing {
+        let born = self.state().format.as_ref().map_or(Millis(0), |format| format.created);
+        let entries = [resolve::RESERVED_INODES, resolve::RESERVED_RAW].map(|name| FileStatus {
             group: self.state().rules.supergroup.clone(),
-            modified: format.created,
-            accessed: Millis(0),
+            modified: born,
+            accessed: born,
+            ..bare_directory(name, RESERVED_ENTRY_MODE)
+        });
+        Listing { entries: entries.into(), remaining: 0 }
+    }
+
+    /// The snapshots of a directory: the root may have none, and no other is asked yet.
+    fn snapshots(walk: &Walk<'_>) -> Result<Listing, NamespaceError> {
+        if walk.snapshot {
+            return Ok(Listing { entries: Vec::new(), remaining: 0 });
+        }
+        Err(match walk.parent() {
+            Some(_) => NamespaceError::NotSnapshottable(walk.parent_path()),
+            None => NamespaceError::DirectoryNotFound(walk.parent_path()),
         })
     }
 
@@ -141,7 +153,7 @@ impl View {
     /// itself with an empty name.
     ///
     /// # Errors
-    /// AccessControl; Snapshot for the `.snapshot` of a plain directory.
+    /// AccessControl; Snapshot for the `.snapshot` of a plain directory, FileNotFound for that of none.
     pub fn listing(
         &self,
         caller: &Caller,
@@ -150,11 +162,13 @@ impl View {
         limit: usize,
     ) -> Result<Option<Listing>, NamespaceError> {
         let walk = self.resolve(caller, path, "listStatus")?;
+        if resolve::is_exactly_reserved(&walk.path) {
+            return Ok(Some(self.reserved_listing()));
+        }
         let Some(last) = walk.last() else {
-            if walk.snapshot && path.name() == resolve::SNAPSHOT_NAME && walk.nodes.len() == walk.depth {
-                return Err(NamespaceError::NotSnapshottable(walk.parent_path()));
-            }
-            return Ok(None);
+            let asked =
+                walk.name(walk.depth) == resolve::SNAPSHOT_NAME && (!walk.snapshot || walk.depth == 1);
+            return if asked { View::snapshots(&walk).map(Some) } else { Ok(None) };
         };
         let Some(directory) = last.directory() else {
             let entries = vec![file_status(self.tables(), last, b"")];
@@ -666,7 +680,24 @@ impl View {
 
 /// In directories of up to so many children a later page tells exactly how many are left.
 const REMAINING_COUNTED_MAX: u64 = 128;
-const RESERVED_DIRECTORY: &str = ".reserved";
+/// `FSDirectory.DOT_RESERVED_STATUS`, what is in it, and `DOT_SNAPSHOT_DIR_STATUS`.
+const RESERVED_MODE: u16 = 0o1770;
+const RESERVED_ENTRY_MODE: u16 = 0o770;
+const SNAPSHOTS_MODE: u16 = 0o777;
+
+/// A directory that nobody made.
+fn bare_directory(name: &str, mode: u16) -> FileStatus {
+    FileStatus {
+        inode: InodeId::NONE,
+        name: name.into(),
+        kind: FileKind::Directory { children: 0 },
+        mode,
+        owner: String::new(),
+        group: String::new(),
+        modified: Millis(0),
+        accessed: Millis(0),
+    }
+}
 
 /// The open file at the end of a walk.
 fn open_file(walk: &Walk<'_>) -> Option<OpenFile> {

@@ -36,6 +36,21 @@ async fn directories_are_made_listed_renamed_and_deleted() {
 }
 
 #[tokio::test]
+async fn what_nobody_made_is_shown_as_in_hdfs() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client("alice");
+    let bare = |status: hdfs::HdfsFileStatusProto| {
+        (status.permission.perm, status.owner, status.group, status.file_id, status.flags)
+    };
+    let nobody = |mode: u32| (mode, String::new(), String::new(), Some(u64::MAX), Some(0));
+    assert_eq!(bare(client.status("/.reserved").await.unwrap()), nobody(0o1770));
+    assert_eq!(bare(client.status("/.snapshot").await.unwrap()), nobody(0o777));
+    assert_eq!(client.status("/").await.unwrap().flags, Some(8), "it may have snapshots");
+    assert_eq!(client.names("/.reserved").await, [".inodes", "raw"]);
+    assert!(client.names("/.snapshot").await.is_empty());
+}
+
+#[tokio::test]
 async fn listings_come_in_pages() {
     let fixture = Fixture::with(|config| config.listing_max = 3).await;
     let client = fixture.client("hdfs");
