@@ -7,7 +7,7 @@ use mobula_fleet::{Fleet, PlacementRequest};
 use mobula_namespace::{Allocated, BlockState, Create, FileBlocks, FileKind, Operation, Outcome};
 use mobula_proto::hdfs;
 use mobula_rpc::Responder;
-use mobula_types::{Block, DatanodeUuid, HdfsPath, StorageUuid, Target};
+use mobula_types::{Block, DatanodeUuid, StorageUuid, Target};
 use mobula_wire::remote::RemoteException;
 use tokio::time::Instant;
 
@@ -41,43 +41,42 @@ pub fn get_block_locations(service: &Arc<Service>, asker: &Asker, body: &[u8], r
     });
     match found {
         Err(refusal) => reply.error(&refusal.into()),
-        Ok((path, file)) => with_locations(service, asker, path, file, |located| {
-            reply.finish(
-                located
-                    .map(|(_, locations)| hdfs::GetBlockLocationsResponseProto { locations: Some(locations) })
-                    .map_err(RemoteException::from),
-            );
-        }),
+        Ok((path, file)) => {
+            let there = Arc::clone(service);
+            with_locations(service, asker, file, move |_, locations| {
+                let locations = match is_located(&locations) {
+                    true => Ok(locations),
+                    false => there
+                        .safe_mode
+                        .check(|| format!("read: Zero blocklocations for {path}"))
+                        .map(|()| locations),
+                };
+                let answer = locations
+                    .map(|locations| hdfs::GetBlockLocationsResponseProto { locations: Some(locations) });
+                reply.finish(answer.map_err(RemoteException::from));
+            });
+        }
     }
 }
 
-/// `getLocatedFileInfo`.
+/// `getLocatedFileInfo`: the status, which asks for no right to read the file and is no reading of it.
 pub fn get_located_file_info(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
     let found = decode(body).and_then(|request: hdfs::GetLocatedFileInfoRequestProto| {
         let path = path(request.src.as_deref().unwrap_or_default())?;
-        Ok(match service.status(asker, &path)? {
-            None => None,
-            Some(status) if matches!(status.kind, FileKind::Directory { .. }) => Some((path, status, None)),
-            Some(status) => {
-                let file = service.file_blocks(asker, &path, 0, i64::MAX as u64)?;
-                Some((path, status, Some(file)))
-            }
-        })
+        let Some(status) = service.status(asker, &path)? else { return Ok(None) };
+        service.blocks_of_listed(&status).map(Some)
     });
+    let answer = |fs| hdfs::GetLocatedFileInfoResponseProto { fs };
     match found {
         Err(refusal) => reply.error(&refusal.into()),
-        Ok(None) => reply.success(&hdfs::GetLocatedFileInfoResponseProto { fs: None }),
-        Ok(Some((_, status, None))) => {
-            let fs = Some(status_proto::status(status, Bytes::new()));
-            reply.success(&hdfs::GetLocatedFileInfoResponseProto { fs });
+        Ok(None) => reply.success(&answer(None)),
+        Ok(Some(file)) if matches!(file.status.kind, FileKind::Directory { .. }) => {
+            reply.success(&answer(Some(status_proto::status(file.status, Bytes::new()))));
         }
-        Ok(Some((path, _, Some(file)))) => with_locations(service, asker, path, file, |located| {
-            let located = located.map(|(file, locations)| {
-                let mut fs = status_proto::status(file.status, Bytes::new());
-                fs.locations = Some(locations);
-                hdfs::GetLocatedFileInfoResponseProto { fs: Some(fs) }
-            });
-            reply.finish(located.map_err(RemoteException::from));
+        Ok(Some(file)) => with_locations(service, asker, file, move |file, locations| {
+            let mut fs = status_proto::status(file.status, Bytes::new());
+            fs.locations = Some(locations);
+            reply.success(&answer(Some(fs)));
         }),
     }
 }
@@ -88,23 +87,18 @@ pub fn get_located_file_info(service: &Arc<Service>, asker: &Asker, body: &[u8],
 fn with_locations(
     service: &Arc<Service>,
     asker: &Asker,
-    path: HdfsPath,
     file: FileBlocks,
-    answer: impl FnOnce(Result<(FileBlocks, hdfs::LocatedBlocksProto), Refusal>) + Send + 'static,
+    answer: impl FnOnce(FileBlocks, hdfs::LocatedBlocksProto) + Send + 'static,
 ) {
     let reader = asker.machine();
     let locations = locate(service, &file, &reader);
     let age = std::time::Duration::from_millis(service.monotonic().since(service.started).0);
     let left = service.config.placement_wait.checked_sub(age);
     if is_located(&locations) && (left.is_none() || are_writers_nodes_here(service, &file)) {
-        return answer(Ok((file, locations)));
+        return answer(file, locations);
     }
-    if service.safe_mode.is_on() && !is_located(&locations) {
-        let words = service.safe_mode.check(|| format!("read: Zero blocklocations for {path}"));
-        return answer(words.map(|()| (file, locations)));
-    }
-    let Some(left) = left else {
-        return answer(Ok((file, locations)));
+    let Some(left) = left.filter(|_| is_located(&locations) || !service.safe_mode.is_on()) else {
+        return answer(file, locations);
     };
     let service = Arc::clone(service);
     tokio::spawn(async move {
@@ -115,7 +109,7 @@ fn with_locations(
         };
         let found = service.roster.wait_for(deadline, come).await;
         let locations = found.unwrap_or_else(|| locate(&service, &file, &reader));
-        answer(Ok((file, locations)));
+        answer(file, locations);
     });
 }
 

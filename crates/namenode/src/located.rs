@@ -20,11 +20,11 @@ pub struct Locator<'a> {
 impl Locator<'_> {
     /// `getBlockLocations`' answer.
     pub fn file(&self, file: &FileBlocks) -> hdfs::LocatedBlocksProto {
-        let FileKind::File { length, open, .. } = file.status.kind else {
+        let FileKind::File { open, .. } = file.status.kind else {
             return hdfs::LocatedBlocksProto::default();
         };
         hdfs::LocatedBlocksProto {
-            file_length: length,
+            file_length: file.last.as_ref().map_or(0, length_to),
             blocks: file.blocks.iter().map(|block| self.block(block)).collect(),
             under_construction: open,
             last_block: file.last.as_ref().map(|block| self.block(block)),
@@ -102,6 +102,14 @@ impl Locator<'_> {
                 }
             }
         }
+    }
+}
+
+/// The length of a file that ends with this block, without what that has while it is open: readers ask the nodes.
+fn length_to(last: &FileBlock) -> u64 {
+    match last.state {
+        BlockState::UnderConstruction => last.offset,
+        BlockState::Committed => last.offset + last.block.length,
     }
 }
 

@@ -243,18 +243,20 @@ impl Service {
         Ok(file)
     }
 
-    /// All blocks of a file that a listing found: the caller was checked there.
+    /// The blocks of a file up to the length that its status tells; the caller was checked for that.
     ///
     /// # Errors
     /// The tables'.
     pub(crate) fn blocks_of_listed(&self, status: &FileStatus) -> Result<FileBlocks, Refusal> {
-        let blocks = match status.kind {
-            FileKind::Directory { .. } => Vec::new(),
-            FileKind::File { .. } => {
-                self.view.load().blocks_of(status.inode).map_err(|error| Refusal::Io(error.to_string()))?
-            }
-        };
-        Ok(FileBlocks { status: status.clone(), last: blocks.last().cloned(), blocks, touch: None })
+        let mut blocks = Vec::new();
+        let mut last = None;
+        if let FileKind::File { length, .. } = status.kind {
+            let found = self.view.load().blocks_of(status.inode);
+            blocks = found.map_err(|error| Refusal::Io(error.to_string()))?;
+            last = blocks.last().cloned();
+            blocks.retain(|block| block.offset < length.max(1));
+        }
+        Ok(FileBlocks { status: status.clone(), last, blocks, touch: None })
     }
 
     /// `getContentSummary`.

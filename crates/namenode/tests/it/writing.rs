@@ -53,6 +53,38 @@ async fn a_file_of_two_blocks_from_create_to_open() {
 }
 
 #[tokio::test]
+async fn a_status_with_locations_is_no_reading() {
+    let fixture = Fixture::with(|config| {
+        patient(config);
+        config.rules.access_time_precision = mobula_types::Millis(1);
+    })
+    .await;
+    let nodes = fixture.three().await;
+    let (root, alice) = (fixture.client("hdfs"), fixture.client("alice"));
+    let _: hdfs::ExtendedBlockProto = root.open("/d/f", &nodes, 5).await;
+    let private = hdfs::SetPermissionRequestProto { src: "/d/f".into(), permission: permission(0o600) };
+    let _: hdfs::SetPermissionResponseProto = root.call("setPermission", &private).await;
+    let accessed = root.status("/d/f").await.unwrap().access_time;
+
+    let request = hdfs::GetLocatedFileInfoRequestProto { src: Some("/d/f".into()), need_block_token: None };
+    let one: hdfs::GetLocatedFileInfoResponseProto = alice.call("getLocatedFileInfo", &request).await;
+    let listing = hdfs::GetListingRequestProto {
+        src: "/d".into(),
+        start_after: bytes::Bytes::new(),
+        need_location: true,
+    };
+    let all: hdfs::GetListingResponseProto = alice.call("getListing", &listing).await;
+    for status in [one.fs.unwrap(), all.dir_list.unwrap().partial_listing.remove(0)] {
+        let located = status.locations.unwrap();
+        assert_eq!((status.length, located.file_length), (5, 0), "what fsync told, and without it");
+        assert_eq!((located.blocks.len(), located.under_construction), (1, true));
+        assert_eq!(located.last_block.unwrap().b.num_bytes, Some(5));
+        assert_eq!(status.access_time, accessed);
+    }
+    assert_eq!(alice.refused("getBlockLocations", &locations("/d/f")).await.0, "AccessControlException");
+}
+
+#[tokio::test]
 async fn complete_waits_a_moment_for_the_report() {
     let fixture = Fixture::with(|config| config.complete_wait = LIMIT).await;
     let nodes = fixture.three().await;
