@@ -408,11 +408,13 @@ impl Model {
 
     fn recover(&mut self, caller: &Caller, path: &str, holder: &str) -> Checked<Said> {
         self.traverse(caller, path, ErrorKind::AccessControl)?;
-        self.want(caller, path, 2)?;
         match self.nodes.get(path).filter(|node| !node.directory).map(|node| node.holder.is_some()) {
-            None => refuse(ErrorKind::FileNotFound),
-            Some(open) => Ok(if !open || self.release(path, holder) { Yes } else { No }),
+            None => return refuse(ErrorKind::FileNotFound),
+            Some(false) => return Ok(Yes),
+            Some(true) => {}
         }
+        self.want(caller, path, 2)?;
+        Ok(if self.release(path, holder) { Yes } else { No })
     }
 
     /// Of addBlock, complete, abandonBlock and fsync the namespace decides, and the model keeps books:
