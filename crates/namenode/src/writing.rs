@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use mobula_fleet::{NodeFilter, NodeState, Placement, PlacementRequest};
-use mobula_namespace::{AddBlock, Allocated, BlockPlan, BlockState, Create, Operation, Outcome};
+use mobula_namespace::{AddBlock, Allocated, BlockPlan, BlockState, Create, LastBlocks, Operation, Outcome};
 use mobula_types::{Block, BlockId, HdfsPath, InodeId, Target};
 use tokio::time::Instant;
 
@@ -265,14 +265,15 @@ impl Service {
     fn lacking(&self, asker: &Asker, request: &CompleteRequest) -> Result<Option<BlockId>, Refusal> {
         self.check_leads()?;
         let view = self.view.load();
-        let Ok(blocks) = view.last_blocks(&asker.caller, &request.path, request.file, &request.holder) else {
-            return Ok(None);
-        };
-        let Some((last, before)) = blocks.split_last() else { return Ok(None) };
-        if let Some(penultimate) = before.last()
+        let found = view.last_blocks(&asker.caller, &request.path, request.file, &request.holder);
+        let Ok(LastBlocks { last: Some(last), penultimate, recovery }) = found else { return Ok(None) };
+        if let Some(penultimate) = penultimate
             && !self.has_replicas(penultimate.block)
         {
             return Ok(Some(penultimate.block.id));
+        }
+        if recovery.is_some() && request.last.is_some() {
+            return Ok(None);
         }
         let last_is_there = match request.last {
             // Another block than the last one is refused in `apply`, with HDFS's words.

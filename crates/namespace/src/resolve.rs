@@ -149,7 +149,20 @@ pub(crate) fn resolve<'p, R: Read>(
     Ok(walk)
 }
 
-/// As `resolve`, with nobody asked.
+/// As `resolve` to read, with nobody asked: ancestors must be directories.
+pub(crate) fn resolve_unasked<'p, R: Read>(
+    tables: &R,
+    path: &'p HdfsPath,
+) -> Result<Walk<'p>, NamespaceError> {
+    let walk = find(tables, path)?;
+    let above = walk.nodes.iter().take(walk.depth);
+    match above.enumerate().find(|(_, node)| !node.is_directory()) {
+        Some((index, _)) => Err(NamespaceError::AncestorNotDirectory(walk.prefix(index))),
+        None => Ok(walk),
+    }
+}
+
+/// As `resolve`, with nobody asked, and a file as ancestor taken for nothing.
 pub(crate) fn find<'p, R: Read>(tables: &R, path: &'p HdfsPath) -> Result<Walk<'p>, NamespaceError> {
     let (path, _) = reserved(tables, path)?;
     Ok(walk(tables, path)?)

@@ -17,9 +17,9 @@ use crate::names::Names;
 use crate::namespace::{Counts, LogPosition};
 use crate::outcome::{
     Allocated, BlockRecord, BlockState, ContentSummary, FileBlock, FileBlocks, FileKind, FileStatus, Listing,
-    OpenFile, RunningRecovery,
+    OpenFile, Recovery, RunningRecovery,
 };
-use crate::permission::{Check, EXECUTE, READ, check, visit_tree};
+use crate::permission::{Check, EXECUTE, READ, check, check_traverse, visit_tree};
 use crate::record::{BlockRow, Body, Construction, File};
 use crate::resolve::{self, Aim, Walk};
 use crate::snapshot;
@@ -50,6 +50,17 @@ pub struct BlockPlan {
     pub last: Option<BlockRecord>,
     /// The block before `last`.
     pub penultimate: Option<BlockRecord>,
+}
+
+/// What must be known of a file's end before a `complete` is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastBlocks {
+    /// The last block.
+    pub last: Option<FileBlock>,
+    /// The block before it.
+    pub penultimate: Option<FileBlock>,
+    /// The last one's recovery, if one runs.
+    pub recovery: Option<Recovery>,
 }
 
 /// A read-only view of one state: a cheap clone. It pins the pages of its state while it lives, so take a
@@ -232,9 +243,14 @@ impl View {
         length: u64,
         now: Millis,
     ) -> Result<FileBlocks, NamespaceError> {
-        let walk = self.resolve(caller, path, "open")?;
+        if self.state().format.is_none() {
+            return Err(NamespaceError::NotFormatted);
+        }
+        // Whether there is such a file is told to everybody, as HDFS does.
+        let walk = resolve::resolve_unasked(self.tables(), path)?;
         let file = file_of(&walk)?;
         let inode = walk.last().expect("a file was found");
+        check_traverse(self.tables(), &self.state().rules, caller, &walk)?;
         self.check(caller, &walk, READ)?;
         let mut status = file_status(self.tables(), inode, walk.name(walk.depth).as_bytes());
         if let FileKind::File { length, .. } = &mut status.kind {
@@ -422,7 +438,7 @@ impl View {
         Ok(open_file(&walk).expect("the lease was checked"))
     }
 
-    /// As [`View::open_file`]: the file's last two blocks, or as many as it has.
+    /// As [`View::open_file`]: the file's last two blocks, as far as it has them.
     ///
     /// # Errors
     /// FileNotFound, LeaseExpired.
@@ -432,14 +448,15 @@ impl View {
         path: &HdfsPath,
         file: Option<InodeId>,
         holder: &str,
-    ) -> Result<Vec<FileBlock>, NamespaceError> {
+    ) -> Result<LastBlocks, NamespaceError> {
         let walk = self.resolve_file(caller, path, file, "checkLease")?;
-        let (record, _) = check_lease(&walk, file, holder, || Ok(self.leases(holder)?.len() as u64))?;
+        let (record, open) = check_lease(&walk, file, holder, || Ok(self.leases(holder)?.len() as u64))?;
         let inode = walk.last().expect("the lease was checked").id;
-        let first = record.blocks.saturating_sub(2);
-        Ok((first..record.blocks)
-            .map(|index| self.file_block(inode, record, index))
-            .collect::<Result<_, _>>()?)
+        let from_end = |nth: u32| {
+            let index = record.blocks.checked_sub(nth);
+            index.map(|index| self.file_block(inode, record, index)).transpose()
+        };
+        Ok(LastBlocks { last: from_end(1)?, penultimate: from_end(2)?, recovery: open.recovery })
     }
 
     /// All blocks of a file, in order; none if there is no such file.
