@@ -12,6 +12,7 @@ use mobula_wire::remote::RemoteException;
 use tokio::time::Instant;
 
 use crate::asker::Asker;
+use crate::client_empty::check_policy;
 use crate::client_rpc::{
     awaited, begun, change, decode, file_id, is_true, mode, name, new_path, parents, path,
 };
@@ -149,8 +150,8 @@ fn create_command(request: hdfs::CreateRequestProto) -> Result<Create, Refusal> 
     if request.ec_policy_name.as_deref().is_some_and(|name| !name.is_empty()) {
         return Err(Refusal::Unsupported("Erasure coding is not supported yet: create without a policy"));
     }
-    if request.storage_policy.as_deref().is_some_and(|name| !name.is_empty()) {
-        return Err(Refusal::Unsupported("Storage policies cannot be set yet: create without one"));
+    if let Some(name) = request.storage_policy.as_deref().filter(|name| !name.is_empty()) {
+        check_policy(name)?;
     }
     Ok(Create {
         path: new_path("create", &request.src, str::to_owned)?,

@@ -206,6 +206,19 @@ impl Service {
         Ok(self.view.load().status(&asker.caller, path)?)
     }
 
+    /// The status of what the caller may read, for calls that ask for that.
+    ///
+    /// # Errors
+    /// AccessControl.
+    pub(crate) fn readable_status(
+        &self,
+        asker: &Asker,
+        path: &HdfsPath,
+    ) -> Result<Option<FileStatus>, Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().readable_status(&asker.caller, path)?)
+    }
+
     /// `getListing`.
     ///
     /// # Errors

@@ -144,6 +144,11 @@ pub fn storage_policies() -> Vec<hdfs::BlockStoragePolicyProto> {
     POLICIES.iter().map(storage_policy).collect()
 }
 
+/// The number of the policy of that name, whose case does not matter; none if there is none.
+pub fn policy_number(name: &str) -> Option<u32> {
+    POLICIES.iter().find(|policy| policy.1.eq_ignore_ascii_case(name)).map(|policy| policy.0)
+}
+
 /// The policy that every file has.
 pub fn hot_policy() -> hdfs::BlockStoragePolicyProto {
     let hot = POLICIES.iter().find(|policy| policy.0 == POLICY_HOT).expect("HOT is in the table above");

@@ -117,6 +117,9 @@ pub enum NamespaceError {
     /// `INodeDirectory.valueOf`.
     #[error("Directory does not exist: {0}")]
     DirectoryNotFound(String),
+    /// `FSDirAttrOp.unprotectedSetStoragePolicy`, `FSDirStatAndListingOp.getQuotaUsage`.
+    #[error("File/Directory does not exist: {0}")]
+    NothingThere(String),
     /// `FSDirAttrOp.setTimes`.
     #[error("File/Directory {0} does not exist.")]
     NothingToSetTimes(String),
@@ -442,6 +445,7 @@ impl NamespaceError {
             E::FileNotFound(_)
             | E::NotAFile(_)
             | E::NothingToOwn(_)
+            | E::NothingThere(_)
             | E::DirectoryNotFound(_)
             | E::NothingToSetTimes(_)
             | E::NothingToAccess(_)

@@ -19,7 +19,7 @@ use crate::outcome::{
     Allocated, BlockRecord, BlockState, ContentSummary, FileBlock, FileBlocks, FileKind, FileStatus, Listing,
     OpenFile, Recovery, RunningRecovery,
 };
-use crate::permission::{Check, EXECUTE, READ, check, check_traverse, visit_tree};
+use crate::permission::{Check, EXECUTE, READ, WRITE, check, check_traverse, visit_tree};
 use crate::record::{BlockRow, Body, Construction, File};
 use crate::resolve::{self, Aim, Walk};
 use crate::snapshot;
@@ -127,14 +127,54 @@ impl View {
             Err(NamespaceError::AncestorNotDirectory(_)) if caller.superuser => return Ok(None),
             walk => walk?,
         };
+        Ok(self.shown(&walk))
+    }
+
+    /// The status at the end of a walk.
+    fn shown(&self, walk: &Walk<'_>) -> Option<FileStatus> {
         let name = walk.name(walk.depth);
         if resolve::is_exactly_reserved(&walk.path) {
-            return Ok(Some(bare_directory(name, RESERVED_MODE)));
+            return Some(bare_directory(name, RESERVED_MODE));
         }
         if walk.snapshot && walk.depth == 1 {
-            return Ok(Some(bare_directory(name, SNAPSHOTS_MODE)));
+            return Some(bare_directory(name, SNAPSHOTS_MODE));
         }
-        Ok(walk.last().map(|last| file_status(self.tables(), last, name.as_bytes())))
+        walk.last().map(|last| file_status(self.tables(), last, name.as_bytes()))
+    }
+
+    /// As [`View::status`], for calls that tell what only who may read it may know: attributes, policies.
+    ///
+    /// # Errors
+    /// AccessControl.
+    pub fn readable_status(
+        &self,
+        caller: &Caller,
+        path: &HdfsPath,
+    ) -> Result<Option<FileStatus>, NamespaceError> {
+        let walk = self.resolve(caller, path, "getfileinfo")?;
+        self.check(caller, &walk, READ)?;
+        Ok(self.shown(&walk))
+    }
+
+    /// Whether the caller may set a policy of what is there; `operation` is HDFS's name of that.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn check_policy_settable(
+        &self,
+        caller: &Caller,
+        path: &HdfsPath,
+        operation: &'static str,
+    ) -> Result<(), NamespaceError> {
+        if self.state().format.is_none() {
+            return Err(NamespaceError::NotFormatted);
+        }
+        let walk = resolve::resolve(self.tables(), &self.state().rules, caller, path, Aim::Write, operation)?;
+        self.check(caller, &walk, WRITE)?;
+        match walk.last() {
+            Some(_) => Ok(()),
+            None => Err(NamespaceError::NothingThere(walk.text())),
+        }
     }
 
     /// What is in `/.reserved`: `FSDirectory.createReservedStatuses`.
