@@ -17,6 +17,8 @@ pub enum ErrorKind {
     IllegalArgument,
     /// `java.lang.IllegalArgumentException`
     JavaIllegalArgument,
+    /// `o.a.h.fs.DirectoryListingStartAfterNotFoundException`
+    StartAfterNotFound,
     /// `o.a.h.fs.FileAlreadyExistsException`
     FileAlreadyExists,
     /// `o.a.h.fs.ParentNotDirectoryException`
@@ -138,6 +140,9 @@ pub enum NamespaceError {
     /// `FSDirectory.resolveDotInodesPath`.
     #[error("Invalid inode path: {0}")]
     InodePathInvalid(String),
+    /// `FSDirStatAndListingOp.getListingInt`.
+    #[error("Can't find startAfter {0}")]
+    StartAfterNotFound(String),
     /// `FSDirRenameOp.validateRenameSource`.
     #[error("rename source {0} is not found.")]
     RenameSourceNotFound(String),
@@ -458,6 +463,7 @@ impl NamespaceError {
             | E::NothingToAppendTo { .. }
             | E::RecoveredFileGone(_)
             | E::LeaseOfNothing(_) => ErrorKind::FileNotFound,
+            E::StartAfterNotFound(_) => ErrorKind::StartAfterNotFound,
             E::Denied(_)
             | E::DeniedBySticky { .. }
             | E::NotOwner { .. }

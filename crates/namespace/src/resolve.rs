@@ -239,6 +239,14 @@ pub(crate) fn path_of<R: Read>(tables: &R, inode: InodeId) -> Result<Option<Hdfs
     HdfsPath::parse(if text.is_empty() { "/" } else { &text }).map(Some).map_err(TableError::storage)
 }
 
+/// The path that one under `/.reserved` stands for.
+pub(crate) fn stands_for<'p, R: Read>(
+    tables: &R,
+    path: &'p HdfsPath,
+) -> Result<Cow<'p, HdfsPath>, NamespaceError> {
+    Ok(reserved(tables, path)?.0)
+}
+
 /// `/.reserved/.inodes/ID[/rest]` and `/.reserved/raw[/rest]` (`FSDirectory.resolveComponents`); says
 /// whether it was the latter.
 fn reserved<'p, R: Read>(

@@ -1,6 +1,7 @@
 //! A published view. Every read with a caller parses nothing, walks the path once and checks the
 //! caller once (DESIGN D8).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -200,11 +201,11 @@ impl View {
         })
     }
 
-    /// `getListing`: up to `limit` (at least 1) names after `start_after` (exclusive); a file gives
-    /// itself with an empty name.
+    /// `getListing`: up to `limit` (at least 1) names after `start_after` (exclusive), which is a name or a path
+    /// under `/.reserved` that stands for one; a file gives itself with an empty name.
     ///
     /// # Errors
-    /// AccessControl; Snapshot for the `.snapshot` of a plain directory, FileNotFound for that of none.
+    /// AccessControl; StartAfterNotFound; Snapshot for the `.snapshot` of a plain directory, FileNotFound for that of none.
     pub fn listing(
         &self,
         caller: &Caller,
@@ -213,6 +214,7 @@ impl View {
         limit: usize,
     ) -> Result<Option<Listing>, NamespaceError> {
         let walk = self.resolve(caller, path, "listStatus")?;
+        let start_after = self.name_meant(start_after)?;
         if resolve::is_exactly_reserved(&walk.path) {
             return Ok(Some(self.reserved_listing()));
         }
@@ -226,8 +228,20 @@ impl View {
             return Ok(Some(Listing { entries, remaining: 0 }));
         };
         self.check(caller, &walk, READ | EXECUTE)?;
-        let after = Some(start_after).filter(|name| !name.is_empty());
+        let after = Some(&start_after[..]).filter(|name| !name.is_empty());
         self.page(last.id, after, limit.max(1), directory.children).map(Some).map_err(Into::into)
+    }
+
+    /// The name that a client's `startAfter` means: it may give a path of the inode where it left off.
+    fn name_meant<'n>(&self, start_after: &'n [u8]) -> Result<Cow<'n, [u8]>, NamespaceError> {
+        if !start_after.starts_with(b"/.reserved/") {
+            return Ok(start_after.into());
+        }
+        let text = String::from_utf8_lossy(start_after);
+        let found = HdfsPath::parse(&text).ok().and_then(|path| {
+            resolve::stands_for(self.tables(), &path).ok().map(|path| path.name().as_bytes().to_vec())
+        });
+        found.map(Cow::Owned).ok_or_else(|| NamespaceError::StartAfterNotFound(text.into_owned()))
     }
 
     fn page(

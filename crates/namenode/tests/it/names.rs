@@ -85,6 +85,7 @@ async fn several_directories_are_listed_in_one_batch() {
     let mut seen = Vec::new();
     let mut errors = Vec::new();
     let mut start_after = bytes::Bytes::new();
+    let mut cursor = bytes::Bytes::new();
     loop {
         let request = hdfs::GetBatchedListingRequestProto {
             paths: paths.clone(),
@@ -93,7 +94,9 @@ async fn several_directories_are_listed_in_one_batch() {
         };
         let page: hdfs::GetBatchedListingResponseProto = client.call("getBatchedListing", &request).await;
         for listing in page.listings {
-            errors.extend(listing.exception.map(|exception| (listing.parent_idx, exception.class_name)));
+            errors.extend(listing.exception.map(|exception| {
+                (listing.parent_idx, exception.class_name, exception.message.unwrap_or_default())
+            }));
             let names = listing.partial_listing.iter();
             seen.extend(names.map(|entry| (listing.parent_idx, entry.path.clone())));
         }
@@ -101,10 +104,48 @@ async fn several_directories_are_listed_in_one_batch() {
             break;
         }
         start_after = page.start_after;
+        cursor = start_after.clone();
     }
     let names: Vec<_> = seen.iter().map(|(at, name)| (*at, std::str::from_utf8(name).unwrap())).collect();
     assert_eq!(names, [(0, "a"), (0, "b"), (2, "c"), (2, "d"), (2, "e")]);
-    assert_eq!(errors, [(1, "java.io.FileNotFoundException".to_string())]);
+    let missing = ("java.io.FileNotFoundException".to_string(), "Path /missing does not exist".to_string());
+    assert_eq!(errors, [(1, missing.0, missing.1)]);
+
+    let none = hdfs::GetBatchedListingRequestProto::default();
+    let page: hdfs::GetBatchedListingResponseProto = client.call("getBatchedListing", &none).await;
+    assert!(page.listings.is_empty() && !page.has_more);
+    let many = hdfs::GetBatchedListingRequestProto { paths: vec!["/d".into(); 101], ..Default::default() };
+    assert_eq!(
+        client.refused("getBatchedListing", &many).await,
+        said("IllegalArgumentException", "Too many source paths (101 > 100)")
+    );
+    let of_others = hdfs::GetBatchedListingRequestProto {
+        paths: vec!["/d".into()],
+        start_after: cursor,
+        ..Default::default()
+    };
+    assert_eq!(client.refused("getBatchedListing", &of_others).await.0, "IllegalArgumentException");
+}
+
+#[tokio::test]
+async fn a_listing_goes_on_after_an_inode() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    client.touch("/d/a").await;
+    client.touch("/d/b").await;
+    let id = client.status("/d/a").await.unwrap().file_id.unwrap();
+    let after = |id: u64| hdfs::GetListingRequestProto {
+        src: "/d".into(),
+        start_after: format!("/.reserved/.inodes/{id}").into(),
+        need_location: false,
+    };
+    let page: hdfs::GetListingResponseProto = client.call("getListing", &after(id)).await;
+    let names: Vec<_> = page.dir_list.unwrap().partial_listing.into_iter().map(|entry| entry.path).collect();
+    assert_eq!(names, ["b"]);
+    assert_eq!(
+        client.refused("getListing", &after(9)).await,
+        said("DirectoryListingStartAfterNotFoundException", "Can't find startAfter /.reserved/.inodes/9")
+    );
 }
 
 #[tokio::test]
