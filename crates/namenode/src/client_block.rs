@@ -17,7 +17,7 @@ use crate::client_rpc::{
     awaited, begun, change, decode, file_id, is_true, mode, name, new_path, parents, path,
 };
 use crate::exceptions::Refusal;
-use crate::located::{Locator, block_of};
+use crate::located::{Locator, block_of, own_block};
 use crate::service::Service;
 use crate::status_proto;
 use crate::writing::{AddBlockRequest, AdditionalRequest, CompleteRequest};
@@ -34,7 +34,7 @@ pub fn get_block_locations(service: &Arc<Service>, asker: &Asker, body: &[u8], r
         for (field, value) in [("offset", request.offset), ("length", request.length)] {
             if i64::try_from(value).is_err() {
                 let words = format!("Negative {field} is not supported. File: {}", request.src);
-                return Err(Refusal::IllegalArgument(words));
+                return Err(Refusal::JavaIllegalArgument(words));
             }
         }
         let file = service.file_blocks(asker, &path, request.offset, request.length)?;
@@ -169,7 +169,7 @@ fn create_command(request: hdfs::CreateRequestProto) -> Result<Create, Refusal> 
 /// `addBlock`.
 pub fn add_block(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
     let there = Arc::clone(service);
-    let typed = |request| add_block_request(asker, request);
+    let typed = |request| add_block_request(service, asker, request);
     let begin = |request, done| service.add_block(asker, request, done);
     begun(body, reply, typed, begin, move |allocated: Allocated| {
         let block = at_targets(&there, allocated.block, allocated.offset, &allocated.targets);
@@ -177,7 +177,11 @@ pub fn add_block(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Resp
     });
 }
 
-fn add_block_request(asker: &Asker, request: hdfs::AddBlockRequestProto) -> Result<AddBlockRequest, Refusal> {
+fn add_block_request(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::AddBlockRequestProto,
+) -> Result<AddBlockRequest, Refusal> {
     let flag = |flag: hdfs::AddBlockFlagProto| request.flags.contains(&(flag as i32));
     let (no_local, ignore_locality) =
         (flag(hdfs::AddBlockFlagProto::NoLocalWrite), flag(hdfs::AddBlockFlagProto::IgnoreClientLocality));
@@ -193,7 +197,11 @@ fn add_block_request(asker: &Asker, request: hdfs::AddBlockRequestProto) -> Resu
         path: path(&request.src)?,
         file: file_id(request.file_id),
         holder: name(request.client_name)?,
-        previous: request.previous.as_ref().map(block_of),
+        previous: request
+            .previous
+            .as_ref()
+            .map(|block| own_block(&service.format.pool, block))
+            .transpose()?,
         placement,
     })
 }
@@ -317,7 +325,7 @@ pub fn complete(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Respo
             path: path(&request.src)?,
             file: file_id(request.file_id),
             holder: name(request.client_name)?,
-            last: request.last.as_ref().map(block_of),
+            last: request.last.as_ref().map(|block| own_block(&service.format.pool, block)).transpose()?,
         })
     };
     let begin = |request, done| service.complete(asker, request, done);

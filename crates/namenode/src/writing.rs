@@ -160,7 +160,7 @@ impl Service {
         let placement =
             PlacementRequest { replicas: plan.replication, block_size: plan.block_size, ..placement.clone() };
         let placed = self.roster.tell_quietly(|fleet, now, _| fleet.place(now, &placement));
-        if !placed.targets.is_empty() {
+        if placed.targets.len() >= usize::from(self.config.rules.replication_min.max(1)) {
             return Ok(Now::Yes(Decided::New(placed.targets)));
         }
         if self.nodes_may_come(&placement) { Ok(Now::NotYet) } else { Err(self.no_targets(request, &placed)) }

@@ -310,7 +310,8 @@ impl View {
         if let FileKind::File { length, .. } = &mut status.kind {
             *length = file.length;
         }
-        let end = offset.saturating_add(length);
+        // The block at `offset` is shown in any case (`BlockManager.createLocatedBlockList`).
+        let end = offset.saturating_add(length.max(1));
         let mut blocks = Vec::new();
         let first = self.first_overlapping(inode.id, file, offset)?;
         for index in first..file.blocks {

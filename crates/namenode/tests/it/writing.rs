@@ -140,6 +140,77 @@ async fn no_nodes_at_all_or_none_that_would_do() {
 }
 
 #[tokio::test]
+async fn a_block_is_not_begun_on_fewer_nodes_than_it_must_have() {
+    let fixture = Fixture::with(|config| {
+        patient(config);
+        config.rules.replication_min = 2;
+    })
+    .await;
+    let _first = fixture.datanode("n1").await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let (class, message) = client.refused("addBlock", &add_block("/f", None)).await;
+    assert_eq!(class, "IOException");
+    assert!(
+        message.starts_with("File /f could only be written to 1 of the 2 minReplication nodes."),
+        "{message}"
+    );
+    let _second = fixture.datanode("n2").await;
+    assert_eq!(client.add_block("/f", None).await.locs.len(), 2);
+}
+
+#[tokio::test]
+async fn blocks_of_another_pool_are_refused() {
+    let fixture = Fixture::start().await;
+    let _nodes = fixture.three().await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let block = full(&client.add_block("/f", None).await, 9);
+    let pool = &block.pool_id;
+    let words = format!("Unexpected BlockPoolId BP-other - expected {pool}");
+    let foreign = hdfs::ExtendedBlockProto { pool_id: "BP-other".into(), ..block.clone() };
+    let said = ("IOException".to_string(), words);
+    assert_eq!(client.refused("addBlock", &add_block("/f", Some(foreign.clone()))).await, said);
+    assert_eq!(client.refused("complete", &complete("/f", "w1", Some(foreign))).await, said);
+}
+
+#[tokio::test]
+async fn ranges_of_blocks() {
+    let fixture = Fixture::with(patient).await;
+    let nodes = fixture.three().await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let first = full(&client.add_block("/f", None).await, 1 << 20);
+    for node in &nodes {
+        node.received(&first).await;
+    }
+    let second = full(&client.add_block("/f", Some(first)).await, 7);
+    nodes[0].received(&second).await;
+    assert!(client.complete("/f", Some(second)).await);
+    let range = |offset, length| hdfs::GetBlockLocationsRequestProto { src: "/f".into(), offset, length };
+    for (offset, length, expected) in [
+        (0, 0, vec![0]),
+        (1 << 20, 0, vec![1 << 20]),
+        (5, 0, vec![0]),
+        (0, 1 << 20, vec![0]),
+        (0, (1 << 20) + 1, vec![0, 1 << 20]),
+        ((1 << 20) + 7, 0, vec![]),
+    ] {
+        let request = range(offset, length);
+        let found: hdfs::GetBlockLocationsResponseProto = client.call("getBlockLocations", &request).await;
+        let offsets: Vec<_> = found.locations.unwrap().blocks.iter().map(|block| block.offset).collect();
+        assert_eq!(offsets, expected, "{offset} {length}");
+    }
+    let minus_one = u64::MAX;
+    for (request, field) in [(range(minus_one, 1), "offset"), (range(0, minus_one), "length")] {
+        assert_eq!(
+            client.refused("getBlockLocations", &request).await,
+            ("IllegalArgumentException".into(), format!("Negative {field} is not supported. File: /f"))
+        );
+    }
+}
+
+#[tokio::test]
 async fn add_block_waits_for_nodes_to_come_back() {
     let fixture = Fixture::with(|config| config.placement_wait = LIMIT).await;
     let client = fixture.client("hdfs");
