@@ -185,7 +185,7 @@ pub struct ContentSummary {
     pub files: u64,
     /// Directories, the asked one counted.
     pub directories: u64,
-    /// Bytes times replication.
+    /// Bytes times replication; an open last block counts as a whole one.
     pub space: u64,
 }
 

@@ -244,7 +244,8 @@ fn action(access: u8) -> &'static str {
         [usize::from(access & ALL)]
 }
 
-/// Shows a tree's directories and files, for `getContentSummary`; refuses where r-x is missing.
+/// Shows a tree's directories and files, for `getContentSummary`; refuses where r-x is missing, and names the first
+/// such directory by name (`INodeDirectory.computeDirectoryContentSummary`).
 pub(crate) fn visit_tree<R: Read>(
     tables: &R,
     rules: &Rules,
@@ -263,6 +264,7 @@ pub(crate) fn visit_tree<R: Read>(
         if checked && !permitted(tables, caller, &node, READ | EXECUTE) {
             return Err(denied(tables, caller, path, &node, READ | EXECUTE));
         }
+        let first = stack.len();
         tables.children(node.id, None, |name, child| {
             if child.is_directory() {
                 let path = format!("{}/{}", path.trim_end_matches('/'), String::from_utf8_lossy(name));
@@ -272,6 +274,7 @@ pub(crate) fn visit_tree<R: Read>(
             }
             Ok(Go::On)
         })?;
+        stack[first..].reverse();
     }
     Ok(())
 }

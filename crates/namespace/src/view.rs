@@ -21,7 +21,7 @@ use crate::outcome::{
     OpenFile, Recovery, RunningRecovery,
 };
 use crate::permission::{Check, EXECUTE, READ, WRITE, check, check_traverse, visit_tree};
-use crate::record::{BlockRow, Body, Construction, File};
+use crate::record::{BlockRow, Body, Construction, File, Inode};
 use crate::resolve::{self, Aim, Walk};
 use crate::snapshot;
 use crate::state::State;
@@ -368,21 +368,56 @@ impl View {
         path: &HdfsPath,
     ) -> Result<ContentSummary, NamespaceError> {
         let walk = self.resolve(caller, path, "contentSummary")?;
-        let last = walk.last().ok_or_else(|| NamespaceError::FileNotFound(walk.text()))?;
+        match walk.last() {
+            Some(last) => self.summary(caller, &walk, last),
+            None => Err(NamespaceError::FileNotFound(walk.text())),
+        }
+    }
+
+    /// `getQuotaUsage`: the same figures, since no directory has a quota; the whole tree is checked before.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn quota_usage(&self, caller: &Caller, path: &HdfsPath) -> Result<ContentSummary, NamespaceError> {
+        let walk = self.resolve(caller, path, "quotaUsage")?;
+        let asked = Check { below: READ | EXECUTE, ..Check::default() };
+        check(self.tables(), &self.state().rules, caller, &walk, asked)?;
+        match walk.last() {
+            Some(last) => self.summary(caller, &walk, last),
+            None => Err(NamespaceError::NothingThere(walk.text())),
+        }
+    }
+
+    fn summary(
+        &self,
+        caller: &Caller,
+        walk: &Walk<'_>,
+        top: &Inode,
+    ) -> Result<ContentSummary, NamespaceError> {
         let mut summary = ContentSummary::default();
-        visit_tree(self.tables(), &self.state().rules, caller, walk.text(), last, |node| {
+        visit_tree(self.tables(), &self.state().rules, caller, walk.text(), top, |node| {
             match &node.body {
                 Body::Directory(_) => summary.directories += 1,
                 Body::File(file) => {
-                    let length = file.length + file.open.as_ref().map_or(0, |open| open.open_length);
                     summary.files += 1;
-                    summary.length += length;
-                    summary.space += length * u64::from(file.replication);
+                    summary.length += file.length + file.open.as_ref().map_or(0, |open| open.open_length);
+                    summary.space += self.space(node.id, file)?;
                 }
             }
             Ok(())
         })?;
         Ok(summary)
+    }
+
+    /// Bytes that a file takes: of an open last block what that may become (`INodeFile.storagespaceConsumedContiguous`).
+    fn space(&self, inode: InodeId, file: &File) -> Result<u64, TableError> {
+        let last = match &file.open {
+            Some(_) => block::last_block(self.tables(), inode, file)?,
+            None => None,
+        };
+        let open = last.is_some_and(|(_, row)| row.state == BlockState::UnderConstruction);
+        let length = file.length + if open { file.block_size } else { 0 };
+        Ok(length * u64::from(file.replication))
     }
 
     /// `isFileClosed`.

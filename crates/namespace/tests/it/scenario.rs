@@ -109,7 +109,7 @@ impl Player {
         match line.words[0] {
             "as" => self.caller = who(line.words[1]),
             "advance" => self.fixture.now += line.words[1].parse::<u64>().unwrap(),
-            "stat" | "ls" | "blocks" | "summary" | "closed" | "blocksize" | "access" | "counts"
+            "stat" | "ls" | "blocks" | "summary" | "usage" | "closed" | "blocksize" | "access" | "counts"
             | "leases" | "recoveries" => {
                 self.read(&line, out);
             }
@@ -323,7 +323,11 @@ impl Player {
                     text
                 })
             }
-            "summary" => view.content_summary(caller, &at()).map(|summary| {
+            "summary" | "usage" => match line.words[0] {
+                "usage" => view.quota_usage(caller, &at()),
+                _ => view.content_summary(caller, &at()),
+            }
+            .map(|summary| {
                 format!(
                     "{} directories {} files {} bytes {} space",
                     summary.directories, summary.files, summary.length, summary.space
