@@ -49,7 +49,7 @@ pub fn get_block_locations(service: &Arc<Service>, asker: &Asker, body: &[u8], r
                     true => Ok(locations),
                     false => there
                         .safe_mode
-                        .check(|| format!("read: Zero blocklocations for {path}"))
+                        .check(|| format!("Zero blocklocations for {path}"))
                         .map(|()| locations),
                 };
                 let answer = locations
@@ -247,6 +247,7 @@ pub fn get_additional_datanode(
         path: path(&request.src)?,
         file: file_id(request.file_id),
         holder: name(request.client_name)?,
+        block: block_of(&request.blk),
         placement,
     };
     let chosen = service.additional_targets(asker, &additional)?;

@@ -187,7 +187,7 @@ fn set_storage_policy(
 ) -> Result<hdfs::SetStoragePolicyResponseProto, Refusal> {
     let path = path(&request.src)?;
     service.check_leads()?;
-    service.safe_mode.check(|| format!("set storage policy for {path}"))?;
+    service.safe_mode.check(|| format!("Cannot set storage policy for {path}"))?;
     check_policy(&request.policy_name)?;
     service.view().check_policy_settable(&asker.caller, &path, "setStoragePolicy")?;
     Ok(hdfs::SetStoragePolicyResponseProto {})
@@ -201,7 +201,7 @@ fn unset_storage_policy(
 ) -> Result<hdfs::UnsetStoragePolicyResponseProto, Refusal> {
     let path = path(&request.src)?;
     service.check_leads()?;
-    service.safe_mode.check(|| format!("unset storage policy for {path}"))?;
+    service.safe_mode.check(|| format!("Cannot unset storage policy for {path}"))?;
     service.view().check_policy_settable(&asker.caller, &path, "unsetStoragePolicy")?;
     Ok(hdfs::UnsetStoragePolicyResponseProto {})
 }

@@ -280,7 +280,7 @@ fn get_quota_usage(
     request: hdfs::GetQuotaUsageRequestProto,
 ) -> Result<hdfs::GetQuotaUsageResponseProto, Refusal> {
     let path = path(&request.path)?;
-    let summary = service.content_summary(asker, &path)?;
+    let summary = service.quota_usage(asker, &path)?;
     Ok(hdfs::GetQuotaUsageResponseProto { usage: status_proto::quota_usage(&summary, path.is_root()) })
 }
 

@@ -30,11 +30,11 @@ pub enum Refusal {
     },
     /// An administrator switched safe mode on.
     #[error(
-        "Cannot {action}. Name node is in safe mode.\nIt was turned on manually. Use \"hdfs dfsadmin -safemode leave\" to turn safe mode off. NamenodeHostName:{host}"
+        "{refused}. Name node is in safe mode.\nIt was turned on manually. Use \"hdfs dfsadmin -safemode leave\" to turn safe mode off. NamenodeHostName:{host}"
     )]
     SafeMode {
-        /// What was tried, as HDFS words it: `create directory /a`.
-        action: String,
+        /// What is not done, as HDFS words it: `Cannot create directory /a`.
+        refused: String,
         /// This NameNode.
         host: String,
     },

@@ -180,7 +180,7 @@ impl Service {
 
     fn check_writable(&self, operation: &Operation) -> Result<(), Refusal> {
         self.check_leads()?;
-        self.safe_mode.check(|| safe_mode::action(operation))
+        self.safe_mode.check(|| safe_mode::words(operation, &self.format.pool))
     }
 
     /// A change of the NameNode's own: lease expiry, reaping, access times.
@@ -279,6 +279,15 @@ impl Service {
     pub fn content_summary(&self, asker: &Asker, path: &HdfsPath) -> Result<ContentSummary, Refusal> {
         self.check_leads()?;
         Ok(self.view.load().content_summary(&asker.caller, path)?)
+    }
+
+    /// `getQuotaUsage`.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn quota_usage(&self, asker: &Asker, path: &HdfsPath) -> Result<ContentSummary, Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().quota_usage(&asker.caller, path)?)
     }
 
     /// `isFileClosed`.
@@ -414,7 +423,7 @@ impl Service {
     /// Standby, SafeMode.
     pub fn renew_lease(&self, holder: &str) -> Result<(), Refusal> {
         self.check_leads()?;
-        self.safe_mode.check(|| format!("renew lease for {holder}"))?;
+        self.safe_mode.check(|| format!("Cannot renew lease for {holder}"))?;
         let held = self.view.load().leases(holder).map_err(|error| Refusal::Io(error.to_string()))?;
         if !held.is_empty() {
             self.leases.lock().renew(holder, self.monotonic());

@@ -40,6 +40,8 @@ pub struct AdditionalRequest {
     pub file: Option<InodeId>,
     /// See [`AddBlockRequest`].
     pub holder: String,
+    /// The block that the nodes are for.
+    pub block: Block,
     /// What placement is told, but for the size.
     pub placement: PlacementRequest,
 }
@@ -85,8 +87,8 @@ impl Service {
 
     /// `addBlock`: at once where it can be, else after waiting for nodes or replicas.
     pub(crate) fn add_block(self: &Arc<Self>, asker: &Asker, request: AddBlockRequest, done: Placed) {
-        let action = || format!("add block to {}", request.path);
-        if let Err(refusal) = self.check_leads().and_then(|()| self.safe_mode.check(action)) {
+        let words = || format!("Cannot add block to {}", request.path);
+        if let Err(refusal) = self.check_leads().and_then(|()| self.safe_mode.check(words)) {
             return done(Err(refusal));
         }
         match self.place_block(asker, &request) {
@@ -229,7 +231,10 @@ impl Service {
         request: &AdditionalRequest,
     ) -> Result<Vec<Target>, Refusal> {
         self.check_leads()?;
-        self.safe_mode.check(|| format!("add datanode to {}", request.path))?;
+        self.safe_mode.check(|| {
+            let (path, pool, block) = (&request.path, &self.format.pool, request.block);
+            format!("Cannot add datanode; src={path}, blk={pool}:{block}")
+        })?;
         let view = self.view.load();
         let file = view.open_file(&asker.caller, &request.path, request.file, &request.holder)?;
         let block_size = view.preferred_block_size(&self.own_caller(), &file.path)?;

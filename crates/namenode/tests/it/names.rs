@@ -304,6 +304,11 @@ async fn times_replication_and_sums() {
     let request = hdfs::GetQuotaUsageRequestProto { path: "/d".into() };
     let usage: hdfs::GetQuotaUsageResponseProto = client.call("getQuotaUsage", &request).await;
     assert_eq!((usage.usage.file_and_directory_count, usage.usage.quota), (2, u64::MAX));
+    let request = hdfs::GetQuotaUsageRequestProto { path: "/nothing".into() };
+    assert_eq!(
+        client.refused("getQuotaUsage", &request).await,
+        said("FileNotFoundException", "File/Directory does not exist: /nothing")
+    );
     let request = hdfs::GetPreferredBlockSizeRequestProto { filename: "/d/f".into() };
     let size: hdfs::GetPreferredBlockSizeResponseProto = client.call("getPreferredBlockSize", &request).await;
     assert_eq!(size.bsize, 1 << 20);
