@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use mobula_client::ClientError;
+use mobula_rpc::CallError;
 use mobula_wire::remote::class;
 
 /// What a failure is to the shell.
@@ -123,6 +124,12 @@ impl fmt::Display for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
+        if matches!(error, ClientError::BlockSize { .. }) {
+            return Failure::usage(error.to_string());
+        }
+        if let Some(host) = unknown_host(&error) {
+            return Failure::usage(format!("java.net.UnknownHostException: {host}"));
+        }
         let kind = match error.class() {
             Some(class::FILE_NOT_FOUND) => Kind::NotFound,
             Some(class::FILE_ALREADY_EXISTS) => Kind::AlreadyExists,
@@ -136,6 +143,13 @@ impl From<ClientError> for Failure {
         };
         Failure { kind, message }
     }
+}
+
+/// The host of a server whose name nobody knows. The system's resolver says so in words only.
+fn unknown_host(error: &ClientError) -> Option<&str> {
+    let ClientError::NameNode(CallError::Connect { address, source }) = error else { return None };
+    let unknown = source.to_string().contains("failed to lookup address information");
+    unknown.then(|| address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host))
 }
 
 #[cfg(test)]

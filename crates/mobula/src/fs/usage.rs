@@ -12,8 +12,9 @@ use super::size::{self, Style, Table};
 use super::walk::Walk;
 
 /// What a path holds.
-struct Content {
-    files: u64,
+pub struct Content {
+    /// Files in it.
+    pub files: u64,
     directories: u64,
     length: u64,
     consumed: u64,
@@ -47,7 +48,8 @@ impl From<ContentSummaryProto> for Content {
 }
 
 impl Content {
-    async fn of(item: &Item) -> Outcome<Content> {
+    /// Of all under a path, wherever it lies.
+    pub async fn of(item: &Item) -> Outcome<Content> {
         match &item.fs {
             FileSystem::Hdfs(hdfs) => Ok(hdfs.content(&item.path).await?.into()),
             FileSystem::Local(_) => Content::counted(item).await,

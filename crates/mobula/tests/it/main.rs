@@ -5,6 +5,7 @@
 
 mod attack;
 mod cli;
+mod copies;
 mod kills;
 mod links;
 mod local;

@@ -16,7 +16,7 @@ const BLOCK: usize = 4096;
 /// Longest wait for what a command is to print.
 const LIMIT: Duration = Duration::from_secs(60);
 
-async fn cluster() -> Cluster {
+pub async fn cluster() -> Cluster {
     Cluster::with(|c| c.namenode.defaults.block_size = BLOCK as u64).await.unwrap()
 }
 
@@ -30,21 +30,21 @@ async fn admin(cluster: &Cluster, args: &[&str]) -> (String, String, i32) {
     said(&[&["admin", "--fs", &uri], args].concat()).await
 }
 
-fn says(out: &str) -> (String, String, i32) {
+pub fn says(out: &str) -> (String, String, i32) {
     (out.into(), String::new(), 0)
 }
 
 /// It fails with `code`, prints nothing, and the first line of its errors is `line`.
 #[track_caller]
-fn assert_fails((out, error, code): (String, String, i32), line: &str, with: i32) {
+pub fn assert_fails((out, error, code): (String, String, i32), line: &str, with: i32) {
     assert_eq!((out.as_str(), error.lines().next(), code), ("", Some(line), with), "{error}");
 }
 
-async fn store(cluster: &Cluster, path: &str, data: impl Into<Bytes>) {
+pub async fn store(cluster: &Cluster, path: &str, data: impl Into<Bytes>) {
     cluster.client().put(path, data.into(), CreateOptions::default()).await.unwrap();
 }
 
-async fn stored(cluster: &Cluster, path: &str) -> Bytes {
+pub async fn stored(cluster: &Cluster, path: &str) -> Bytes {
     cluster.client().get(path).await.unwrap()
 }
 
