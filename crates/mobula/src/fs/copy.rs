@@ -123,13 +123,16 @@ fn pop_preserve(args: &mut Vec<String>) -> Outcome<Preserve> {
 }
 
 fn in_flight(given: &Given) -> Outcome<usize> {
-    match given.value("t") {
-        None | Some("") => Ok(IN_FLIGHT_DEFAULT),
-        Some(text) => match text.parse::<usize>() {
-            Ok(threads) => Ok(threads.clamp(1, IN_FLIGHT_MAX)),
+    let number = |option| match given.value(option) {
+        None | Some("") => Ok(None),
+        Some(text) => match text.parse::<i32>() {
+            Ok(number) => Ok(Some(usize::try_from(number).unwrap_or(0))),
             Err(_) => Err(Failure::usage(format!("For input string: \"{text}\""))),
         },
-    }
+    };
+    // Files wait in no queue here, but a length that is none is told.
+    number("q")?;
+    Ok(number("t")?.map_or(IN_FLIGHT_DEFAULT, |threads| threads.clamp(1, IN_FLIGHT_MAX)))
 }
 
 /// Where things go: the last argument, or the user's directory if there is only one.

@@ -7,6 +7,7 @@ use std::io;
 use mobula_client::ClientError;
 use mobula_rpc::CallError;
 use mobula_wire::remote::class;
+use nix::errno::Errno;
 
 /// What a failure is to the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,10 +105,16 @@ impl Failure {
             io::ErrorKind::NotFound => Failure::not_found(path),
             io::ErrorKind::AlreadyExists => Failure::exists(path),
             io::ErrorKind::PermissionDenied => {
-                Failure { kind: Kind::Denied, message: format!("{path} (Permission denied)") }
+                Failure { kind: Kind::Denied, ..Failure::in_words(path, error) }
             }
-            _ => Failure::other(format!("{path}: {error}")),
+            _ => Failure::in_words(path, error),
         }
+    }
+
+    /// A failure of the local file system at `path`, whatever it is.
+    pub fn in_words(path: &str, error: &io::Error) -> Failure {
+        let system = error.raw_os_error().map(|number| Errno::from_raw(number).desc());
+        Failure::other(format!("{path} ({})", system.map_or_else(|| error.to_string(), str::to_owned)))
     }
 
     /// Whether the verb ends here, whatever paths are left.

@@ -76,12 +76,13 @@ impl Local {
         Ok(entries)
     }
 
-    /// Makes a directory and those above it.
+    /// Makes a directory and those above it; `false` if it cannot be: Java knows no more.
     pub fn mkdirs(&self, path: &str, mode: u16) -> Outcome<bool> {
         let mode = u32::from(mode & !self.umask);
         match fs::DirBuilder::new().recursive(true).mode(mode).create(path) {
             Ok(()) => Ok(true),
-            Err(error) => Err(Failure::local(path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::exists(path)),
+            Err(_) => Ok(false),
         }
     }
 
@@ -89,12 +90,13 @@ impl Local {
     pub fn create(&self, path: &str) -> Outcome<File> {
         if let Some(parent) = address::parent(path)
             && self.status(parent)?.is_none()
+            && !self.mkdirs(parent, DIRECTORY_MODE)?
         {
-            self.mkdirs(parent, DIRECTORY_MODE)?;
+            return Err(Failure::other(format!("Mkdirs failed to create file:{parent}")));
         }
         let mode = u32::from(FILE_MODE & !self.umask);
         let file = File::options().write(true).create(true).truncate(true).mode(mode).open(path);
-        file.map_err(|error| Failure::local(path, &error))
+        file.map_err(|error| Failure::in_words(path, &error))
     }
 
     /// A file to read.
@@ -102,7 +104,7 @@ impl Local {
         File::open(path).map_err(|error| Failure::local(path, &error))
     }
 
-    /// Deletes; `false` if there was nothing.
+    /// Deletes; `false` if there was nothing, or it cannot be: Java knows no more.
     pub fn delete(&self, path: &str, recursive: bool) -> Outcome<bool> {
         let done = match fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_dir() && recursive => fs::remove_dir_all(path),
@@ -112,14 +114,16 @@ impl Local {
         };
         match done {
             Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Failure::local(path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                Err(Failure::other(format!("Directory {path} is not empty")))
+            }
+            Err(_) => Ok(false),
         }
     }
 
     /// Renames over what is there.
     pub fn rename(&self, source: &str, target: &str) -> Outcome<bool> {
-        fs::rename(source, target).map_err(|error| Failure::local(target, &error))?;
+        fs::rename(source, target).map_err(|error| Failure::in_words(target, &error))?;
         local_sums::rename(source, target);
         Ok(true)
     }

@@ -120,8 +120,8 @@ pub async fn run(mut context: FsContext, args: Vec<OsString>) -> i32 {
 
 async fn run_verb(context: FsContext, name: &str, mut args: Vec<String>) -> i32 {
     let mut verb = name;
-    if let Some((old, new, option)) = help::DEPRECATED.iter().find(|(old, ..)| *old == name) {
-        eprintln!("{old}: DEPRECATED: Please use '{new} {option}' instead.");
+    if let Some((old, new, option, told)) = help::DEPRECATED.iter().find(|(old, ..)| *old == name) {
+        eprintln!("{old}: DEPRECATED: Please use '{told}' instead.");
         args.insert(0, (*option).to_owned());
         verb = new;
     }

@@ -187,7 +187,7 @@ pub async fn head(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
 /// Prints the last kilobyte of a file, and with `-f` what is added to it.
 pub async fn tail(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     let given = Format::new(1, 1, &["f"]).with_values(&["s"]).parse(&mut args)?;
-    let pause = match given.value("s") {
+    let pause = match given.value("s").filter(|_| given.has("f")) {
         None | Some("") => FOLLOW_PAUSE,
         Some(ms) => match ms.parse::<i64>() {
             Ok(ms) if ms > 0 => Duration::from_millis(ms.unsigned_abs()),
@@ -215,10 +215,11 @@ pub async fn tail(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
 /// Prints a file from `offset` to where it ends now, and says where that is. What is still being written
 /// is longer than its status says: the reader knows.
 async fn show_from(shell: &mut Shell, item: &mut Item, mut offset: u64) -> Outcome<u64> {
+    let known = item.refresh().await?.length;
     let mut reader = item.fs.open(&item.path).await?;
     let length = match &reader {
         Reader::Hdfs(reader) => reader.length(),
-        Reader::Local(..) => item.refresh().await?.length,
+        Reader::Local(..) => known,
     };
     if offset > length {
         // It was cut, or is another file: what is added from now on is shown.

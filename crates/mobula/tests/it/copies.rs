@@ -12,7 +12,7 @@ use crate::servers::command;
 use crate::verbs::{assert_fails, cluster, says, store, stored};
 
 /// A folder with these files in it.
-fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+pub fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = folder.path().join(name);
@@ -23,7 +23,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 /// `mobula fs ARGS` in `folder`, with `input`.
-async fn fs_in(cluster: &Cluster, folder: &Path, input: &str, args: &[&str]) -> (String, String, i32) {
+pub async fn fs_in(cluster: &Cluster, folder: &Path, input: &str, args: &[&str]) -> (String, String, i32) {
     let uri = cluster.uri();
     let mut child = command(&[&["fs", "-fs", &uri], args].concat())
         .current_dir(folder)

@@ -6,6 +6,7 @@
 mod attack;
 mod cli;
 mod copies;
+mod corners;
 mod kills;
 mod links;
 mod local;

@@ -116,8 +116,7 @@ async fn truncate() {
     assert_eq!(fs(&cluster, &["-truncate", &at_a_border, "/f"]).await, says(&done));
     assert_eq!(fs(&cluster, &["-truncate", &at_a_border, "/f"]).await, says(&done), "as long already");
     assert_eq!(stored(&cluster, "/f").await, data[..BLOCK]);
-    let goes_on =
-        "Truncating /g to length: 7. Wait for block recovery to complete before further updating the file.\n";
+    let goes_on = "Truncating /g to length: 7. Wait for block recovery to complete before further updating this file.\n";
     assert_eq!(fs(&cluster, &["-truncate", "7", "/g"]).await, says(goes_on));
     let longer = "-truncate: Cannot truncate to a larger file size. Current size: 4096, truncate size: 4097.";
     assert_fails(fs(&cluster, &["-truncate", "4097", "/f"]).await, longer, 255);
@@ -161,6 +160,7 @@ async fn tail_follows() {
     let mut child = command(&["fs", "-fs", &uri, "-tail", "-f", "-s", "100", "/log"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
@@ -183,6 +183,13 @@ async fn tail_follows() {
     writer.close().await.unwrap();
     prints("and what comes later\n").await;
     assert!(child.try_wait().unwrap().is_none(), "it goes on");
+    assert_eq!(fs(&cluster, &["-rm", "-skipTrash", "/log"]).await, says("Deleted /log\n"));
+    let output = timeout(LIMIT, child.wait_with_output()).await.expect("it ends with the file").unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (error.as_str(), output.status.code()),
+        ("tail: `/log': No such file or directory\n", Some(1))
+    );
     assert_fails(fs(&cluster, &["-tail", "-f", "/"]).await, "tail: `/': Is a directory", 1);
     cluster.shutdown().await;
 }
