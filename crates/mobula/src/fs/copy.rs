@@ -10,7 +10,7 @@ use super::input::Input;
 use super::item::Item;
 use super::options::{Format, Given, MANY};
 use super::shell::Shell;
-use super::transfer::{Desk, Flights, Manner, Preserve, Source};
+use super::transfer::{Desk, Flights, Manner, Preserve, SUFFIX, Source};
 
 /// Files on their way at once, where `-t` does not say. Apache's shell takes one after the other.
 const IN_FLIGHT_DEFAULT: usize = 8;
@@ -290,6 +290,7 @@ impl Copier {
 
     async fn copy_file(&mut self, shell: &mut Shell, source: Item, place: Place) -> Outcome<()> {
         let (desk, manner) = (self.desk.clone(), self.manner.clone());
+        let is_temporary = source.name().ends_with(SUFFIX);
         shell.progress.expect(source.status()?.length);
         let task = async move {
             let target = match place {
@@ -298,7 +299,13 @@ impl Copier {
             };
             desk.copy(&source, &target, &manner).await
         };
-        self.flights.begin(shell, task).await
+        if !is_temporary {
+            return self.flights.begin(shell, task).await;
+        }
+        // Another file's temporary one may be called the same.
+        self.flights.land_all(shell).await?;
+        self.flights.begin(shell, task).await?;
+        self.flights.land_all(shell).await
     }
 
     async fn finish(&mut self, shell: &mut Shell) -> Outcome<()> {

@@ -15,7 +15,7 @@ use super::shell::{Shell, Unfinished};
 use super::status::Status;
 
 /// What a target is called until it is whole.
-const SUFFIX: &str = "._COPYING_";
+pub const SUFFIX: &str = "._COPYING_";
 /// Time for a call to arrive that was sent before the shell was stopped.
 const CLEAR_PAUSE: Duration = Duration::from_millis(200);
 

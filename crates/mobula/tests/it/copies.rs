@@ -64,6 +64,15 @@ async fn sources_of_one_name_come_one_after_the_other() {
     assert_fails(run("-put a/s b/s /trees").await, "put: `/trees/s/one': File exists", 1);
     assert_eq!(run("-cat /trees/s/one /trees/s/two").await, says("13"));
     assert_eq!(run("-ls -R -C /d").await, says("/d/x\n"), "nothing half-written stays");
+    // One file's name is what another one is called until it is whole.
+    std::fs::create_dir(here.join("left")).unwrap();
+    std::fs::write(here.join("left/y"), vec![b'y'; 1 << 20]).unwrap();
+    std::fs::write(here.join("left/y._COPYING_"), "left").unwrap();
+    for _ in 0..2 {
+        assert_eq!(run("-put -f left /").await, says(""));
+        assert_eq!(stored(&cluster, "/left/y").await, vec![b'y'; 1 << 20]);
+        assert_eq!(stored(&cluster, "/left/y._COPYING_").await, "left");
+    }
     // Long enough that both would be under way at once.
     for (path, byte) in [("/d/big", b'A'), ("/e/big", b'B')] {
         store(&cluster, path, vec![byte; 3_000_000]).await;
