@@ -362,15 +362,20 @@ impl OpenFile {
         (position < block.offset + length_of(block)).then(|| block.clone())
     }
 
-    /// Asks the NameNode for the locations from `position` on, and gives nodes that failed a new chance. Asks from a block
-    /// on that is known, and by that sees whether it is still the same file (HDFS: `DFSInputStream.fetchAndCheckLocatedBlocks`).
+    /// Asks the NameNode for the locations around `position`, and gives nodes that failed a new chance. Where a block is
+    /// known that is near, the answer has it too, and shows by it whether it is still the same file
+    /// (HDFS: `DFSInputStream.fetchAndCheckLocatedBlocks`).
     async fn locate_again(&self, position: u64) -> Result<(), ClientError> {
-        let known = self.state.lock().blocks.range(..=position).next_back().map(|(offset, _)| *offset);
-        let located = locate(&self.client, &self.path, known.unwrap_or(position)).await?;
+        let (known, from) = self.state.lock().known_near(position).unzip();
+        let located = locate(&self.client, &self.path, from.unwrap_or(position)).await?;
         // Of an open block the NameNode does not know the visible length: it is what it was when we looked.
         let open = (!located.is_last_block_complete).then_some(located.last_block.as_ref()).flatten();
         let open = open.map(|block| block.b.block_id);
-        let blocks = by_offset(located.blocks);
+        let mut blocks = by_offset(located.blocks);
+        // Apache's NameNode names a last block that is open only there.
+        if let Some(last) = located.last_block.filter(|_| !located.is_last_block_complete) {
+            blocks.entry(last.offset).or_insert_with(|| Arc::new(last));
+        }
         let mut state = self.state.lock();
         if !state.agrees(&blocks) || known.is_some_and(|offset| !blocks.contains_key(&offset)) {
             return Err(self.replaced());
@@ -394,6 +399,14 @@ impl OpenFile {
 }
 
 impl State {
+    /// The last known block at or before `position`, by its offset, and a byte of it from which on an answer reaches over
+    /// `position`, too; none if there is no such byte.
+    fn known_near(&self, position: u64) -> Option<(u64, u64)> {
+        let (offset, block) = self.blocks.range(..=position).next_back()?;
+        let from = position.min(offset + length_of(block).saturating_sub(1));
+        (position - from < LOCATE_BYTES / 2).then_some((*offset, from))
+    }
+
     /// Whether these are blocks of the file that was opened, as far as that can be seen: at the same place the same block.
     fn agrees(&self, blocks: &BTreeMap<u64, Arc<hdfs::LocatedBlockProto>>) -> bool {
         blocks.iter().all(|(offset, block)| {
@@ -467,5 +480,31 @@ pub(crate) async fn locate(
             let gone = format!("File does not exist: {path}");
             Err(RemoteException::new(class::FILE_NOT_FOUND, gone).into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Locations are asked for by the piece: from a block that is known, if that is near, else from the position alone.
+    #[test]
+    fn where_locations_are_asked_from() {
+        let block = |offset: u64, length: u64| {
+            let b = hdfs::ExtendedBlockProto { num_bytes: Some(length), ..Default::default() };
+            (offset, Arc::new(hdfs::LocatedBlockProto { b, offset, ..Default::default() }))
+        };
+        const GIB: u64 = 1 << 30;
+        let state = |blocks: &[(u64, u64)]| State {
+            blocks: blocks.iter().map(|(offset, length)| block(*offset, *length)).collect(),
+            ..State::default()
+        };
+        let small = state(&[(0, GIB / 2), (GIB / 2, GIB / 2)]);
+        assert_eq!(small.known_near(7), Some((0, 7)), "within a block");
+        assert_eq!(small.known_near(GIB), Some((GIB / 2, GIB - 1)), "just behind it");
+        assert_eq!(small.known_near(5 * GIB), None, "far behind it");
+        assert_eq!(state(&[(0, 4 * GIB)]).known_near(4 * GIB), Some((0, 4 * GIB - 1)), "behind a long block");
+        assert_eq!(state(&[(0, 0)]).known_near(0), Some((0, 0)), "in one that was just begun");
+        assert_eq!(state(&[]).known_near(3), None);
     }
 }

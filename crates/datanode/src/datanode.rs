@@ -226,8 +226,11 @@ async fn open_volumes(
                     break;
                 }
                 Err(DatanodeError::Locked { .. }) if Instant::now() < give_up => sleep(LOCK_PAUSE).await,
-                // What it holds can be read, and is not what it should be: that is no failure of the disk.
-                Err(DatanodeError::Disk { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
+                // What it holds can be read, and is not what it should be, or this process is short of something: that is no
+                // failure of the disk.
+                Err(DatanodeError::Disk { source, .. })
+                    if matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory) =>
+                {
                     return Err(DatanodeError::Disk { folder: of.path.clone(), source });
                 }
                 Err(error @ DatanodeError::Disk { .. }) => {

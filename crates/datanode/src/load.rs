@@ -18,8 +18,16 @@ use crate::restart;
 use crate::store::disk_bytes;
 use crate::volume::{BlockFile, VolumeRef, data_name, meta_name};
 
+/// What is found on a volume.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub replicas: Vec<Replica>,
+    /// Open replicas that cannot be read now. Nobody knows what they have.
+    pub unreadable: Vec<BlockId>,
+}
+
 /// All replicas of the pool on the volume; empties `tmp`.
-pub(crate) fn load(volume: &VolumeRef, pool: &PoolId, now_ms: u64) -> io::Result<Vec<Replica>> {
+pub(crate) fn load(volume: &VolumeRef, pool: &PoolId, now_ms: u64) -> io::Result<Loaded> {
     let disk = &*volume.disk;
     let base = volume.pool_folder(pool);
     empty(disk, &volume.tmp_folder(pool))?;
@@ -33,10 +41,10 @@ pub(crate) fn load(volume: &VolumeRef, pool: &PoolId, now_ms: u64) -> io::Result
     let rbw = volume.rbw_folder(pool);
     finish_copies(disk, &rbw)?;
     let mut open = names(disk, &rbw)?;
-    let mut found = Vec::new();
-    load_final(volume, pool, &mut open, &mut found)?;
-    load_waiting(volume, &rbw, open, now_ms, &mut found);
-    Ok(found)
+    let mut loaded = Loaded::default();
+    load_final(volume, pool, &mut open, &mut loaded.replicas)?;
+    load_waiting(volume, &rbw, open, now_ms, &mut loaded);
+    Ok(loaded)
 }
 
 /// Ends what was cut short when a file was to be copied because it has other names: the file is still there, unless
@@ -152,12 +160,13 @@ fn move_metas(disk: &dyn Disk, from: &Path, to: &Path, id: BlockId, metas: &[(u6
 
 /// A sector that cannot be read is the end of one replica, not of all that the disk has
 /// (HDFS: `BlockPoolSlice.validateIntegrityAndSetLength`, which then takes it for an empty one).
-fn load_waiting(volume: &VolumeRef, folder: &Path, open: Names, now_ms: u64, found: &mut Vec<Replica>) {
+fn load_waiting(volume: &VolumeRef, folder: &Path, open: Names, now_ms: u64, loaded: &mut Loaded) {
     for (id, files) in open {
         match load_one(volume, folder, id, files, now_ms) {
-            Ok(replica) => found.extend(replica),
+            Ok(replica) => loaded.replicas.extend(replica),
             Err(error) => {
                 tracing::error!(block = %id, %error, "an open replica cannot be read: not used, its files stay");
+                loaded.unreadable.push(id);
             }
         }
     }

@@ -54,6 +54,8 @@ pub(crate) enum RecoveryError {
     NotUnder { block: BlockId, recovery: GenStamp },
     #[error("replica of {block} has {have} bytes: not {said}, or fewer than {wanted}")]
     Length { block: BlockId, have: u64, said: u64, wanted: u64 },
+    #[error("the replica of {0} could not be read when this DataNode started")]
+    Unreadable(BlockId),
     #[error(transparent)]
     Stuck(#[from] Stuck),
     #[error(transparent)]
@@ -76,7 +78,10 @@ impl Store {
         let store = self.clone();
         whole(async move {
             let claim = store.replicas.claim(block.id).await?;
-            let Some(replica) = claim.replica() else { return Ok(None) };
+            let Some(replica) = claim.replica() else {
+                let unreadable = store.unreadable.lock().contains(&block.id);
+                return if unreadable { Err(RecoveryError::Unreadable(block.id)) } else { Ok(None) };
+            };
             if replica.state() == ReplicaState::Temporary {
                 store.drop_copy(&claim).await?;
                 return Ok(None);

@@ -83,6 +83,8 @@ pub(crate) struct Store {
     /// Replicas found bad that are still here: a NameNode that starts anew must hear of them again,
     /// or it takes them for good ones and drops others as surplus.
     known_bad: Mutex<BTreeMap<BlockId, BadBlock>>,
+    /// Open replicas that could not be read at the start: a recovery must not take them for none.
+    pub unreadable: Mutex<BTreeSet<BlockId>>,
     /// What is to be deleted, by order, and is not yet.
     doomed: Mutex<BTreeSet<(BlockId, GenStamp)>>,
 }
@@ -107,6 +109,7 @@ impl Store {
             syncers,
             volume_failed: Notify::new(),
             known_bad: Mutex::default(),
+            unreadable: Mutex::default(),
             doomed: Mutex::default(),
         }
     }
@@ -161,7 +164,10 @@ impl Store {
                 crate::load::load(&of, &space.pool, now_ms)
             });
             match loaded.await {
-                Ok(found) => self.adopt(found),
+                Ok(loaded) => {
+                    self.unreadable.lock().extend(loaded.unreadable);
+                    self.adopt(loaded.replicas);
+                }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error.to_string()),
                 Err(error) => self.fail_volume(volume, &error),
             }

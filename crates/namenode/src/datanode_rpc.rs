@@ -330,7 +330,7 @@ fn block_received_and_deleted(
     check_cluster(service, &request.registration)?;
     check_volumes(request.blocks.len())?;
     let node = node_of(&request.registration);
-    if service.roster.tell_quietly(|fleet, _, _| is_elsewhere(fleet, &request.registration)) {
+    if service.roster.ask(|fleet, _| is_elsewhere(fleet, &request.registration)) {
         tracing::warn!(%node, "news from another address than the node registered from: not taken");
         return Ok(dn::BlockReceivedAndDeletedResponseProto {});
     }
@@ -379,7 +379,7 @@ async fn take_report(
 ) -> Result<Option<dn::DatanodeCommandProto>, Refusal> {
     check_cluster(service, &request.registration)?;
     check_volumes(request.reports.len())?;
-    if service.roster.tell_quietly(|fleet, _, _| is_elsewhere(fleet, &request.registration)) {
+    if service.roster.ask(|fleet, _| is_elsewhere(fleet, &request.registration)) {
         return Ok(Some(register_command()));
     }
     let node = node_of(&request.registration);

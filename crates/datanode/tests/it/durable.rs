@@ -198,6 +198,8 @@ async fn an_open_replica_that_cannot_be_read_costs_no_other() {
         let what = format!("{kind:?} of {bad}, in order: {restarts}");
         assert_eq!((node.stopped(), node.replicas()), (None, 2), "{what}");
         assert_eq!(read_block(&node.xfer_addr().to_string(), 1, 0, 1300).await.unwrap(), data, "{what}");
+        let refused = Peer::of(&node).init(2, 1001, 2000).await.unwrap_err();
+        assert!(refused.contains("could not be read"), "{what}: {refused}");
         drop(node);
         // The next start can read it.
         disk.set_fault(None);
