@@ -42,7 +42,7 @@ pub fn call(
         b"restoreFailedStorage" => read(body, reply, |q| restore_failed_storage(s, asker, q)),
         b"refreshNodes" => read(body, reply, |q| refresh_nodes(s, asker, q)),
         b"finalizeUpgrade" => read(body, reply, |q| finalize_upgrade(s, asker, q)),
-        b"upgradeStatus" => read(body, reply, |q| upgrade_status(s, asker, q)),
+        b"upgradeStatus" => read(body, reply, upgrade_status),
         b"rollingUpgrade" => read(body, reply, |q| rolling_upgrade(s, asker, q)),
         b"getCurrentEditLogTxid" => read(body, reply, |q| get_current_edit_log_txid(s, asker, q)),
         b"msync" => msync(s, reply),
@@ -233,7 +233,7 @@ fn roll_edits(
     _request: hdfs::RollEditsRequestProto,
 ) -> Result<hdfs::RollEditsResponseProto, Refusal> {
     service.check_superuser(asker, "rollEditLog")?;
-    service.safe_mode.check(|| "roll edits; Log not rolled".into())?;
+    service.safe_mode.check(|| "Log not rolled".into())?;
     Ok(hdfs::RollEditsResponseProto { new_segment_tx_id: service.transaction() + 1 })
 }
 
@@ -265,11 +265,8 @@ fn finalize_upgrade(
 }
 
 fn upgrade_status(
-    service: &Service,
-    asker: &Asker,
     _request: hdfs::UpgradeStatusRequestProto,
 ) -> Result<hdfs::UpgradeStatusResponseProto, Refusal> {
-    service.check_superuser(asker, "upgradeStatus")?;
     Ok(hdfs::UpgradeStatusResponseProto { upgrade_finalized: true })
 }
 

@@ -7,16 +7,17 @@ use mobula_fleet::{Fleet, PlacementRequest};
 use mobula_namespace::{Allocated, BlockState, Create, FileBlocks, FileKind, Operation, Outcome};
 use mobula_proto::hdfs;
 use mobula_rpc::Responder;
-use mobula_types::{Block, DatanodeUuid, HdfsPath, StorageUuid, Target};
+use mobula_types::{Block, DatanodeUuid, StorageUuid, Target};
 use mobula_wire::remote::RemoteException;
 use tokio::time::Instant;
 
 use crate::asker::Asker;
+use crate::client_empty::check_policy;
 use crate::client_rpc::{
     awaited, begun, change, decode, file_id, is_true, mode, name, new_path, parents, path,
 };
 use crate::exceptions::Refusal;
-use crate::located::{Locator, block_of};
+use crate::located::{Locator, block_of, own_block};
 use crate::service::Service;
 use crate::status_proto;
 use crate::writing::{AddBlockRequest, AdditionalRequest, CompleteRequest};
@@ -33,7 +34,7 @@ pub fn get_block_locations(service: &Arc<Service>, asker: &Asker, body: &[u8], r
         for (field, value) in [("offset", request.offset), ("length", request.length)] {
             if i64::try_from(value).is_err() {
                 let words = format!("Negative {field} is not supported. File: {}", request.src);
-                return Err(Refusal::IllegalArgument(words));
+                return Err(Refusal::JavaIllegalArgument(words));
             }
         }
         let file = service.file_blocks(asker, &path, request.offset, request.length)?;
@@ -41,43 +42,42 @@ pub fn get_block_locations(service: &Arc<Service>, asker: &Asker, body: &[u8], r
     });
     match found {
         Err(refusal) => reply.error(&refusal.into()),
-        Ok((path, file)) => with_locations(service, asker, path, file, |located| {
-            reply.finish(
-                located
-                    .map(|(_, locations)| hdfs::GetBlockLocationsResponseProto { locations: Some(locations) })
-                    .map_err(RemoteException::from),
-            );
-        }),
+        Ok((path, file)) => {
+            let there = Arc::clone(service);
+            with_locations(service, asker, file, move |_, locations| {
+                let locations = match is_located(&locations) {
+                    true => Ok(locations),
+                    false => there
+                        .safe_mode
+                        .check(|| format!("Zero blocklocations for {path}"))
+                        .map(|()| locations),
+                };
+                let answer = locations
+                    .map(|locations| hdfs::GetBlockLocationsResponseProto { locations: Some(locations) });
+                reply.finish(answer.map_err(RemoteException::from));
+            });
+        }
     }
 }
 
-/// `getLocatedFileInfo`.
+/// `getLocatedFileInfo`: the status, which asks for no right to read the file and is no reading of it.
 pub fn get_located_file_info(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
     let found = decode(body).and_then(|request: hdfs::GetLocatedFileInfoRequestProto| {
         let path = path(request.src.as_deref().unwrap_or_default())?;
-        Ok(match service.status(asker, &path)? {
-            None => None,
-            Some(status) if matches!(status.kind, FileKind::Directory { .. }) => Some((path, status, None)),
-            Some(status) => {
-                let file = service.file_blocks(asker, &path, 0, i64::MAX as u64)?;
-                Some((path, status, Some(file)))
-            }
-        })
+        let Some(status) = service.status(asker, &path)? else { return Ok(None) };
+        service.blocks_of_listed(&status).map(Some)
     });
+    let answer = |fs| hdfs::GetLocatedFileInfoResponseProto { fs };
     match found {
         Err(refusal) => reply.error(&refusal.into()),
-        Ok(None) => reply.success(&hdfs::GetLocatedFileInfoResponseProto { fs: None }),
-        Ok(Some((_, status, None))) => {
-            let fs = Some(status_proto::status(status, Bytes::new()));
-            reply.success(&hdfs::GetLocatedFileInfoResponseProto { fs });
+        Ok(None) => reply.success(&answer(None)),
+        Ok(Some(file)) if matches!(file.status.kind, FileKind::Directory { .. }) => {
+            reply.success(&answer(Some(status_proto::status(file.status, Bytes::new()))));
         }
-        Ok(Some((path, _, Some(file)))) => with_locations(service, asker, path, file, |located| {
-            let located = located.map(|(file, locations)| {
-                let mut fs = status_proto::status(file.status, Bytes::new());
-                fs.locations = Some(locations);
-                hdfs::GetLocatedFileInfoResponseProto { fs: Some(fs) }
-            });
-            reply.finish(located.map_err(RemoteException::from));
+        Ok(Some(file)) => with_locations(service, asker, file, move |file, locations| {
+            let mut fs = status_proto::status(file.status, Bytes::new());
+            fs.locations = Some(locations);
+            reply.success(&answer(Some(fs)));
         }),
     }
 }
@@ -88,23 +88,18 @@ pub fn get_located_file_info(service: &Arc<Service>, asker: &Asker, body: &[u8],
 fn with_locations(
     service: &Arc<Service>,
     asker: &Asker,
-    path: HdfsPath,
     file: FileBlocks,
-    answer: impl FnOnce(Result<(FileBlocks, hdfs::LocatedBlocksProto), Refusal>) + Send + 'static,
+    answer: impl FnOnce(FileBlocks, hdfs::LocatedBlocksProto) + Send + 'static,
 ) {
     let reader = asker.machine();
     let locations = locate(service, &file, &reader);
     let age = std::time::Duration::from_millis(service.monotonic().since(service.started).0);
     let left = service.config.placement_wait.checked_sub(age);
     if is_located(&locations) && (left.is_none() || are_writers_nodes_here(service, &file)) {
-        return answer(Ok((file, locations)));
+        return answer(file, locations);
     }
-    if service.safe_mode.is_on() && !is_located(&locations) {
-        let words = service.safe_mode.check(|| format!("read: Zero blocklocations for {path}"));
-        return answer(words.map(|()| (file, locations)));
-    }
-    let Some(left) = left else {
-        return answer(Ok((file, locations)));
+    let Some(left) = left.filter(|_| is_located(&locations) || !service.safe_mode.is_on()) else {
+        return answer(file, locations);
     };
     let service = Arc::clone(service);
     tokio::spawn(async move {
@@ -115,7 +110,7 @@ fn with_locations(
         };
         let found = service.roster.wait_for(deadline, come).await;
         let locations = found.unwrap_or_else(|| locate(&service, &file, &reader));
-        answer(Ok((file, locations)));
+        answer(file, locations);
     });
 }
 
@@ -155,11 +150,11 @@ fn create_command(request: hdfs::CreateRequestProto) -> Result<Create, Refusal> 
     if request.ec_policy_name.as_deref().is_some_and(|name| !name.is_empty()) {
         return Err(Refusal::Unsupported("Erasure coding is not supported yet: create without a policy"));
     }
-    if request.storage_policy.as_deref().is_some_and(|name| !name.is_empty()) {
-        return Err(Refusal::Unsupported("Storage policies cannot be set yet: create without one"));
+    if let Some(name) = request.storage_policy.as_deref().filter(|name| !name.is_empty()) {
+        check_policy(name)?;
     }
     Ok(Create {
-        path: new_path("create", &request.src)?,
+        path: new_path("create", &request.src, str::to_owned)?,
         mode: mode(&request.masked),
         holder: name(request.client_name)?,
         flags: request.create_flag,
@@ -174,7 +169,7 @@ fn create_command(request: hdfs::CreateRequestProto) -> Result<Create, Refusal> 
 /// `addBlock`.
 pub fn add_block(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
     let there = Arc::clone(service);
-    let typed = |request| add_block_request(asker, request);
+    let typed = |request| add_block_request(service, asker, request);
     let begin = |request, done| service.add_block(asker, request, done);
     begun(body, reply, typed, begin, move |allocated: Allocated| {
         let block = at_targets(&there, allocated.block, allocated.offset, &allocated.targets);
@@ -182,7 +177,11 @@ pub fn add_block(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Resp
     });
 }
 
-fn add_block_request(asker: &Asker, request: hdfs::AddBlockRequestProto) -> Result<AddBlockRequest, Refusal> {
+fn add_block_request(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::AddBlockRequestProto,
+) -> Result<AddBlockRequest, Refusal> {
     let flag = |flag: hdfs::AddBlockFlagProto| request.flags.contains(&(flag as i32));
     let (no_local, ignore_locality) =
         (flag(hdfs::AddBlockFlagProto::NoLocalWrite), flag(hdfs::AddBlockFlagProto::IgnoreClientLocality));
@@ -198,7 +197,11 @@ fn add_block_request(asker: &Asker, request: hdfs::AddBlockRequestProto) -> Resu
         path: path(&request.src)?,
         file: file_id(request.file_id),
         holder: name(request.client_name)?,
-        previous: request.previous.as_ref().map(block_of),
+        previous: request
+            .previous
+            .as_ref()
+            .map(|block| own_block(&service.format.pool, block))
+            .transpose()?,
         placement,
     })
 }
@@ -244,6 +247,7 @@ pub fn get_additional_datanode(
         path: path(&request.src)?,
         file: file_id(request.file_id),
         holder: name(request.client_name)?,
+        block: block_of(&request.blk),
         placement,
     };
     let chosen = service.additional_targets(asker, &additional)?;
@@ -322,7 +326,7 @@ pub fn complete(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Respo
             path: path(&request.src)?,
             file: file_id(request.file_id),
             holder: name(request.client_name)?,
-            last: request.last.as_ref().map(block_of),
+            last: request.last.as_ref().map(|block| own_block(&service.format.pool, block)).transpose()?,
         })
     };
     let begin = |request, done| service.complete(asker, request, done);

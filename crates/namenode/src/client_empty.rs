@@ -29,6 +29,8 @@ pub fn call(service: &Arc<Service>, asker: &Asker, call: Call, reply: Responder)
             Ok(hdfs::GetStoragePoliciesResponseProto { policies: status_proto::storage_policies() })
         }),
         b"getStoragePolicy" => read(body, reply, |q| get_storage_policy(s, asker, q)),
+        b"setStoragePolicy" => read(body, reply, |q| set_storage_policy(s, asker, q)),
+        b"unsetStoragePolicy" => read(body, reply, |q| unset_storage_policy(s, asker, q)),
         b"getEnclosingRoot" => read(body, reply, |q| get_enclosing_root(s, asker, q)),
         b"getLinkTarget" => read(body, reply, |q| get_link_target(s, asker, q)),
         b"getAclStatus" => read(body, reply, |q| get_acl_status(s, asker, q)),
@@ -100,9 +102,7 @@ fn unsupported(method: &[u8]) -> Option<&'static str> {
         b"allowSnapshot" | b"disallowSnapshot" => "Snapshots are not supported yet",
         b"setQuota" => "Quotas are not supported yet",
         b"createSymlink" => "Symlinks not supported",
-        b"setStoragePolicy" | b"unsetStoragePolicy" | b"satisfyStoragePolicy" => {
-            "Storage policies cannot be set yet: every file is HOT"
-        }
+        b"satisfyStoragePolicy" => ONLY_HOT,
         b"addCacheDirective"
         | b"modifyCacheDirective"
         | b"removeCacheDirective"
@@ -127,6 +127,8 @@ fn unsupported(method: &[u8]) -> Option<&'static str> {
     })
 }
 
+const ONLY_HOT: &str = "Storage policies cannot be set yet: every file is HOT";
+
 /// The status of a path that must be there.
 fn existing(
     service: &Service,
@@ -135,6 +137,16 @@ fn existing(
     missing: impl FnOnce(&HdfsPath) -> String,
 ) -> Result<FileStatus, Refusal> {
     service.status(asker, path)?.ok_or_else(|| not_found(missing(path)))
+}
+
+/// As `existing`, of what the caller may read.
+fn readable(
+    service: &Service,
+    asker: &Asker,
+    path: &HdfsPath,
+    missing: impl FnOnce(&HdfsPath) -> String,
+) -> Result<FileStatus, Refusal> {
+    service.readable_status(asker, path)?.ok_or_else(|| not_found(missing(path)))
 }
 
 fn not_found(words: String) -> Refusal {
@@ -151,8 +163,47 @@ fn get_storage_policy(
     request: hdfs::GetStoragePolicyRequestProto,
 ) -> Result<hdfs::GetStoragePolicyResponseProto, Refusal> {
     let path = path(&request.path)?;
-    existing(service, asker, &path, |path| format!("File/Directory does not exist: {path}"))?;
+    readable(service, asker, &path, |path| format!("File/Directory does not exist: {path}"))?;
     Ok(hdfs::GetStoragePolicyResponseProto { storage_policy: status_proto::hot_policy() })
+}
+
+/// Whether a file may have that storage policy: they all have HOT.
+///
+/// # Errors
+/// IllegalArgument for a name that no policy has, Unsupported for the others.
+pub fn check_policy(name: &str) -> Result<(), Refusal> {
+    match status_proto::policy_number(name) {
+        None => Err(Refusal::IllegalArgument(format!("Cannot find a block policy with the name {name}"))),
+        Some(status_proto::POLICY_HOT) => Ok(()),
+        Some(_) => Err(Refusal::Unsupported(ONLY_HOT)),
+    }
+}
+
+/// To HOT: changes nothing.
+fn set_storage_policy(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::SetStoragePolicyRequestProto,
+) -> Result<hdfs::SetStoragePolicyResponseProto, Refusal> {
+    let path = path(&request.src)?;
+    service.check_leads()?;
+    service.safe_mode.check(|| format!("Cannot set storage policy for {path}"))?;
+    check_policy(&request.policy_name)?;
+    service.view().check_policy_settable(&asker.caller, &path, "setStoragePolicy")?;
+    Ok(hdfs::SetStoragePolicyResponseProto {})
+}
+
+/// Changes nothing: no file has one of its own.
+fn unset_storage_policy(
+    service: &Service,
+    asker: &Asker,
+    request: hdfs::UnsetStoragePolicyRequestProto,
+) -> Result<hdfs::UnsetStoragePolicyResponseProto, Refusal> {
+    let path = path(&request.src)?;
+    service.check_leads()?;
+    service.safe_mode.check(|| format!("Cannot unset storage policy for {path}"))?;
+    service.view().check_policy_settable(&asker.caller, &path, "unsetStoragePolicy")?;
+    Ok(hdfs::UnsetStoragePolicyResponseProto {})
 }
 
 /// The root of encryption zone, quota and mount that encloses a path: there is only one.
@@ -161,7 +212,7 @@ fn get_enclosing_root(
     asker: &Asker,
     request: hdfs::GetEnclosingRootRequestProto,
 ) -> Result<hdfs::GetEnclosingRootResponseProto, Refusal> {
-    service.status(asker, &path(request.filename.as_deref().unwrap_or_default())?)?;
+    service.readable_status(asker, &path(request.filename.as_deref().unwrap_or_default())?)?;
     Ok(hdfs::GetEnclosingRootResponseProto { enclosing_root_path: Some("/".into()) })
 }
 
@@ -196,7 +247,7 @@ fn get_xattrs(
     asker: &Asker,
     request: hdfs::GetXAttrsRequestProto,
 ) -> Result<hdfs::GetXAttrsResponseProto, Refusal> {
-    existing(service, asker, &path(&request.src)?, does_not_exist)?;
+    readable(service, asker, &path(&request.src)?, does_not_exist)?;
     if !request.x_attrs.is_empty() {
         return Err(Refusal::XAttrNotFound);
     }
@@ -208,7 +259,7 @@ fn list_xattrs(
     asker: &Asker,
     request: hdfs::ListXAttrsRequestProto,
 ) -> Result<hdfs::ListXAttrsResponseProto, Refusal> {
-    existing(service, asker, &path(&request.src)?, does_not_exist)?;
+    readable(service, asker, &path(&request.src)?, does_not_exist)?;
     Ok(hdfs::ListXAttrsResponseProto { x_attrs: Vec::new() })
 }
 
@@ -226,7 +277,7 @@ fn get_ez_for_path(
     asker: &Asker,
     request: hdfs::GetEzForPathRequestProto,
 ) -> Result<hdfs::GetEzForPathResponseProto, Refusal> {
-    service.status(asker, &path(&request.src)?)?;
+    service.readable_status(asker, &path(&request.src)?)?;
     Ok(hdfs::GetEzForPathResponseProto { zone: None })
 }
 
@@ -255,7 +306,7 @@ fn get_erasure_coding_policy(
     asker: &Asker,
     request: hdfs::GetErasureCodingPolicyRequestProto,
 ) -> Result<hdfs::GetErasureCodingPolicyResponseProto, Refusal> {
-    existing(service, asker, &path(&request.src)?, |path| format!("Path not found: {path}"))?;
+    readable(service, asker, &path(&request.src)?, |path| format!("Path not found: {path}"))?;
     Ok(hdfs::GetErasureCodingPolicyResponseProto { ec_policy: None })
 }
 

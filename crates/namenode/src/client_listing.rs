@@ -123,12 +123,10 @@ pub fn get_batched_listing(
     request: hdfs::GetBatchedListingRequestProto,
 ) -> Result<hdfs::GetBatchedListingResponseProto, Refusal> {
     service.check_leads()?;
-    if request.paths.is_empty() || request.paths.len() > BATCHED_PATHS_MAX {
-        let count = request.paths.len();
-        return Err(Refusal::IllegalArgument(match count {
-            0 => "At least one source path must be specified".into(),
-            _ => format!("Too many source paths ({count} > {BATCHED_PATHS_MAX})"),
-        }));
+    let count = request.paths.len();
+    if count > BATCHED_PATHS_MAX {
+        let words = format!("Too many source paths ({count} > {BATCHED_PATHS_MAX})");
+        return Err(Refusal::JavaIllegalArgument(words));
     }
     let checksum = checksum(&request.paths);
     let mut key = batched_key(&request.start_after, &checksum)?;
@@ -171,7 +169,7 @@ fn one_of_batch(
         found.ok_or_else(|| {
             let error = mobula_wire::remote::RemoteException::new(
                 mobula_wire::remote::class::FILE_NOT_FOUND,
-                format!("File {path} does not exist"),
+                format!("Path {text} does not exist"),
             );
             Refusal::Remote(error)
         })
@@ -206,7 +204,8 @@ fn batched_key(start_after: &Bytes, checksum: &Bytes) -> Result<hdfs::BatchedLis
     let key = hdfs::BatchedListingKeyProto::decode(&start_after[..])
         .map_err(|error| Refusal::BadRequest(format!("unreadable cursor: {error}")))?;
     if key.checksum != *checksum {
-        return Err(Refusal::IllegalArgument("Requested paths do not match the paths of the cursor".into()));
+        let words = "Requested paths do not match the paths of the cursor";
+        return Err(Refusal::JavaIllegalArgument(words.into()));
     }
     Ok(key)
 }

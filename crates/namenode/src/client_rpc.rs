@@ -199,18 +199,21 @@ pub fn name(text: String) -> Result<String, Refusal> {
     Ok(text)
 }
 
-/// A path that is about to be made: HDFS calls a relative one invalid, and names the RPC where one
-/// is too long (`NameNodeRpcServer.checkPathLength`).
+/// A path that is about to be made: HDFS names the RPC where one is too long (`NameNodeRpcServer.checkPathLength`),
+/// and calls one invalid that is relative or has an empty name within. `apply` refuses other names.
 ///
 /// # Errors
-/// InvalidName, TooLong.
-pub fn new_path(rpc: &str, text: &str) -> Result<HdfsPath, Refusal> {
-    let checked = HdfsPath::parse(text).and_then(|path| path.check_creatable().map(|()| path));
-    checked.map_err(|error| match error {
-        PathError::NotAbsolute(text) => Refusal::Path(PathError::InvalidName(text)),
-        PathError::TooLong => Refusal::Io(format!("{rpc}: {error}")),
-        PathError::InvalidName(_) => Refusal::Path(error),
-    })
+/// InvalidName in the words of `invalid`, TooLong.
+pub fn new_path(rpc: &str, text: &str, invalid: fn(&str) -> String) -> Result<HdfsPath, Refusal> {
+    let refused = || Refusal::Path(PathError::InvalidName(invalid(text)));
+    let path = HdfsPath::parse(text).map_err(|_| refused())?;
+    path.check_length().map_err(|error| Refusal::Io(format!("{rpc}: {error}")))?;
+    if text.trim_end_matches('/').contains("//") { Err(refused()) } else { Ok(path) }
+}
+
+/// `FSDirectory.resolvePath` of what is about to be made.
+fn invalid_file_name(text: &str) -> String {
+    format!("Invalid file name: {text}")
 }
 
 /// A file id; 0 stands for none.
@@ -277,7 +280,7 @@ fn get_quota_usage(
     request: hdfs::GetQuotaUsageRequestProto,
 ) -> Result<hdfs::GetQuotaUsageResponseProto, Refusal> {
     let path = path(&request.path)?;
-    let summary = service.content_summary(asker, &path)?;
+    let summary = service.quota_usage(asker, &path)?;
     Ok(hdfs::GetQuotaUsageResponseProto { usage: status_proto::quota_usage(&summary, path.is_root()) })
 }
 
@@ -306,7 +309,7 @@ fn get_server_defaults(
 fn mkdirs(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
     let operation = |request: hdfs::MkdirsRequestProto| {
         Ok(Operation::Mkdirs {
-            path: new_path("mkdirs", &request.src)?,
+            path: new_path("mkdirs", &request.src, invalid_file_name)?,
             mode: mode(&request.masked),
             parents: parents(request.create_parent),
         })
@@ -318,7 +321,7 @@ fn mkdirs(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
 
 fn rename(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
     let operation = |request: hdfs::RenameRequestProto| {
-        let target = rename_target(&request.dst, Refusal::Io)?;
+        let target = new_path("rename", &request.dst, invalid_file_name)?;
         Ok(Operation::Rename { source: path(&request.src)?, target })
     };
     change(service, asker, body, reply, operation, |outcome| hdfs::RenameResponseProto {
@@ -328,7 +331,7 @@ fn rename(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
 
 fn rename2(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
     let operation = |request: hdfs::Rename2RequestProto| {
-        let target = rename_target(&request.dst, |words| Refusal::Path(PathError::InvalidName(words)))?;
+        let target = new_path("rename", &request.dst, invalid_file_name)?;
         Ok(Operation::Rename2 {
             source: path(&request.src)?,
             target,
@@ -337,14 +340,6 @@ fn rename2(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
         })
     };
     change(service, asker, body, reply, operation, |_| hdfs::Rename2ResponseProto {});
-}
-
-/// FSDirRenameOp words a bad target as `Invalid name: P`, in a class of its own for each rename.
-fn rename_target(text: &str, invalid: impl FnOnce(String) -> Refusal) -> Result<HdfsPath, Refusal> {
-    new_path("rename", text).map_err(|refusal| match refusal {
-        Refusal::Path(PathError::InvalidName(path)) => invalid(format!("Invalid name: {path}")),
-        other => other,
-    })
 }
 
 fn delete(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
@@ -388,8 +383,8 @@ fn set_owner(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
 }
 
 fn set_times(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
-    // -1 in Java: leave it as it is.
-    let time = |time: u64| (time != u64::MAX).then_some(Millis(time));
+    // Negative in Java: leave it as it is.
+    let time = |time: u64| i64::try_from(time).is_ok().then_some(Millis(time));
     let operation = |request: hdfs::SetTimesRequestProto| {
         Ok(Operation::SetTimes {
             path: path(&request.src)?,

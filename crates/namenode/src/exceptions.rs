@@ -30,11 +30,11 @@ pub enum Refusal {
     },
     /// An administrator switched safe mode on.
     #[error(
-        "Cannot {action}. Name node is in safe mode.\nIt was turned on manually. Use \"hdfs dfsadmin -safemode leave\" to turn safe mode off. NamenodeHostName:{host}"
+        "{refused}. Name node is in safe mode.\nIt was turned on manually. Use \"hdfs dfsadmin -safemode leave\" to turn safe mode off. NamenodeHostName:{host}"
     )]
     SafeMode {
-        /// What was tried, as HDFS words it: `create directory /a`.
-        action: String,
+        /// What is not done, as HDFS words it: `Cannot create directory /a`.
+        refused: String,
         /// This NameNode.
         host: String,
     },
@@ -79,9 +79,12 @@ pub enum Refusal {
     /// Not there yet.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// An illegal argument.
+    /// An illegal argument, where HDFS throws Hadoop's exception.
     #[error("{0}")]
     IllegalArgument(String),
+    /// An illegal argument, where HDFS throws Java's (`Preconditions.checkArgument`).
+    #[error("{0}")]
+    JavaIllegalArgument(String),
     /// A plain IOException.
     #[error("{0}")]
     Io(String),
@@ -135,6 +138,7 @@ impl Refusal {
             Refusal::Standby => class::STANDBY,
             Refusal::Unsupported(_) => class::UNSUPPORTED_OPERATION,
             Refusal::IllegalArgument(_) => class::ILLEGAL_ARGUMENT,
+            Refusal::JavaIllegalArgument(_) => class::JAVA_ILLEGAL_ARGUMENT,
             Refusal::XAttrNotFound => class::XATTR_NOT_FOUND,
             Refusal::Authorization(_) => class::AUTHORIZATION,
             Refusal::DisallowedDatanode(_) => class::DISALLOWED_DATANODE,
@@ -167,7 +171,8 @@ fn class_of(kind: ErrorKind) -> &'static str {
         ErrorKind::FileNotFound => class::FILE_NOT_FOUND,
         ErrorKind::Io => class::IO,
         ErrorKind::IllegalArgument => class::ILLEGAL_ARGUMENT,
-        ErrorKind::JavaIllegalArgument => "java.lang.IllegalArgumentException",
+        ErrorKind::JavaIllegalArgument => class::JAVA_ILLEGAL_ARGUMENT,
+        ErrorKind::StartAfterNotFound => "org.apache.hadoop.fs.DirectoryListingStartAfterNotFoundException",
         ErrorKind::FileAlreadyExists => class::FILE_ALREADY_EXISTS,
         ErrorKind::ParentNotDirectory => class::PARENT_NOT_DIRECTORY,
         ErrorKind::InvalidPath => class::INVALID_PATH,

@@ -3,7 +3,9 @@
 use mobula_fleet::{Fleet, NodeInfo, NodeReport, NodeState};
 use mobula_namespace::{BlockState, FileBlock, FileBlocks, FileKind};
 use mobula_proto::{common, hdfs};
-use mobula_types::{Block, DatanodeId, Millis, StorageReport, StorageState, StorageType, Target};
+use mobula_types::{Block, DatanodeId, Millis, PoolId, StorageReport, StorageState, StorageType, Target};
+
+use crate::exceptions::Refusal;
 
 /// What a location needs besides the block.
 pub struct Locator<'a> {
@@ -20,11 +22,11 @@ pub struct Locator<'a> {
 impl Locator<'_> {
     /// `getBlockLocations`' answer.
     pub fn file(&self, file: &FileBlocks) -> hdfs::LocatedBlocksProto {
-        let FileKind::File { length, open, .. } = file.status.kind else {
+        let FileKind::File { open, .. } = file.status.kind else {
             return hdfs::LocatedBlocksProto::default();
         };
         hdfs::LocatedBlocksProto {
-            file_length: length,
+            file_length: file.last.as_ref().map_or(0, length_to),
             blocks: file.blocks.iter().map(|block| self.block(block)).collect(),
             under_construction: open,
             last_block: file.last.as_ref().map(|block| self.block(block)),
@@ -105,6 +107,14 @@ impl Locator<'_> {
     }
 }
 
+/// The length of a file that ends with this block, without what that has while it is open: readers ask the nodes.
+fn length_to(last: &FileBlock) -> u64 {
+    match last.state {
+        BlockState::UnderConstruction => last.offset,
+        BlockState::Committed => last.offset + last.block.length,
+    }
+}
+
 fn push(proto: &mut hdfs::LocatedBlockProto, node: &NodeInfo, storage: &str, kind: StorageType) {
     proto.locs.push(located_node(node));
     proto.is_cached.push(false);
@@ -122,13 +132,25 @@ pub fn extended(pool: &str, block: Block) -> hdfs::ExtendedBlockProto {
     }
 }
 
-/// The block of a request; the pool is not looked at, as in HDFS.
+/// The block of a request; the pool is not looked at, as in HDFS, but for those of [`own_block`].
 pub fn block_of(proto: &hdfs::ExtendedBlockProto) -> Block {
     Block {
         id: mobula_types::BlockId(proto.block_id),
         stamp: mobula_types::GenStamp(proto.generation_stamp),
         length: proto.num_bytes.unwrap_or(0),
     }
+}
+
+/// The block of a request that commits it (`FSDirWriteFileOp.checkBlock`).
+///
+/// # Errors
+/// Io for one of another pool.
+pub fn own_block(pool: &PoolId, proto: &hdfs::ExtendedBlockProto) -> Result<Block, Refusal> {
+    if proto.pool_id != pool.as_str() {
+        let given = &proto.pool_id;
+        return Err(Refusal::Io(format!("Unexpected BlockPoolId {given} - expected {pool}")));
+    }
+    Ok(block_of(proto))
 }
 
 /// A DataNode as a location: identity and rack, without figures.

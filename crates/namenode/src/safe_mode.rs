@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mobula_namespace::Operation;
+use mobula_types::PoolId;
 
 use crate::exceptions::Refusal;
 
@@ -30,48 +31,52 @@ impl SafeMode {
         self.on.swap(on, Ordering::AcqRel) != on
     }
 
-    /// Refuses while it is on. `action` finishes HDFS's "Cannot ...".
+    /// Refuses while it is on. `words` are HDFS's.
     ///
     /// # Errors
     /// [`Refusal::SafeMode`].
-    pub fn check(&self, action: impl FnOnce() -> String) -> Result<(), Refusal> {
+    pub fn check(&self, words: impl FnOnce() -> String) -> Result<(), Refusal> {
         if !self.is_on() {
             return Ok(());
         }
-        Err(Refusal::SafeMode { action: action(), host: self.host.clone() })
+        Err(Refusal::SafeMode { refused: words(), host: self.host.clone() })
     }
 }
 
-/// What HDFS calls an operation in the exception.
-pub fn action(operation: &Operation) -> String {
+/// What HDFS says of an operation in the exception, and its missing blanks. It names blocks with their pool.
+pub fn words(operation: &Operation, pool: &PoolId) -> String {
     match operation {
-        Operation::Mkdirs { path, .. } => format!("create directory {path}"),
-        Operation::Create(create) => format!("create file {}", create.path),
-        Operation::AddBlock(add) => format!("add block to {}", add.path),
-        Operation::AbandonBlock { path, block, .. } => format!("abandon block {block} for file {path}"),
-        Operation::Complete { path, .. } => format!("complete file {path}"),
-        Operation::Fsync { path, .. } => format!("fsync file {path}"),
-        Operation::Append(append) => format!("append to file {}", append.path),
-        Operation::Truncate(truncate) => format!("truncate for {}", truncate.path),
-        Operation::Concat { target, .. } => format!("concat {target}"),
-        Operation::UpdateBlockForPipeline { block, .. } => {
-            format!("get a new generation stamp and an access token for block {block}")
+        Operation::Mkdirs { path, .. } => format!("Cannot create directory {path}"),
+        Operation::Create(create) => format!("Cannot create file{}", create.path),
+        Operation::AddBlock(add) => format!("Cannot add block to {}", add.path),
+        Operation::AbandonBlock { path, block, .. } => {
+            format!("Cannot abandon block {pool}:{block} for file{path}")
         }
-        Operation::UpdatePipeline(_) => "update pipeline".into(),
-        Operation::RecoverLease { path, .. } => format!("recover the lease of {path}"),
-        Operation::Rename { source, .. } | Operation::Rename2 { source, .. } => format!("rename {source}"),
-        Operation::Delete { path, .. } => format!("delete {path}"),
-        Operation::SetReplication { path, .. } => format!("set replication for {path}"),
-        Operation::SetPermission { path, .. } => format!("set permission for {path}"),
-        Operation::SetOwner { path, .. } => format!("set owner for {path}"),
-        Operation::SetTimes { path, .. } => format!("set times {path}"),
+        Operation::Complete { path, .. } => format!("Cannot complete file {path}"),
+        Operation::Fsync { path, .. } => format!("Cannot fsync file {path}"),
+        Operation::Append(append) => format!("Cannot append to file{}", append.path),
+        Operation::Truncate(truncate) => format!("Cannot truncate for {}", truncate.path),
+        Operation::Concat { target, .. } => format!("Cannot concat {target}"),
+        Operation::UpdateBlockForPipeline { block, .. } => {
+            format!("Cannot get a new generation stamp and an access token for block {pool}:{block}")
+        }
+        Operation::UpdatePipeline(_) => "Pipeline not updated".into(),
+        Operation::RecoverLease { path, .. } => format!("Cannot recover the lease of {path}"),
+        Operation::Rename { source, .. } | Operation::Rename2 { source, .. } => {
+            format!("Cannot rename {source}")
+        }
+        Operation::Delete { path, .. } => format!("Cannot delete {path}"),
+        Operation::SetReplication { path, .. } => format!("Cannot set replication for {path}"),
+        Operation::SetPermission { path, .. } => format!("Cannot set permission for {path}"),
+        Operation::SetOwner { path, .. } => format!("Cannot set owner for {path}"),
+        Operation::SetTimes { path, .. } => format!("Cannot set times {path}"),
         Operation::Format(_)
         | Operation::Configure(_)
         | Operation::ExpireLease { .. }
         | Operation::CommitBlockSynchronization(_)
         | Operation::RetryRecovery { .. }
         | Operation::Touch { .. }
-        | Operation::Reap { .. } => "change the namespace".into(),
+        | Operation::Reap { .. } => "Cannot change the namespace".into(),
     }
 }
 
@@ -82,10 +87,10 @@ mod tests {
     #[test]
     fn says_what_hdfs_says() {
         let safe_mode = SafeMode::new("nn1".into());
-        assert_eq!(safe_mode.check(|| "create directory /a".into()), Ok(()));
+        assert_eq!(safe_mode.check(|| "Cannot create directory /a".into()), Ok(()));
         assert!(safe_mode.set(true));
         assert!(!safe_mode.set(true));
-        let error = safe_mode.check(|| "create directory /a".into()).expect_err("it is on");
+        let error = safe_mode.check(|| "Cannot create directory /a".into()).expect_err("it is on");
         assert_eq!(
             error.to_string(),
             "Cannot create directory /a. Name node is in safe mode.\nIt was turned on manually. Use \"hdfs \

@@ -180,7 +180,7 @@ impl Service {
 
     fn check_writable(&self, operation: &Operation) -> Result<(), Refusal> {
         self.check_leads()?;
-        self.safe_mode.check(|| safe_mode::action(operation))
+        self.safe_mode.check(|| safe_mode::words(operation, &self.format.pool))
     }
 
     /// A change of the NameNode's own: lease expiry, reaping, access times.
@@ -204,6 +204,19 @@ impl Service {
     pub fn status(&self, asker: &Asker, path: &HdfsPath) -> Result<Option<FileStatus>, Refusal> {
         self.check_leads()?;
         Ok(self.view.load().status(&asker.caller, path)?)
+    }
+
+    /// The status of what the caller may read, for calls that ask for that.
+    ///
+    /// # Errors
+    /// AccessControl.
+    pub(crate) fn readable_status(
+        &self,
+        asker: &Asker,
+        path: &HdfsPath,
+    ) -> Result<Option<FileStatus>, Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().readable_status(&asker.caller, path)?)
     }
 
     /// `getListing`.
@@ -243,18 +256,20 @@ impl Service {
         Ok(file)
     }
 
-    /// All blocks of a file that a listing found: the caller was checked there.
+    /// The blocks of a file up to the length that its status tells; the caller was checked for that.
     ///
     /// # Errors
     /// The tables'.
     pub(crate) fn blocks_of_listed(&self, status: &FileStatus) -> Result<FileBlocks, Refusal> {
-        let blocks = match status.kind {
-            FileKind::Directory { .. } => Vec::new(),
-            FileKind::File { .. } => {
-                self.view.load().blocks_of(status.inode).map_err(|error| Refusal::Io(error.to_string()))?
-            }
-        };
-        Ok(FileBlocks { status: status.clone(), last: blocks.last().cloned(), blocks, touch: None })
+        let mut blocks = Vec::new();
+        let mut last = None;
+        if let FileKind::File { length, .. } = status.kind {
+            let found = self.view.load().blocks_of(status.inode);
+            blocks = found.map_err(|error| Refusal::Io(error.to_string()))?;
+            last = blocks.last().cloned();
+            blocks.retain(|block| block.offset < length.max(1));
+        }
+        Ok(FileBlocks { status: status.clone(), last, blocks, touch: None })
     }
 
     /// `getContentSummary`.
@@ -264,6 +279,15 @@ impl Service {
     pub fn content_summary(&self, asker: &Asker, path: &HdfsPath) -> Result<ContentSummary, Refusal> {
         self.check_leads()?;
         Ok(self.view.load().content_summary(&asker.caller, path)?)
+    }
+
+    /// `getQuotaUsage`.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn quota_usage(&self, asker: &Asker, path: &HdfsPath) -> Result<ContentSummary, Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().quota_usage(&asker.caller, path)?)
     }
 
     /// `isFileClosed`.
@@ -399,7 +423,7 @@ impl Service {
     /// Standby, SafeMode.
     pub fn renew_lease(&self, holder: &str) -> Result<(), Refusal> {
         self.check_leads()?;
-        self.safe_mode.check(|| format!("renew lease for {holder}"))?;
+        self.safe_mode.check(|| format!("Cannot renew lease for {holder}"))?;
         let held = self.view.load().leases(holder).map_err(|error| Refusal::Io(error.to_string()))?;
         if !held.is_empty() {
             self.leases.lock().renew(holder, self.monotonic());

@@ -2,8 +2,11 @@
 
 use bytes::Bytes;
 use mobula_namespace::{ContentSummary, FileKind, FileStatus};
-use mobula_proto::hdfs::{self, hdfs_file_status_proto::FileType};
-use mobula_types::StorageType;
+use mobula_proto::hdfs::{
+    self,
+    hdfs_file_status_proto::{FileType, Flags},
+};
+use mobula_types::{InodeId, StorageType};
 
 use crate::config::Defaults;
 
@@ -26,7 +29,7 @@ pub fn status(status: FileStatus, name: Bytes) -> hdfs::HdfsFileStatusProto {
         owner: status.owner,
         group: status.group,
         modification_time: status.modified.0,
-        access_time: 0,
+        access_time: status.accessed.0,
         symlink: None,
         block_replication: Some(0),
         blocksize: Some(0),
@@ -37,7 +40,7 @@ pub fn status(status: FileStatus, name: Bytes) -> hdfs::HdfsFileStatusProto {
         storage_policy: Some(POLICY_UNSPECIFIED),
         ec_policy: None,
         // Always sent: Java reads permission bits above 01777 as flags when it is absent.
-        flags: Some(0),
+        flags: Some(flags(status.inode)),
         namespace: None,
     };
     match status.kind {
@@ -47,13 +50,17 @@ pub fn status(status: FileStatus, name: Bytes) -> hdfs::HdfsFileStatusProto {
         FileKind::File { length, replication, block_size, open: _ } => {
             proto.file_type = FileType::IsFile as i32;
             proto.length = length;
-            proto.access_time = status.accessed.0;
             proto.block_replication = Some(u32::from(replication));
             proto.blocksize = Some(block_size);
             proto.children_num = Some(0);
         }
     }
     proto
+}
+
+/// The root may have snapshots, none of them (`FSDirectory.createRoot`).
+fn flags(inode: InodeId) -> u32 {
+    if inode == InodeId::ROOT { Flags::SnapshotEnabled as u32 } else { 0 }
 }
 
 /// Permission bits.
@@ -137,6 +144,11 @@ pub fn storage_policies() -> Vec<hdfs::BlockStoragePolicyProto> {
     POLICIES.iter().map(storage_policy).collect()
 }
 
+/// The number of the policy of that name, whose case does not matter; none if there is none.
+pub fn policy_number(name: &str) -> Option<u32> {
+    POLICIES.iter().find(|policy| policy.1.eq_ignore_ascii_case(name)).map(|policy| policy.0)
+}
+
 /// The policy that every file has.
 pub fn hot_policy() -> hdfs::BlockStoragePolicyProto {
     let hot = POLICIES.iter().find(|policy| policy.0 == POLICY_HOT).expect("HOT is in the table above");
@@ -166,10 +178,10 @@ pub fn erasure_coding_policies() -> Vec<hdfs::ErasureCodingPolicyProto> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use mobula_types::{InodeId, Millis};
+    use mobula_types::Millis;
 
     #[test]
-    fn directories_have_neither_length_nor_access_time() {
+    fn directories_have_no_length() {
         let proto = status(
             FileStatus {
                 inode: InodeId(16_386),
@@ -183,7 +195,7 @@ mod tests {
             },
             Bytes::from_static(b"d"),
         );
-        assert_eq!((proto.file_type, proto.length, proto.access_time), (1, 0, 0));
+        assert_eq!((proto.file_type, proto.length, proto.access_time), (1, 0, 9));
         assert_eq!(
             (proto.block_replication, proto.blocksize, proto.children_num),
             (Some(0), Some(0), Some(2))

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use mobula_fleet::{NodeFilter, NodeState, Placement, PlacementRequest};
-use mobula_namespace::{AddBlock, Allocated, BlockPlan, BlockState, Create, Operation, Outcome};
+use mobula_namespace::{AddBlock, Allocated, BlockPlan, BlockState, Create, LastBlocks, Operation, Outcome};
 use mobula_types::{Block, BlockId, HdfsPath, InodeId, Target};
 use tokio::time::Instant;
 
@@ -40,6 +40,8 @@ pub struct AdditionalRequest {
     pub file: Option<InodeId>,
     /// See [`AddBlockRequest`].
     pub holder: String,
+    /// The block that the nodes are for.
+    pub block: Block,
     /// What placement is told, but for the size.
     pub placement: PlacementRequest,
 }
@@ -85,8 +87,8 @@ impl Service {
 
     /// `addBlock`: at once where it can be, else after waiting for nodes or replicas.
     pub(crate) fn add_block(self: &Arc<Self>, asker: &Asker, request: AddBlockRequest, done: Placed) {
-        let action = || format!("add block to {}", request.path);
-        if let Err(refusal) = self.check_leads().and_then(|()| self.safe_mode.check(action)) {
+        let words = || format!("Cannot add block to {}", request.path);
+        if let Err(refusal) = self.check_leads().and_then(|()| self.safe_mode.check(words)) {
             return done(Err(refusal));
         }
         match self.place_block(asker, &request) {
@@ -160,7 +162,7 @@ impl Service {
         let placement =
             PlacementRequest { replicas: plan.replication, block_size: plan.block_size, ..placement.clone() };
         let placed = self.roster.tell_quietly(|fleet, now, _| fleet.place(now, &placement));
-        if !placed.targets.is_empty() {
+        if placed.targets.len() >= usize::from(self.config.rules.replication_min.max(1)) {
             return Ok(Now::Yes(Decided::New(placed.targets)));
         }
         if self.nodes_may_come(&placement) { Ok(Now::NotYet) } else { Err(self.no_targets(request, &placed)) }
@@ -229,7 +231,10 @@ impl Service {
         request: &AdditionalRequest,
     ) -> Result<Vec<Target>, Refusal> {
         self.check_leads()?;
-        self.safe_mode.check(|| format!("add datanode to {}", request.path))?;
+        self.safe_mode.check(|| {
+            let (path, pool, block) = (&request.path, &self.format.pool, request.block);
+            format!("Cannot add datanode; src={path}, blk={pool}:{block}")
+        })?;
         let view = self.view.load();
         let file = view.open_file(&asker.caller, &request.path, request.file, &request.holder)?;
         let block_size = view.preferred_block_size(&self.own_caller(), &file.path)?;
@@ -265,14 +270,15 @@ impl Service {
     fn lacking(&self, asker: &Asker, request: &CompleteRequest) -> Result<Option<BlockId>, Refusal> {
         self.check_leads()?;
         let view = self.view.load();
-        let Ok(blocks) = view.last_blocks(&asker.caller, &request.path, request.file, &request.holder) else {
-            return Ok(None);
-        };
-        let Some((last, before)) = blocks.split_last() else { return Ok(None) };
-        if let Some(penultimate) = before.last()
+        let found = view.last_blocks(&asker.caller, &request.path, request.file, &request.holder);
+        let Ok(LastBlocks { last: Some(last), penultimate, recovery }) = found else { return Ok(None) };
+        if let Some(penultimate) = penultimate
             && !self.has_replicas(penultimate.block)
         {
             return Ok(Some(penultimate.block.id));
+        }
+        if recovery.is_some() && request.last.is_some() {
+            return Ok(None);
         }
         let last_is_there = match request.last {
             // Another block than the last one is refused in `apply`, with HDFS's words.

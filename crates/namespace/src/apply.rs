@@ -263,7 +263,9 @@ impl Apply<'_, '_> {
 /// What `getFileInfo` tells; the length of an open file has what fsync recorded.
 pub(crate) fn file_status<R: Read>(tables: &R, inode: &Inode, name: &[u8]) -> FileStatus {
     let (kind, accessed) = match &inode.body {
-        Body::Directory(directory) => (FileKind::Directory { children: directory.children }, Millis(0)),
+        Body::Directory(directory) => {
+            (FileKind::Directory { children: directory.children }, directory.accessed)
+        }
         Body::File(file) => (
             FileKind::File {
                 length: file.length + file.open.as_ref().map_or(0, |open| open.open_length),

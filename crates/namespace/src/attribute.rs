@@ -6,7 +6,7 @@ use crate::apply::{Answer, Apply};
 use crate::command::Caller;
 use crate::error::NamespaceError;
 use crate::outcome::{BlockEffect, Outcome};
-use crate::permission::{Check, MODE_MASK, WRITE, check, is_member};
+use crate::permission::{Check, MODE_MASK, WRITE, check, check_owner, is_member};
 use crate::record::Body;
 use crate::resolve::{self, Aim, Walk};
 use crate::table::Read;
@@ -37,7 +37,7 @@ impl Apply<'_, '_> {
         Ok(Outcome::Bool(true))
     }
 
-    /// The walk to something that the caller owns.
+    /// The walk to something that is there, and that the caller owns.
     fn owned<'p>(
         &self,
         caller: &Caller,
@@ -48,15 +48,12 @@ impl Apply<'_, '_> {
             return Err(NamespaceError::InvalidPath(path.as_str().into()));
         }
         let walk = self.resolve(caller, path, Aim::Write, operation)?;
-        check(&self.tables, &self.state.rules, caller, &walk, Check { owner: true, ..Check::default() })?;
+        check_owner(&self.tables, caller, &walk)?;
         Ok(walk)
     }
 
     pub(crate) fn set_permission(&mut self, caller: &Caller, path: &HdfsPath, mode: u16) -> Answer {
         let mut walk = self.owned(caller, path, "setPermission")?;
-        if walk.last().is_none() {
-            return Err(NamespaceError::CannotFind(walk.text()));
-        }
         let depth = walk.depth;
         walk.nodes[depth].mode = mode & MODE_MASK;
         self.save(&walk, depth)?;
@@ -71,16 +68,13 @@ impl Apply<'_, '_> {
         group: Option<&str>,
     ) -> Answer {
         let mut walk = self.owned(caller, path, "setOwner")?;
-        if self.state.rules.permissions && !caller.superuser {
+        if !caller.superuser {
             if user.is_some_and(|user| user != caller.user) {
                 return Err(NamespaceError::MayNotGiveAway(caller.user.clone()));
             }
             if let Some(group) = group.filter(|group| !is_member(caller, group)) {
                 return Err(NamespaceError::NotInGroup { user: caller.user.clone(), group: group.into() });
             }
-        }
-        if walk.last().is_none() {
-            return Err(NamespaceError::CannotFind(walk.text()));
         }
         let depth = walk.depth;
         if let Some(user) = user {
@@ -100,9 +94,6 @@ impl Apply<'_, '_> {
         modified: Option<Millis>,
         accessed: Option<Millis>,
     ) -> Answer {
-        if accessed.is_some() && self.state.rules.access_time_precision.0 == 0 {
-            return Err(NamespaceError::NoAccessTimes);
-        }
         let mut walk = self.resolve(caller, path, Aim::Write, "setTimes")?;
         let asked = Check { access: WRITE, ..Check::default() };
         check(&self.tables, &self.state.rules, caller, &walk, asked)?;
@@ -112,8 +103,11 @@ impl Apply<'_, '_> {
         let depth = walk.depth;
         let node = &mut walk.nodes[depth];
         node.modified = modified.unwrap_or(node.modified);
-        if let (Body::File(file), Some(accessed)) = (&mut node.body, accessed) {
-            file.accessed = accessed;
+        if let Some(accessed) = accessed {
+            match &mut node.body {
+                Body::File(file) => file.accessed = accessed,
+                Body::Directory(directory) => directory.accessed = accessed,
+            }
         }
         self.save(&walk, depth)?;
         Ok(Outcome::Done)

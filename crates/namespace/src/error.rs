@@ -17,6 +17,8 @@ pub enum ErrorKind {
     IllegalArgument,
     /// `java.lang.IllegalArgumentException`
     JavaIllegalArgument,
+    /// `o.a.h.fs.DirectoryListingStartAfterNotFoundException`
+    StartAfterNotFound,
     /// `o.a.h.fs.FileAlreadyExistsException`
     FileAlreadyExists,
     /// `o.a.h.fs.ParentNotDirectoryException`
@@ -111,9 +113,15 @@ pub enum NamespaceError {
     /// `INodeFile.valueOf` of a directory.
     #[error("Path is not a file: {0}")]
     NotAFile(String),
-    /// `FSDirectory.resolveLastINode`.
-    #[error("cannot find {0}")]
-    CannotFind(String),
+    /// `FSDirectory.checkOwner`.
+    #[error("Directory/File does not exist {0}")]
+    NothingToOwn(String),
+    /// `INodeDirectory.valueOf`.
+    #[error("Directory does not exist: {0}")]
+    DirectoryNotFound(String),
+    /// `FSDirAttrOp.unprotectedSetStoragePolicy`, `FSDirStatAndListingOp.getQuotaUsage`.
+    #[error("File/Directory does not exist: {0}")]
+    NothingThere(String),
     /// `FSDirAttrOp.setTimes`.
     #[error("File/Directory {0} does not exist.")]
     NothingToSetTimes(String),
@@ -132,6 +140,9 @@ pub enum NamespaceError {
     /// `FSDirectory.resolveDotInodesPath`.
     #[error("Invalid inode path: {0}")]
     InodePathInvalid(String),
+    /// `FSDirStatAndListingOp.getListingInt`.
+    #[error("Can't find startAfter {0}")]
+    StartAfterNotFound(String),
     /// `FSDirRenameOp.validateRenameSource`.
     #[error("rename source {0} is not found.")]
     RenameSourceNotFound(String),
@@ -346,12 +357,6 @@ pub enum NamespaceError {
     #[error("concat: at least two of the source files are the same")]
     ConcatTwice,
 
-    /// `FSDirAttrOp.setTimes`.
-    #[error(
-        "Access time for hdfs is not configured.  Please set dfs.namenode.accesstime.precision \
-         configuration parameter."
-    )]
-    NoAccessTimes,
     /// The first command must be [`crate::Operation::Format`].
     #[error("NameNode is not formatted.")]
     NotFormatted,
@@ -410,7 +415,7 @@ pub enum NamespaceError {
     #[error("The directory item limit of {parent} is exceeded: limit={most} items={items}")]
     DirectoryFull { parent: String, most: u64, items: u64 },
 
-    /// A write at or below `.snapshot`.
+    /// A write at or below the root's `.snapshot`.
     #[error("Modification on a read-only snapshot is disallowed")]
     SnapshotIsReadOnly,
     /// `.snapshot` of a plain directory.
@@ -444,7 +449,9 @@ impl NamespaceError {
         match self {
             E::FileNotFound(_)
             | E::NotAFile(_)
-            | E::CannotFind(_)
+            | E::NothingToOwn(_)
+            | E::NothingThere(_)
+            | E::DirectoryNotFound(_)
             | E::NothingToSetTimes(_)
             | E::NothingToAccess(_)
             | E::ParentNotFound(_)
@@ -456,6 +463,7 @@ impl NamespaceError {
             | E::NothingToAppendTo { .. }
             | E::RecoveredFileGone(_)
             | E::LeaseOfNothing(_) => ErrorKind::FileNotFound,
+            E::StartAfterNotFound(_) => ErrorKind::StartAfterNotFound,
             E::Denied(_)
             | E::DeniedBySticky { .. }
             | E::NotOwner { .. }
@@ -500,7 +508,6 @@ impl NamespaceError {
             | E::RecoveryLoses { .. }
             | E::RecoveryNotCut { .. }
             | E::ConcatReserved(_)
-            | E::NoAccessTimes
             | E::NotFormatted
             | E::AlreadyFormatted(_)
             | E::LastBlockMoved(_)

@@ -43,4 +43,4 @@ pub use outcome::{
     FileBlocks, FileKind, FileStatus, Listing, OpenFile, Outcome, Recovery, RunningRecovery,
 };
 pub use table::TableError;
-pub use view::{Access, BlockPlan, View};
+pub use view::{Access, BlockPlan, LastBlocks, View};

@@ -93,7 +93,7 @@ pub struct FileStatus {
     pub group: String,
     /// Modification time.
     pub modified: Millis,
-    /// Access time; 0 for directories.
+    /// Access time; of a directory 0 until somebody sets it.
     pub accessed: Millis,
 }
 
@@ -185,7 +185,7 @@ pub struct ContentSummary {
     pub files: u64,
     /// Directories, the asked one counted.
     pub directories: u64,
-    /// Bytes times replication.
+    /// Bytes times replication; an open last block counts as a whole one.
     pub space: u64,
 }
 

@@ -38,7 +38,7 @@ fn directory() -> Inode {
         owner: 0,
         group: 1,
         modified: Millis(1_700_000_000_000),
-        body: Body::Directory(Directory { children: 2, subdirectories: 1 }),
+        body: Body::Directory(Directory { children: 2, subdirectories: 1, accessed: Millis(0) }),
     }
 }
 
@@ -87,6 +87,9 @@ fn the_page_shows_what_is_written() {
     };
     holds("entries: key of \"d\" in the root", &entry_key(InodeId::ROOT, b"d"));
     holds("entries: a directory", &encoded(&directory()));
+    let mut read = directory();
+    read.directory_mut().unwrap().accessed = Millis(1_700_000_000_100);
+    holds("entries: a directory whose access time was set", &encoded(&read));
     holds("entries: a closed file of one block", &encoded(&file()));
     let (inode, open) = open_file();
     holds("entries: a file being written", &encoded(&inode));
@@ -139,6 +142,13 @@ fn an_open_file_of_the_version_before_can_be_read() {
     bytes.extend_from_slice(&[77, 0]);
     let error = Construction::decode(&bytes).unwrap_err().to_string();
     assert_eq!(error, "namespace tables: open: field 77, unknown here");
+}
+
+/// A row of a directory as it was before directories had access times.
+#[test]
+fn a_directory_of_the_version_before_can_be_read() {
+    let row = [0, 0x82, 0x80, 1, 0xed, 3, 0, 1, 0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31, 2, 1];
+    assert_eq!(Inode::decode(&row).unwrap(), directory());
 }
 
 #[test]

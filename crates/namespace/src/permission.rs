@@ -29,8 +29,6 @@ pub(crate) struct Check {
     pub(crate) below: u8,
     /// Empty directories pass `below`.
     pub(crate) ignore_empty: bool,
-    /// The caller owns it.
-    pub(crate) owner: bool,
 }
 
 /// Every ancestor is a directory and may be passed through.
@@ -87,10 +85,24 @@ pub(crate) fn check<R: Read>(
     {
         check_below(tables, caller, walk.text(), last, check)?;
     }
-    if check.owner
-        && let Some(last) = walk.last()
-        && tables.names().get(last.owner) != caller.user
-    {
+    Ok(())
+}
+
+/// `FSDirectory.checkOwner`: what the path names is there, and the caller's. Also where permissions are not
+/// enabled, as is x on every ancestor then: to own is to be able to give away.
+pub(crate) fn check_owner<R: Read>(
+    tables: &R,
+    caller: &Caller,
+    walk: &Walk<'_>,
+) -> Result<(), NamespaceError> {
+    let Some(last) = walk.last() else { return Err(NamespaceError::NothingToOwn(walk.text())) };
+    if caller.superuser {
+        return Ok(());
+    }
+    for index in 0..walk.depth {
+        check_node(tables, caller, walk, index, EXECUTE)?;
+    }
+    if tables.names().get(last.owner) != caller.user {
         return Err(NamespaceError::NotOwner { user: caller.user.clone(), path: walk.text() });
     }
     Ok(())
@@ -232,7 +244,8 @@ fn action(access: u8) -> &'static str {
         [usize::from(access & ALL)]
 }
 
-/// Shows a tree's directories and files, for `getContentSummary`; refuses where r-x is missing.
+/// Shows a tree's directories and files, for `getContentSummary`; refuses where r-x is missing, and names the first
+/// such directory by name (`INodeDirectory.computeDirectoryContentSummary`).
 pub(crate) fn visit_tree<R: Read>(
     tables: &R,
     rules: &Rules,
@@ -251,6 +264,7 @@ pub(crate) fn visit_tree<R: Read>(
         if checked && !permitted(tables, caller, &node, READ | EXECUTE) {
             return Err(denied(tables, caller, path, &node, READ | EXECUTE));
         }
+        let first = stack.len();
         tables.children(node.id, None, |name, child| {
             if child.is_directory() {
                 let path = format!("{}/{}", path.trim_end_matches('/'), String::from_utf8_lossy(name));
@@ -260,6 +274,7 @@ pub(crate) fn visit_tree<R: Read>(
             }
             Ok(Go::On)
         })?;
+        stack[first..].reverse();
     }
     Ok(())
 }

@@ -124,6 +124,8 @@ pub(crate) struct Directory {
     pub(crate) children: u64,
     /// Of the children: lets a check of the whole tree pass by directories that hold only files.
     pub(crate) subdirectories: u64,
+    /// 0 until somebody sets it.
+    pub(crate) accessed: Millis,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +163,7 @@ pub(crate) struct Construction {
 const KIND_DIRECTORY: u8 = 0;
 const KIND_FILE: u8 = 1;
 const TAG_CONSTRUCTION: u8 = 1;
+const TAG_ACCESSED: u8 = 2;
 // Of the construction.
 const TAG_SINCE: u8 = 1;
 const TAG_RECOVERY: u8 = 2;
@@ -212,6 +215,9 @@ impl Inode {
             Body::Directory(directory) => {
                 put_number(out, directory.children);
                 put_number(out, directory.subdirectories);
+                if directory.accessed.0 > 0 {
+                    put_field(out, TAG_ACCESSED, &[directory.accessed.0]);
+                }
             }
             Body::File(file) => file.encode(self.modified, out),
         }
@@ -227,9 +233,11 @@ impl Inode {
         let group = from.narrow()?;
         let modified = Millis(from.number()?);
         let mut body = match kind {
-            KIND_DIRECTORY => {
-                Body::Directory(Directory { children: from.number()?, subdirectories: from.number()? })
-            }
+            KIND_DIRECTORY => Body::Directory(Directory {
+                children: from.number()?,
+                subdirectories: from.number()?,
+                accessed: Millis(0),
+            }),
             KIND_FILE => Body::File(File::decode(modified, &mut from)?),
             other => return Err(from.corrupt(format!("inode kind {other}"))),
         };
@@ -239,6 +247,11 @@ impl Inode {
             match (tag, &mut body) {
                 (TAG_CONSTRUCTION, Body::File(file)) if field.is_empty() => {
                     file.open = Some(Box::default());
+                }
+                (TAG_ACCESSED, Body::Directory(directory)) => {
+                    let mut field = Reader::new(TABLE_ENTRIES, field);
+                    directory.accessed = Millis(field.number()?);
+                    field.end()?;
                 }
                 _ => return Err(from.corrupt(format!("inode {id} has field {tag}, unknown here"))),
             }

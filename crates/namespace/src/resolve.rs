@@ -14,8 +14,8 @@ use crate::table::{ROOT_PARENT, Read, TableError};
 
 pub(crate) const SNAPSHOT_NAME: &str = ".snapshot";
 const RESERVED_NAME: &str = ".reserved";
-const RESERVED_INODES: &str = ".inodes";
-const RESERVED_RAW: &str = "raw";
+pub(crate) const RESERVED_INODES: &str = ".inodes";
+pub(crate) const RESERVED_RAW: &str = "raw";
 
 /// What the walk is for; HDFS's `DirOp`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,8 @@ pub(crate) struct Walk<'p> {
     pub(crate) nodes: SmallVec<[Inode; 6]>,
     /// How many names the path has.
     pub(crate) depth: usize,
-    /// It goes through a `.snapshot`.
+    /// It goes through the root's `.snapshot`. No other directory has one until snapshots of it are allowed: there
+    /// it is a name that nothing may have.
     pub(crate) snapshot: bool,
 }
 
@@ -110,7 +111,7 @@ pub(crate) fn walk<'p, R: Read>(tables: &R, path: Cow<'p, HdfsPath>) -> Result<W
         depth += 1;
         let Some((id, true)) = current else { continue };
         current = None;
-        if name == SNAPSHOT_NAME {
+        if id == InodeId::ROOT && name == SNAPSHOT_NAME {
             snapshot = true;
             continue;
         }
@@ -148,7 +149,20 @@ pub(crate) fn resolve<'p, R: Read>(
     Ok(walk)
 }
 
-/// As `resolve`, with nobody asked.
+/// As `resolve` to read, with nobody asked: ancestors must be directories.
+pub(crate) fn resolve_unasked<'p, R: Read>(
+    tables: &R,
+    path: &'p HdfsPath,
+) -> Result<Walk<'p>, NamespaceError> {
+    let walk = find(tables, path)?;
+    let above = walk.nodes.iter().take(walk.depth);
+    match above.enumerate().find(|(_, node)| !node.is_directory()) {
+        Some((index, _)) => Err(NamespaceError::AncestorNotDirectory(walk.prefix(index))),
+        None => Ok(walk),
+    }
+}
+
+/// As `resolve`, with nobody asked, and a file as ancestor taken for nothing.
 pub(crate) fn find<'p, R: Read>(tables: &R, path: &'p HdfsPath) -> Result<Walk<'p>, NamespaceError> {
     let (path, _) = reserved(tables, path)?;
     Ok(walk(tables, path)?)
@@ -225,6 +239,14 @@ pub(crate) fn path_of<R: Read>(tables: &R, inode: InodeId) -> Result<Option<Hdfs
     HdfsPath::parse(if text.is_empty() { "/" } else { &text }).map(Some).map_err(TableError::storage)
 }
 
+/// The path that one under `/.reserved` stands for.
+pub(crate) fn stands_for<'p, R: Read>(
+    tables: &R,
+    path: &'p HdfsPath,
+) -> Result<Cow<'p, HdfsPath>, NamespaceError> {
+    Ok(reserved(tables, path)?.0)
+}
+
 /// `/.reserved/.inodes/ID[/rest]` and `/.reserved/raw[/rest]` (`FSDirectory.resolveComponents`); says
 /// whether it was the latter.
 fn reserved<'p, R: Read>(
@@ -270,7 +292,7 @@ fn inode_path<'n, R: Read>(
     Ok(found)
 }
 
-/// `/.reserved` itself or an unknown name in it: not to be made, moved or removed.
+/// `/.reserved` itself: not to be made, moved or removed.
 pub(crate) fn is_exactly_reserved(path: &HdfsPath) -> bool {
     path.as_str() == "/.reserved"
 }

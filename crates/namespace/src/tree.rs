@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use mobula_types::{BlockId, HdfsPath, PathError};
+use mobula_types::{BlockId, HdfsPath};
 
 use crate::apply::{Answer, Apply};
 use crate::command::{Caller, Create, Overwrite, Parents};
@@ -453,10 +453,7 @@ fn invalid_file_name(path: &str) -> NamespaceError {
 
 /// `NameNodeRpcServer.checkPathLength`, which comes before all else.
 fn check_length(path: &HdfsPath, operation: &'static str) -> Result<(), NamespaceError> {
-    match path.check_creatable() {
-        Err(PathError::TooLong) => Err(NamespaceError::PathTooLong { operation }),
-        _ => Ok(()),
-    }
+    path.check_length().map_err(|_| NamespaceError::PathTooLong { operation })
 }
 
 /// `NameNodeRpcServer.checkPathLength` and `DFSUtil.isValidName`.
@@ -465,9 +462,6 @@ fn check_name(
     operation: &'static str,
     invalid: impl Fn(&str) -> NamespaceError,
 ) -> Result<(), NamespaceError> {
-    match path.check_creatable() {
-        Ok(()) => Ok(()),
-        Err(PathError::TooLong) => Err(NamespaceError::PathTooLong { operation }),
-        Err(_) => Err(invalid(path.as_str())),
-    }
+    check_length(path, operation)?;
+    path.check_creatable().map_err(|_| invalid(path.as_str()))
 }

@@ -1,6 +1,7 @@
 //! A published view. Every read with a caller parses nothing, walks the path once and checks the
 //! caller once (DESIGN D8).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,10 +18,10 @@ use crate::names::Names;
 use crate::namespace::{Counts, LogPosition};
 use crate::outcome::{
     Allocated, BlockRecord, BlockState, ContentSummary, FileBlock, FileBlocks, FileKind, FileStatus, Listing,
-    OpenFile, RunningRecovery,
+    OpenFile, Recovery, RunningRecovery,
 };
-use crate::permission::{Check, EXECUTE, READ, check, visit_tree};
-use crate::record::{BlockRow, Body, Construction, File};
+use crate::permission::{Check, EXECUTE, READ, WRITE, check, check_traverse, visit_tree};
+use crate::record::{BlockRow, Body, Construction, File, Inode};
 use crate::resolve::{self, Aim, Walk};
 use crate::snapshot;
 use crate::state::State;
@@ -50,6 +51,17 @@ pub struct BlockPlan {
     pub last: Option<BlockRecord>,
     /// The block before `last`.
     pub penultimate: Option<BlockRecord>,
+}
+
+/// What must be known of a file's end before a `complete` is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastBlocks {
+    /// The last block.
+    pub last: Option<FileBlock>,
+    /// The block before it.
+    pub penultimate: Option<FileBlock>,
+    /// The last one's recovery, if one runs.
+    pub recovery: Option<Recovery>,
 }
 
 /// A read-only view of one state: a cheap clone. It pins the pages of its state while it lives, so take a
@@ -111,37 +123,89 @@ impl View {
     /// # Errors
     /// AccessControl on the way.
     pub fn status(&self, caller: &Caller, path: &HdfsPath) -> Result<Option<FileStatus>, NamespaceError> {
-        if resolve::is_exactly_reserved(path) {
-            return Ok(self.reserved_status());
-        }
         let walk = match self.resolve(caller, path, "getfileinfo") {
             // The superuser is told "absent" where a file is an ancestor: HDFS's contracts want it.
             Err(NamespaceError::AncestorNotDirectory(_)) if caller.superuser => return Ok(None),
             walk => walk?,
         };
-        Ok(walk.last().map(|last| file_status(self.tables(), last, walk.name(walk.depth).as_bytes())))
+        Ok(self.shown(&walk))
     }
 
-    /// `/.reserved` as HDFS shows it: `FSDirectory.createReservedStatuses`.
-    fn reserved_status(&self) -> Option<FileStatus> {
-        let format = self.state().format.as_ref()?;
-        Some(FileStatus {
-            inode: InodeId(0),
-            name: RESERVED_DIRECTORY.into(),
-            kind: FileKind::Directory { children: 0 },
-            mode: 0o770,
-            owner: String::new(),
+    /// The status at the end of a walk.
+    fn shown(&self, walk: &Walk<'_>) -> Option<FileStatus> {
+        let name = walk.name(walk.depth);
+        if resolve::is_exactly_reserved(&walk.path) {
+            return Some(bare_directory(name, RESERVED_MODE));
+        }
+        if walk.snapshot && walk.depth == 1 {
+            return Some(bare_directory(name, SNAPSHOTS_MODE));
+        }
+        walk.last().map(|last| file_status(self.tables(), last, name.as_bytes()))
+    }
+
+    /// As [`View::status`], for calls that tell what only who may read it may know: attributes, policies.
+    ///
+    /// # Errors
+    /// AccessControl.
+    pub fn readable_status(
+        &self,
+        caller: &Caller,
+        path: &HdfsPath,
+    ) -> Result<Option<FileStatus>, NamespaceError> {
+        let walk = self.resolve(caller, path, "getfileinfo")?;
+        self.check(caller, &walk, READ)?;
+        Ok(self.shown(&walk))
+    }
+
+    /// Whether the caller may set a policy of what is there; `operation` is HDFS's name of that.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn check_policy_settable(
+        &self,
+        caller: &Caller,
+        path: &HdfsPath,
+        operation: &'static str,
+    ) -> Result<(), NamespaceError> {
+        if self.state().format.is_none() {
+            return Err(NamespaceError::NotFormatted);
+        }
+        let walk = resolve::resolve(self.tables(), &self.state().rules, caller, path, Aim::Write, operation)?;
+        self.check(caller, &walk, WRITE)?;
+        match walk.last() {
+            Some(_) => Ok(()),
+            None => Err(NamespaceError::NothingThere(walk.text())),
+        }
+    }
+
+    /// What is in `/.reserved`: `FSDirectory.createReservedStatuses`.
+    fn reserved_listing(&self) -> Listing {
+        let born = self.state().format.as_ref().map_or(Millis(0), |format| format.created);
+        let entries = [resolve::RESERVED_INODES, resolve::RESERVED_RAW].map(|name| FileStatus {
             group: self.state().rules.supergroup.clone(),
-            modified: format.created,
-            accessed: Millis(0),
+            modified: born,
+            accessed: born,
+            ..bare_directory(name, RESERVED_ENTRY_MODE)
+        });
+        Listing { entries: entries.into(), remaining: 0 }
+    }
+
+    /// The snapshots of a directory: the root may have none, and no other is asked yet.
+    fn snapshots(walk: &Walk<'_>) -> Result<Listing, NamespaceError> {
+        if walk.snapshot {
+            return Ok(Listing { entries: Vec::new(), remaining: 0 });
+        }
+        Err(match walk.parent() {
+            Some(_) => NamespaceError::NotSnapshottable(walk.parent_path()),
+            None => NamespaceError::DirectoryNotFound(walk.parent_path()),
         })
     }
 
-    /// `getListing`: up to `limit` (at least 1) names after `start_after` (exclusive); a file gives
-    /// itself with an empty name.
+    /// `getListing`: up to `limit` (at least 1) names after `start_after` (exclusive), which is a name or a path
+    /// under `/.reserved` that stands for one; a file gives itself with an empty name.
     ///
     /// # Errors
-    /// AccessControl; Snapshot for the `.snapshot` of a plain directory.
+    /// AccessControl; StartAfterNotFound; Snapshot for the `.snapshot` of a plain directory, FileNotFound for that of none.
     pub fn listing(
         &self,
         caller: &Caller,
@@ -150,19 +214,34 @@ impl View {
         limit: usize,
     ) -> Result<Option<Listing>, NamespaceError> {
         let walk = self.resolve(caller, path, "listStatus")?;
+        let start_after = self.name_meant(start_after)?;
+        if resolve::is_exactly_reserved(&walk.path) {
+            return Ok(Some(self.reserved_listing()));
+        }
         let Some(last) = walk.last() else {
-            if walk.snapshot && path.name() == resolve::SNAPSHOT_NAME && walk.nodes.len() == walk.depth {
-                return Err(NamespaceError::NotSnapshottable(walk.parent_path()));
-            }
-            return Ok(None);
+            let asked =
+                walk.name(walk.depth) == resolve::SNAPSHOT_NAME && (!walk.snapshot || walk.depth == 1);
+            return if asked { View::snapshots(&walk).map(Some) } else { Ok(None) };
         };
         let Some(directory) = last.directory() else {
             let entries = vec![file_status(self.tables(), last, b"")];
             return Ok(Some(Listing { entries, remaining: 0 }));
         };
         self.check(caller, &walk, READ | EXECUTE)?;
-        let after = Some(start_after).filter(|name| !name.is_empty());
+        let after = Some(&start_after[..]).filter(|name| !name.is_empty());
         self.page(last.id, after, limit.max(1), directory.children).map(Some).map_err(Into::into)
+    }
+
+    /// The name that a client's `startAfter` means: it may give a path of the inode where it left off.
+    fn name_meant<'n>(&self, start_after: &'n [u8]) -> Result<Cow<'n, [u8]>, NamespaceError> {
+        if !start_after.starts_with(b"/.reserved/") {
+            return Ok(start_after.into());
+        }
+        let text = String::from_utf8_lossy(start_after);
+        let found = HdfsPath::parse(&text).ok().and_then(|path| {
+            resolve::stands_for(self.tables(), &path).ok().map(|path| path.name().as_bytes().to_vec())
+        });
+        found.map(Cow::Owned).ok_or_else(|| NamespaceError::StartAfterNotFound(text.into_owned()))
     }
 
     fn page(
@@ -218,15 +297,21 @@ impl View {
         length: u64,
         now: Millis,
     ) -> Result<FileBlocks, NamespaceError> {
-        let walk = self.resolve(caller, path, "open")?;
+        if self.state().format.is_none() {
+            return Err(NamespaceError::NotFormatted);
+        }
+        // Whether there is such a file is told to everybody, as HDFS does.
+        let walk = resolve::resolve_unasked(self.tables(), path)?;
         let file = file_of(&walk)?;
         let inode = walk.last().expect("a file was found");
+        check_traverse(self.tables(), &self.state().rules, caller, &walk)?;
         self.check(caller, &walk, READ)?;
         let mut status = file_status(self.tables(), inode, walk.name(walk.depth).as_bytes());
         if let FileKind::File { length, .. } = &mut status.kind {
             *length = file.length;
         }
-        let end = offset.saturating_add(length);
+        // The block at `offset` is shown in any case (`BlockManager.createLocatedBlockList`).
+        let end = offset.saturating_add(length.max(1));
         let mut blocks = Vec::new();
         let first = self.first_overlapping(inode.id, file, offset)?;
         for index in first..file.blocks {
@@ -283,21 +368,56 @@ impl View {
         path: &HdfsPath,
     ) -> Result<ContentSummary, NamespaceError> {
         let walk = self.resolve(caller, path, "contentSummary")?;
-        let last = walk.last().ok_or_else(|| NamespaceError::FileNotFound(walk.text()))?;
+        match walk.last() {
+            Some(last) => self.summary(caller, &walk, last),
+            None => Err(NamespaceError::FileNotFound(walk.text())),
+        }
+    }
+
+    /// `getQuotaUsage`: the same figures, since no directory has a quota; the whole tree is checked before.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub fn quota_usage(&self, caller: &Caller, path: &HdfsPath) -> Result<ContentSummary, NamespaceError> {
+        let walk = self.resolve(caller, path, "quotaUsage")?;
+        let asked = Check { below: READ | EXECUTE, ..Check::default() };
+        check(self.tables(), &self.state().rules, caller, &walk, asked)?;
+        match walk.last() {
+            Some(last) => self.summary(caller, &walk, last),
+            None => Err(NamespaceError::NothingThere(walk.text())),
+        }
+    }
+
+    fn summary(
+        &self,
+        caller: &Caller,
+        walk: &Walk<'_>,
+        top: &Inode,
+    ) -> Result<ContentSummary, NamespaceError> {
         let mut summary = ContentSummary::default();
-        visit_tree(self.tables(), &self.state().rules, caller, walk.text(), last, |node| {
+        visit_tree(self.tables(), &self.state().rules, caller, walk.text(), top, |node| {
             match &node.body {
                 Body::Directory(_) => summary.directories += 1,
                 Body::File(file) => {
-                    let length = file.length + file.open.as_ref().map_or(0, |open| open.open_length);
                     summary.files += 1;
-                    summary.length += length;
-                    summary.space += length * u64::from(file.replication);
+                    summary.length += file.length + file.open.as_ref().map_or(0, |open| open.open_length);
+                    summary.space += self.space(node.id, file)?;
                 }
             }
             Ok(())
         })?;
         Ok(summary)
+    }
+
+    /// Bytes that a file takes: of an open last block what that may become (`INodeFile.storagespaceConsumedContiguous`).
+    fn space(&self, inode: InodeId, file: &File) -> Result<u64, TableError> {
+        let last = match &file.open {
+            Some(_) => block::last_block(self.tables(), inode, file)?,
+            None => None,
+        };
+        let open = last.is_some_and(|(_, row)| row.state == BlockState::UnderConstruction);
+        let length = file.length + if open { file.block_size } else { 0 };
+        Ok(length * u64::from(file.replication))
     }
 
     /// `isFileClosed`.
@@ -408,7 +528,7 @@ impl View {
         Ok(open_file(&walk).expect("the lease was checked"))
     }
 
-    /// As [`View::open_file`]: the file's last two blocks, or as many as it has.
+    /// As [`View::open_file`]: the file's last two blocks, as far as it has them.
     ///
     /// # Errors
     /// FileNotFound, LeaseExpired.
@@ -418,14 +538,15 @@ impl View {
         path: &HdfsPath,
         file: Option<InodeId>,
         holder: &str,
-    ) -> Result<Vec<FileBlock>, NamespaceError> {
+    ) -> Result<LastBlocks, NamespaceError> {
         let walk = self.resolve_file(caller, path, file, "checkLease")?;
-        let (record, _) = check_lease(&walk, file, holder, || Ok(self.leases(holder)?.len() as u64))?;
+        let (record, open) = check_lease(&walk, file, holder, || Ok(self.leases(holder)?.len() as u64))?;
         let inode = walk.last().expect("the lease was checked").id;
-        let first = record.blocks.saturating_sub(2);
-        Ok((first..record.blocks)
-            .map(|index| self.file_block(inode, record, index))
-            .collect::<Result<_, _>>()?)
+        let from_end = |nth: u32| {
+            let index = record.blocks.checked_sub(nth);
+            index.map(|index| self.file_block(inode, record, index)).transpose()
+        };
+        Ok(LastBlocks { last: from_end(1)?, penultimate: from_end(2)?, recovery: open.recovery })
     }
 
     /// All blocks of a file, in order; none if there is no such file.
@@ -666,7 +787,24 @@ impl View {
 
 /// In directories of up to so many children a later page tells exactly how many are left.
 const REMAINING_COUNTED_MAX: u64 = 128;
-const RESERVED_DIRECTORY: &str = ".reserved";
+/// `FSDirectory.DOT_RESERVED_STATUS`, what is in it, and `DOT_SNAPSHOT_DIR_STATUS`.
+const RESERVED_MODE: u16 = 0o1770;
+const RESERVED_ENTRY_MODE: u16 = 0o770;
+const SNAPSHOTS_MODE: u16 = 0o777;
+
+/// A directory that nobody made.
+fn bare_directory(name: &str, mode: u16) -> FileStatus {
+    FileStatus {
+        inode: InodeId::NONE,
+        name: name.into(),
+        kind: FileKind::Directory { children: 0 },
+        mode,
+        owner: String::new(),
+        group: String::new(),
+        modified: Millis(0),
+        accessed: Millis(0),
+    }
+}
 
 /// The open file at the end of a walk.
 fn open_file(walk: &Walk<'_>) -> Option<OpenFile> {

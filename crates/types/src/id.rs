@@ -88,6 +88,9 @@ number! {
 impl InodeId {
     /// The root directory (HDFS: `INodeId.ROOT_INODE_ID`).
     pub const ROOT: InodeId = InodeId(16_385);
+
+    /// What a status shows where there is no inode, as `/.reserved` (-1 in Java).
+    pub const NONE: InodeId = InodeId(u64::MAX);
 }
 
 number! {

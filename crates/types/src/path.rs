@@ -101,12 +101,17 @@ impl HdfsPath {
         if suspicious && self.components().any(bad) {
             return Err(PathError::InvalidName(self.0.clone()));
         }
-        if bytes.len() > PATH_DEPTH_MAX
-            && (self.0.chars().count() > PATH_CHARS_MAX || self.depth() > PATH_DEPTH_MAX)
-        {
-            return Err(PathError::TooLong);
-        }
-        Ok(())
+        self.check_length()
+    }
+
+    /// The limits alone (`NameNodeRpcServer.checkPathLength`).
+    ///
+    /// # Errors
+    /// [`PathError::TooLong`] above [`PATH_CHARS_MAX`] or [`PATH_DEPTH_MAX`].
+    pub fn check_length(&self) -> Result<(), PathError> {
+        let too_long = self.0.len() > PATH_DEPTH_MAX
+            && (self.0.chars().count() > PATH_CHARS_MAX || self.depth() > PATH_DEPTH_MAX);
+        if too_long { Err(PathError::TooLong) } else { Ok(()) }
     }
 }
 
@@ -169,5 +174,7 @@ mod tests {
         assert_eq!(check(&"/a".repeat(1_000)), Ok(()));
         assert_eq!(check(&"/a".repeat(1_001)), Err(PathError::TooLong));
         assert_eq!(check(&format!("/{}", "a".repeat(8_000))), Err(PathError::TooLong));
+        let deep_and_bad = HdfsPath::parse(&"/a:b".repeat(1_001)).expect("absolute");
+        assert_eq!(deep_and_bad.check_length(), Err(PathError::TooLong));
     }
 }

@@ -184,13 +184,13 @@ async fn names_that_are_none() {
             client.namenode().mkdirs(request).await.map(|answer| answer.result)
         }
     };
-    for bad in ["", "relative", "/a/../b", "/a/./b", "/a:b", "/.reserved/x", "/.snapshot"] {
+    for bad in ["", "relative", "/a/../b", "/a/./b", "/a:b", "//a", "/a//b", "/.reserved/x", "/.snapshot"] {
         assert!(mkdirs(bad.into()).await.is_err(), "{bad:?} was made");
     }
     for bad in [format!("/{}", "n".repeat(256)), "/d".repeat(10_000), format!("/{}", "x".repeat(9_000))] {
         assert!(mkdirs(bad.clone()).await.is_err(), "a path of {} bytes was made", bad.len());
     }
-    assert!(mkdirs("//a///b//".into()).await.unwrap());
+    assert!(mkdirs("/a/b//".into()).await.unwrap());
     assert!(mkdirs("/control\u{1}\n\u{7f}".into()).await.unwrap(), "HDFS takes control characters");
     assert!(client.status("/a/b").await.unwrap().is_some());
     assert!(mkdirs(format!("/{}", "n".repeat(255))).await.unwrap());

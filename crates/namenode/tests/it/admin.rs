@@ -6,8 +6,11 @@ use crate::fixture::*;
 
 #[tokio::test]
 async fn safe_mode_is_an_administrators() {
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::with(patient).await;
+    let nodes = fixture.three().await;
     let (root, alice) = (fixture.client("hdfs"), fixture.client("alice"));
+    let written = root.write("/written", &nodes, 9).await;
+    let block = root.open("/open", &nodes, 5).await;
     let set = |action: hdfs::SafeModeActionProto| hdfs::SetSafeModeRequestProto {
         action: action as i32,
         checked: None,
@@ -26,10 +29,65 @@ async fn safe_mode_is_an_administrators() {
     );
     let on: hdfs::SetSafeModeResponseProto = root.call("setSafeMode", &set(Action::SafemodeEnter)).await;
     assert!(on.result);
+    let upgraded: hdfs::UpgradeStatusResponseProto =
+        alice.call("upgradeStatus", &hdfs::UpgradeStatusRequestProto {}).await;
+    assert!(upgraded.upgrade_finalized, "anybody may ask");
     let (class, message) = root.refused("mkdirs", &mkdirs("/a")).await;
     assert_eq!(class, "SafeModeException");
     assert_eq!(message, "Cannot create directory /a. Name node is in safe mode.");
+    let name = format!("{}:blk_{}_{}", block.pool_id, block.block_id, block.generation_stamp);
+    let node = hdfs::GetAdditionalDatanodeRequestProto {
+        src: "/open".into(),
+        blk: block.clone(),
+        client_name: "w1".into(),
+        ..Default::default()
+    };
+    let abandon = hdfs::AbandonBlockRequestProto {
+        b: block.clone(),
+        src: "/open".into(),
+        holder: "w1".into(),
+        file_id: None,
+    };
+    let stamp = hdfs::UpdateBlockForPipelineRequestProto { block: block.clone(), client_name: "w1".into() };
+    let update = hdfs::UpdatePipelineRequestProto {
+        client_name: "w1".into(),
+        old_block: block.clone(),
+        new_block: block.clone(),
+        ..Default::default()
+    };
+    for (refused, words) in [
+        (root.refused("create", &create("/f", "w1")).await, "Cannot create file/f".to_string()),
+        (root.refused("append", &append("/written", "w1")).await, "Cannot append to file/written".into()),
+        (root.refused("addBlock", &add_block("/open", None)).await, "Cannot add block to /open".into()),
+        (
+            root.refused("getAdditionalDatanode", &node).await,
+            format!("Cannot add datanode; src=/open, blk={name}"),
+        ),
+        (root.refused("abandonBlock", &abandon).await, format!("Cannot abandon block {name} for file/open")),
+        (
+            root.refused("updateBlockForPipeline", &stamp).await,
+            format!("Cannot get a new generation stamp and an access token for block {name}"),
+        ),
+        (root.refused("updatePipeline", &update).await, "Pipeline not updated".into()),
+        (root.refused("rollEdits", &hdfs::RollEditsRequestProto {}).await, "Log not rolled".into()),
+    ] {
+        let message = format!("{words}. Name node is in safe mode.");
+        assert_eq!(refused, ("SafeModeException".into(), message));
+    }
     assert!(root.status("/").await.is_some(), "reading goes on");
+    assert_eq!(root.blocks("/written").await.blocks[0].b, written);
+    for node in &nodes {
+        node.fail().await;
+    }
+    let gone = hdfs::GetBlockLocationsRequestProto { src: "/written".into(), offset: 0, length: 9 };
+    assert_eq!(
+        root.refused("getBlockLocations", &gone).await,
+        ("SafeModeException".into(), "Zero blocklocations for /written. Name node is in safe mode.".into())
+    );
+    let request =
+        hdfs::GetLocatedFileInfoRequestProto { src: Some("/written".into()), need_block_token: None };
+    let told: hdfs::GetLocatedFileInfoResponseProto = root.call("getLocatedFileInfo", &request).await;
+    assert!(told.fs.unwrap().locations.unwrap().blocks[0].locs.is_empty(), "a status is told nevertheless");
     let saved: hdfs::SaveNamespaceResponseProto = root.call("saveNamespace", &save).await;
     assert_eq!(saved.saved, Some(true));
     let off: hdfs::SetSafeModeResponseProto = root.call("setSafeMode", &set(Action::SafemodeLeave)).await;

@@ -58,7 +58,7 @@ async fn changing_calls_say_that_it_is_not_there() {
         "createSymlink",
         "addCachePool",
         "setErasureCodingPolicy",
-        "setStoragePolicy",
+        "satisfyStoragePolicy",
         "setBalancerBandwidth",
     ] {
         let (class, message) = client.refused(method, &any).await;
@@ -78,4 +78,59 @@ async fn changing_calls_say_that_it_is_not_there() {
     );
     let request = hdfs::HaServiceStateRequestProto {};
     assert_eq!(client.refused("getHAServiceState", &request).await.0, "ServiceFailedException");
+}
+
+#[tokio::test]
+async fn every_file_has_the_policy_hot_and_may_be_given_it() {
+    let fixture = Fixture::start().await;
+    let (root, alice) = (fixture.client("hdfs"), fixture.client("alice"));
+    root.touch("/d/f").await;
+    let set = |src: &str, name: &str| hdfs::SetStoragePolicyRequestProto {
+        src: src.into(),
+        policy_name: name.into(),
+    };
+    let _: hdfs::SetStoragePolicyResponseProto = root.call("setStoragePolicy", &set("/d", "hot")).await;
+    let unset = |src: &str| hdfs::UnsetStoragePolicyRequestProto { src: src.into() };
+    let _: hdfs::UnsetStoragePolicyResponseProto = root.call("unsetStoragePolicy", &unset("/d/f")).await;
+    let missing = ("FileNotFoundException".to_string(), "File/Directory does not exist: /none".to_string());
+    assert_eq!(root.refused("setStoragePolicy", &set("/none", "HOT")).await, missing);
+    assert_eq!(root.refused("unsetStoragePolicy", &unset("/none")).await, missing);
+    assert_eq!(alice.refused("setStoragePolicy", &set("/d", "HOT")).await.0, "AccessControlException");
+    let unknown = "Cannot find a block policy with the name LUKEWARM";
+    assert_eq!(
+        root.refused("setStoragePolicy", &set("/d", "LUKEWARM")).await,
+        ("HadoopIllegalArgumentException".into(), unknown.into())
+    );
+    assert_eq!(root.refused("setStoragePolicy", &set("/d", "COLD")).await.0, "UnsupportedOperationException");
+
+    let with =
+        |name: &str| hdfs::CreateRequestProto { storage_policy: Some(name.into()), ..create("/d/g", "w1") };
+    assert_eq!(root.refused("create", &with("LUKEWARM")).await.1, unknown);
+    assert_eq!(root.refused("create", &with("ONE_SSD")).await.0, "UnsupportedOperationException");
+    let made: hdfs::CreateResponseProto = root.call("create", &with("HOT")).await;
+    assert!(made.fs.is_some());
+}
+
+#[tokio::test]
+async fn what_hangs_on_a_file_is_told_to_those_who_may_read_it() {
+    let fixture = Fixture::start().await;
+    let (root, alice) = (fixture.client("hdfs"), fixture.client("alice"));
+    root.touch("/f").await;
+    let private = hdfs::SetPermissionRequestProto { src: "/f".into(), permission: permission(0o600) };
+    let _: hdfs::SetPermissionResponseProto = root.call("setPermission", &private).await;
+    // All of them have the path as their first field.
+    let any = hdfs::GetFileInfoRequestProto { src: "/f".into() };
+    for method in [
+        "getStoragePolicy",
+        "getXAttrs",
+        "listXAttrs",
+        "getErasureCodingPolicy",
+        "getEZForPath",
+        "getEnclosingRoot",
+    ] {
+        let (class, message) = alice.refused(method, &any).await;
+        assert_eq!(class, "AccessControlException", "{method}");
+        assert!(message.contains("user=alice, access=READ, inode=\"/f\""), "{method}: {message}");
+    }
+    assert!(alice.status("/f").await.is_some());
 }

@@ -36,6 +36,21 @@ async fn directories_are_made_listed_renamed_and_deleted() {
 }
 
 #[tokio::test]
+async fn what_nobody_made_is_shown_as_in_hdfs() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client("alice");
+    let bare = |status: hdfs::HdfsFileStatusProto| {
+        (status.permission.perm, status.owner, status.group, status.file_id, status.flags)
+    };
+    let nobody = |mode: u32| (mode, String::new(), String::new(), Some(u64::MAX), Some(0));
+    assert_eq!(bare(client.status("/.reserved").await.unwrap()), nobody(0o1770));
+    assert_eq!(bare(client.status("/.snapshot").await.unwrap()), nobody(0o777));
+    assert_eq!(client.status("/").await.unwrap().flags, Some(8), "it may have snapshots");
+    assert_eq!(client.names("/.reserved").await, [".inodes", "raw"]);
+    assert!(client.names("/.snapshot").await.is_empty());
+}
+
+#[tokio::test]
 async fn listings_come_in_pages() {
     let fixture = Fixture::with(|config| config.listing_max = 3).await;
     let client = fixture.client("hdfs");
@@ -70,6 +85,7 @@ async fn several_directories_are_listed_in_one_batch() {
     let mut seen = Vec::new();
     let mut errors = Vec::new();
     let mut start_after = bytes::Bytes::new();
+    let mut cursor = bytes::Bytes::new();
     loop {
         let request = hdfs::GetBatchedListingRequestProto {
             paths: paths.clone(),
@@ -78,7 +94,9 @@ async fn several_directories_are_listed_in_one_batch() {
         };
         let page: hdfs::GetBatchedListingResponseProto = client.call("getBatchedListing", &request).await;
         for listing in page.listings {
-            errors.extend(listing.exception.map(|exception| (listing.parent_idx, exception.class_name)));
+            errors.extend(listing.exception.map(|exception| {
+                (listing.parent_idx, exception.class_name, exception.message.unwrap_or_default())
+            }));
             let names = listing.partial_listing.iter();
             seen.extend(names.map(|entry| (listing.parent_idx, entry.path.clone())));
         }
@@ -86,10 +104,48 @@ async fn several_directories_are_listed_in_one_batch() {
             break;
         }
         start_after = page.start_after;
+        cursor = start_after.clone();
     }
     let names: Vec<_> = seen.iter().map(|(at, name)| (*at, std::str::from_utf8(name).unwrap())).collect();
     assert_eq!(names, [(0, "a"), (0, "b"), (2, "c"), (2, "d"), (2, "e")]);
-    assert_eq!(errors, [(1, "java.io.FileNotFoundException".to_string())]);
+    let missing = ("java.io.FileNotFoundException".to_string(), "Path /missing does not exist".to_string());
+    assert_eq!(errors, [(1, missing.0, missing.1)]);
+
+    let none = hdfs::GetBatchedListingRequestProto::default();
+    let page: hdfs::GetBatchedListingResponseProto = client.call("getBatchedListing", &none).await;
+    assert!(page.listings.is_empty() && !page.has_more);
+    let many = hdfs::GetBatchedListingRequestProto { paths: vec!["/d".into(); 101], ..Default::default() };
+    assert_eq!(
+        client.refused("getBatchedListing", &many).await,
+        said("IllegalArgumentException", "Too many source paths (101 > 100)")
+    );
+    let of_others = hdfs::GetBatchedListingRequestProto {
+        paths: vec!["/d".into()],
+        start_after: cursor,
+        ..Default::default()
+    };
+    assert_eq!(client.refused("getBatchedListing", &of_others).await.0, "IllegalArgumentException");
+}
+
+#[tokio::test]
+async fn a_listing_goes_on_after_an_inode() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    client.touch("/d/a").await;
+    client.touch("/d/b").await;
+    let id = client.status("/d/a").await.unwrap().file_id.unwrap();
+    let after = |id: u64| hdfs::GetListingRequestProto {
+        src: "/d".into(),
+        start_after: format!("/.reserved/.inodes/{id}").into(),
+        need_location: false,
+    };
+    let page: hdfs::GetListingResponseProto = client.call("getListing", &after(id)).await;
+    let names: Vec<_> = page.dir_list.unwrap().partial_listing.into_iter().map(|entry| entry.path).collect();
+    assert_eq!(names, ["b"]);
+    assert_eq!(
+        client.refused("getListing", &after(9)).await,
+        said("DirectoryListingStartAfterNotFoundException", "Can't find startAfter /.reserved/.inodes/9")
+    );
 }
 
 #[tokio::test]
@@ -130,9 +186,41 @@ async fn names_that_cannot_be() {
     let client = fixture.client("hdfs");
     assert_eq!(
         client.refused("mkdirs", &mkdirs("/a/../b")).await,
-        said("InvalidPathException", "Invalid path name /a/../b")
+        said("InvalidPathException", "Invalid path name Invalid file name: /a/../b")
     );
     assert_eq!(client.refused("mkdirs", &mkdirs("a")).await.0, "InvalidPathException");
+    for twice in ["//a", "/a//b", "///a//b/"] {
+        let words = format!("Invalid path name Invalid file name: {twice}");
+        assert_eq!(client.refused("mkdirs", &mkdirs(twice)).await, said("InvalidPathException", &words));
+        assert_eq!(
+            client.refused("rename", &rename("/x", twice)).await,
+            said("InvalidPathException", &words)
+        );
+        let words = format!("Invalid path name {twice}");
+        assert_eq!(
+            client.refused("create", &create(twice, "w1")).await,
+            said("InvalidPathException", &words)
+        );
+    }
+    assert!(client.mkdirs("/slashes//").await, "at the end they are nothing");
+    assert!(client.status("//slashes").await.is_some(), "and what is there is found");
+    assert_eq!(
+        client.refused("create", &create("/a:b", "w1")).await,
+        said("InvalidPathException", "Invalid path name /a:b")
+    );
+    let rename2 = hdfs::Rename2RequestProto {
+        src: "/slashes".into(),
+        dst: "/a:b".into(),
+        overwrite_dest: false,
+        move_to_trash: None,
+    };
+    for (method, refused) in [
+        ("rename", client.refused("rename", &rename("/slashes", "/a:b")).await),
+        ("rename2", client.refused("rename2", &rename2).await),
+    ] {
+        let words = "Invalid path name Invalid file name: /a:b";
+        assert_eq!(refused, said("InvalidPathException", words), "{method}");
+    }
     assert_eq!(
         client.refused("create", &create(&"/x".repeat(1_001), "w1")).await,
         said("IOException", "create: Pathname too long.  Limit 8000 characters, 1000 levels.")
@@ -191,6 +279,17 @@ async fn times_replication_and_sums() {
     let status = client.status("/d/f").await.unwrap();
     assert_eq!(status.modification_time, 5_000);
     assert!(status.access_time > 5_000, "-1 leaves it as it was");
+    let accessed = status.access_time;
+    let negative = u64::MAX - 1;
+    let times = hdfs::SetTimesRequestProto { src: "/d/f".into(), mtime: negative, atime: negative };
+    let _: hdfs::SetTimesResponseProto = client.call("setTimes", &times).await;
+    let status = client.status("/d/f").await.unwrap();
+    assert_eq!((status.modification_time, status.access_time), (5_000, accessed), "as any below 0");
+    assert_eq!(client.status("/d").await.unwrap().access_time, 0, "nobody set it");
+    let times = hdfs::SetTimesRequestProto { src: "/d".into(), mtime: 6_000, atime: 7_000 };
+    let _: hdfs::SetTimesResponseProto = client.call("setTimes", &times).await;
+    let status = client.status("/d").await.unwrap();
+    assert_eq!((status.modification_time, status.access_time), (6_000, 7_000));
     let set = |src: &str, replication| hdfs::SetReplicationRequestProto { src: src.into(), replication };
     let done: hdfs::SetReplicationResponseProto = client.call("setReplication", &set("/d/f", 2)).await;
     assert!(done.result);
@@ -205,6 +304,11 @@ async fn times_replication_and_sums() {
     let request = hdfs::GetQuotaUsageRequestProto { path: "/d".into() };
     let usage: hdfs::GetQuotaUsageResponseProto = client.call("getQuotaUsage", &request).await;
     assert_eq!((usage.usage.file_and_directory_count, usage.usage.quota), (2, u64::MAX));
+    let request = hdfs::GetQuotaUsageRequestProto { path: "/nothing".into() };
+    assert_eq!(
+        client.refused("getQuotaUsage", &request).await,
+        said("FileNotFoundException", "File/Directory does not exist: /nothing")
+    );
     let request = hdfs::GetPreferredBlockSizeRequestProto { filename: "/d/f".into() };
     let size: hdfs::GetPreferredBlockSizeResponseProto = client.call("getPreferredBlockSize", &request).await;
     assert_eq!(size.bsize, 1 << 20);

@@ -216,3 +216,22 @@ async fn after_a_start_a_reader_of_an_open_file_is_sent_to_all_who_have_its_last
     });
     assert_eq!(holders(&located.last_block.unwrap()), ["n1", "n2", "n3"]);
 }
+
+#[tokio::test]
+async fn who_closes_while_the_last_block_is_recovered_is_told_so_at_once() {
+    let fixture = Fixture::with(|config| {
+        patient(config);
+        config.complete_wait = LIMIT;
+    })
+    .await;
+    let nodes = fixture.three().await;
+    let client = fixture.client("hdfs");
+    let block = client.open("/f", &nodes, 100).await;
+    assert!(!client.recover_lease("/f", "w1").await);
+    let before = tokio::time::Instant::now();
+    let (class, message) = client.refused("complete", &complete("/f", "w1", Some(block.clone()))).await;
+    assert!(before.elapsed() < LIMIT, "no replica was waited for");
+    let name = format!("blk_{}_{}", block.block_id, block.generation_stamp);
+    assert_eq!(class, "IOException");
+    assert_eq!(message, format!("Commit or complete block {name}, whereas it is under recovery."));
+}

@@ -142,6 +142,30 @@ async fn a_truncation_ends_at_exactly_its_length_whoever_starts_again() {
 }
 
 #[tokio::test]
+async fn a_truncation_waits_for_nodes_that_are_gone() {
+    let fixture = Fixture::with(patient).await;
+    let mut nodes = fixture.three().await;
+    let client = fixture.client("hdfs");
+    let block = client.write("/f", &nodes, 100).await;
+    for node in &nodes {
+        node.fail().await;
+    }
+    let begun: hdfs::TruncateResponseProto = client.call("truncate", &truncate("/f", "w2", 40)).await;
+    assert!(!begun.result, "a recovery is to cut it");
+    let (class, message) = client.refused("truncate", &truncate("/f", "w2", 0)).await;
+    assert_eq!(class, "AlreadyBeingCreatedException", "{message}");
+    for node in &mut nodes {
+        node.begin_again(std::slice::from_ref(&block), ReplicaState::Finalized).await;
+    }
+    let (primary, order) = ordered(&mut nodes, &block).await;
+    assert_eq!(order.block.locs.len(), 3);
+    assert_eq!(order.truncate_block.as_ref().unwrap().num_bytes, Some(40));
+    nodes[primary].synchronize(&order, 40, &[&nodes[0], &nodes[1], &nodes[2]]).await.unwrap();
+    assert!(client.is_closed("/f").await);
+    assert_eq!(client.status("/f").await.unwrap().length, 40);
+}
+
+#[tokio::test]
 async fn repeated_after_a_restart_concat_and_recover_lease_are_answered_alike() {
     let mut fixture = Fixture::with(patient).await;
     let nodes = fixture.three().await;

@@ -53,6 +53,38 @@ async fn a_file_of_two_blocks_from_create_to_open() {
 }
 
 #[tokio::test]
+async fn a_status_with_locations_is_no_reading() {
+    let fixture = Fixture::with(|config| {
+        patient(config);
+        config.rules.access_time_precision = mobula_types::Millis(1);
+    })
+    .await;
+    let nodes = fixture.three().await;
+    let (root, alice) = (fixture.client("hdfs"), fixture.client("alice"));
+    let _: hdfs::ExtendedBlockProto = root.open("/d/f", &nodes, 5).await;
+    let private = hdfs::SetPermissionRequestProto { src: "/d/f".into(), permission: permission(0o600) };
+    let _: hdfs::SetPermissionResponseProto = root.call("setPermission", &private).await;
+    let accessed = root.status("/d/f").await.unwrap().access_time;
+
+    let request = hdfs::GetLocatedFileInfoRequestProto { src: Some("/d/f".into()), need_block_token: None };
+    let one: hdfs::GetLocatedFileInfoResponseProto = alice.call("getLocatedFileInfo", &request).await;
+    let listing = hdfs::GetListingRequestProto {
+        src: "/d".into(),
+        start_after: bytes::Bytes::new(),
+        need_location: true,
+    };
+    let all: hdfs::GetListingResponseProto = alice.call("getListing", &listing).await;
+    for status in [one.fs.unwrap(), all.dir_list.unwrap().partial_listing.remove(0)] {
+        let located = status.locations.unwrap();
+        assert_eq!((status.length, located.file_length), (5, 0), "what fsync told, and without it");
+        assert_eq!((located.blocks.len(), located.under_construction), (1, true));
+        assert_eq!(located.last_block.unwrap().b.num_bytes, Some(5));
+        assert_eq!(status.access_time, accessed);
+    }
+    assert_eq!(alice.refused("getBlockLocations", &locations("/d/f")).await.0, "AccessControlException");
+}
+
+#[tokio::test]
 async fn complete_waits_a_moment_for_the_report() {
     let fixture = Fixture::with(|config| config.complete_wait = LIMIT).await;
     let nodes = fixture.three().await;
@@ -105,6 +137,77 @@ async fn no_nodes_at_all_or_none_that_would_do() {
         message.ends_with("There are 3 datanode(s) running and 3 node(s) are excluded in this operation.")
     );
     assert!(before.elapsed() < fixture.config.placement_wait, "waiting would not help");
+}
+
+#[tokio::test]
+async fn a_block_is_not_begun_on_fewer_nodes_than_it_must_have() {
+    let fixture = Fixture::with(|config| {
+        patient(config);
+        config.rules.replication_min = 2;
+    })
+    .await;
+    let _first = fixture.datanode("n1").await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let (class, message) = client.refused("addBlock", &add_block("/f", None)).await;
+    assert_eq!(class, "IOException");
+    assert!(
+        message.starts_with("File /f could only be written to 1 of the 2 minReplication nodes."),
+        "{message}"
+    );
+    let _second = fixture.datanode("n2").await;
+    assert_eq!(client.add_block("/f", None).await.locs.len(), 2);
+}
+
+#[tokio::test]
+async fn blocks_of_another_pool_are_refused() {
+    let fixture = Fixture::start().await;
+    let _nodes = fixture.three().await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let block = full(&client.add_block("/f", None).await, 9);
+    let pool = &block.pool_id;
+    let words = format!("Unexpected BlockPoolId BP-other - expected {pool}");
+    let foreign = hdfs::ExtendedBlockProto { pool_id: "BP-other".into(), ..block.clone() };
+    let said = ("IOException".to_string(), words);
+    assert_eq!(client.refused("addBlock", &add_block("/f", Some(foreign.clone()))).await, said);
+    assert_eq!(client.refused("complete", &complete("/f", "w1", Some(foreign))).await, said);
+}
+
+#[tokio::test]
+async fn ranges_of_blocks() {
+    let fixture = Fixture::with(patient).await;
+    let nodes = fixture.three().await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let first = full(&client.add_block("/f", None).await, 1 << 20);
+    for node in &nodes {
+        node.received(&first).await;
+    }
+    let second = full(&client.add_block("/f", Some(first)).await, 7);
+    nodes[0].received(&second).await;
+    assert!(client.complete("/f", Some(second)).await);
+    let range = |offset, length| hdfs::GetBlockLocationsRequestProto { src: "/f".into(), offset, length };
+    for (offset, length, expected) in [
+        (0, 0, vec![0]),
+        (1 << 20, 0, vec![1 << 20]),
+        (5, 0, vec![0]),
+        (0, 1 << 20, vec![0]),
+        (0, (1 << 20) + 1, vec![0, 1 << 20]),
+        ((1 << 20) + 7, 0, vec![]),
+    ] {
+        let request = range(offset, length);
+        let found: hdfs::GetBlockLocationsResponseProto = client.call("getBlockLocations", &request).await;
+        let offsets: Vec<_> = found.locations.unwrap().blocks.iter().map(|block| block.offset).collect();
+        assert_eq!(offsets, expected, "{offset} {length}");
+    }
+    let minus_one = u64::MAX;
+    for (request, field) in [(range(minus_one, 1), "offset"), (range(0, minus_one), "length")] {
+        assert_eq!(
+            client.refused("getBlockLocations", &request).await,
+            ("IllegalArgumentException".into(), format!("Negative {field} is not supported. File: /f"))
+        );
+    }
 }
 
 #[tokio::test]

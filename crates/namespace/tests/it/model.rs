@@ -397,25 +397,24 @@ impl Model {
     }
 
     fn set_owner(&mut self, caller: &Caller, path: &str, user: &str, group: &str) -> Checked<Said> {
-        let found = self.owned(caller, path);
-        if let Err(Refused(ErrorKind::AccessControl)) = found {
-            return refuse(ErrorKind::AccessControl);
-        }
+        let found = self.owned(caller, path)?;
         if !caller.superuser && (user != caller.user || !caller.groups.iter().any(|mine| mine == group)) {
             return refuse(ErrorKind::AccessControl);
         }
-        let node = self.nodes.get_mut(&found?).unwrap();
+        let node = self.nodes.get_mut(&found).unwrap();
         (node.owner, node.group) = (user.into(), group.into());
         Ok(Yes)
     }
 
     fn recover(&mut self, caller: &Caller, path: &str, holder: &str) -> Checked<Said> {
         self.traverse(caller, path, ErrorKind::AccessControl)?;
-        self.want(caller, path, 2)?;
         match self.nodes.get(path).filter(|node| !node.directory).map(|node| node.holder.is_some()) {
-            None => refuse(ErrorKind::FileNotFound),
-            Some(open) => Ok(if !open || self.release(path, holder) { Yes } else { No }),
+            None => return refuse(ErrorKind::FileNotFound),
+            Some(false) => return Ok(Yes),
+            Some(true) => {}
         }
+        self.want(caller, path, 2)?;
+        Ok(if self.release(path, holder) { Yes } else { No })
     }
 
     /// Of addBlock, complete, abandonBlock and fsync the namespace decides, and the model keeps books:

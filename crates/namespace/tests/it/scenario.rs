@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use mobula_namespace::{
     AddBlock, Append, Applied, BlockEffect, Caller, Closable, CommitBlockSynchronization, Create, FileBlock,
     FileKind, FileStatus, LastBlock, OpenFile, Operation, Outcome, Overwrite, Parents, Recovery, RetryKey,
-    Truncate, UpdatePipeline,
+    Rules, Truncate, UpdatePipeline,
 };
 use mobula_types::{Block, BlockId, ClientId, GenStamp, InodeId, Millis, Target};
 
@@ -109,7 +109,7 @@ impl Player {
         match line.words[0] {
             "as" => self.caller = who(line.words[1]),
             "advance" => self.fixture.now += line.words[1].parse::<u64>().unwrap(),
-            "stat" | "ls" | "blocks" | "summary" | "closed" | "blocksize" | "access" | "counts"
+            "stat" | "ls" | "blocks" | "summary" | "usage" | "closed" | "blocksize" | "access" | "counts"
             | "leases" | "recoveries" => {
                 self.read(&line, out);
             }
@@ -267,6 +267,13 @@ impl Player {
                 modified: line.number("modified").map(Millis),
                 accessed: line.number("accessed").map(Millis),
             },
+            "configure" => Operation::Configure(Rules {
+                permissions: !line.has("nopermissions"),
+                access_time_precision: line
+                    .number("precision")
+                    .map_or(Rules::default().access_time_precision, Millis),
+                ..Rules::default()
+            }),
             "touch" => Operation::Touch {
                 accesses: vec![(file.unwrap(), Millis(START + line.number("at").unwrap()))],
             },
@@ -316,7 +323,11 @@ impl Player {
                     text
                 })
             }
-            "summary" => view.content_summary(caller, &at()).map(|summary| {
+            "summary" | "usage" => match line.words[0] {
+                "usage" => view.quota_usage(caller, &at()),
+                _ => view.content_summary(caller, &at()),
+            }
+            .map(|summary| {
                 format!(
                     "{} directories {} files {} bytes {} space",
                     summary.directories, summary.files, summary.length, summary.space
