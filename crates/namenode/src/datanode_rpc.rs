@@ -4,6 +4,7 @@
 //! Invariant: no DataNode is ever answered UnregisteredNodeException, which ends an Apache
 //! DataNode's service for good: an unknown one is told to register.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +19,6 @@ use mobula_rpc::{Call, Responder};
 use mobula_types::{Block, DatanodeUuid, GenStamp, Millis, StorageUuid, StoredReplica, Target};
 use mobula_wire::{WireError, block_report, convert};
 
-use crate::asker::Asker;
 use crate::client_block::{NODES_MAX, bad_blocks, targets_of};
 use crate::client_rpc::{awaited, read};
 use crate::connections::Connections;
@@ -41,16 +41,16 @@ const CAPABILITIES: u64 = 1;
 const REPORT_SLICE: usize = 10_000;
 
 /// Answers one call of DatanodeProtocol.
-pub fn call(service: &Arc<Service>, connections: &Connections, asker: Asker, call: &Call, reply: Responder) {
+pub fn call(service: &Arc<Service>, connections: &Connections, call: &Call, reply: Responder) {
     let (s, body) = (service, &call.body[..]);
     match &call.method[..] {
-        b"sendHeartbeat" => read(body, reply, |q| send_heartbeat(s, connections, &asker, q)),
+        b"sendHeartbeat" => read(body, reply, |q| send_heartbeat(s, connections, call.peer, q)),
         b"blockReceivedAndDeleted" => read(body, reply, |q| block_received_and_deleted(s, q)),
         b"blockReport" => block_report(s, body, reply),
         b"versionRequest" => read(body, reply, |_: hdfs::VersionRequestProto| {
             Ok(hdfs::VersionResponseProto { info: namespace_info(s) })
         }),
-        b"registerDatanode" => read(body, reply, |q| register_datanode(s, connections, &asker, q)),
+        b"registerDatanode" => read(body, reply, |q| register_datanode(s, connections, call.peer, q)),
         b"cacheReport" => {
             read(body, reply, |_: dn::CacheReportRequestProto| Ok(dn::CacheReportResponseProto { cmd: None }))
         }
@@ -105,14 +105,13 @@ fn storage_info(service: &Service) -> hdfs::StorageInfoProto {
 fn register_datanode(
     service: &Service,
     connections: &Connections,
-    asker: &Asker,
+    peer: SocketAddr,
     request: dn::RegisterDatanodeRequestProto,
 ) -> Result<dn::RegisterDatanodeResponseProto, Refusal> {
     let mut registration = request.registration;
     check_cluster(service, &registration)?;
-    let peer = asker.machine();
     if !service.config.trust_advertised_address || registration.datanode_id.ip_addr.is_empty() {
-        registration.datanode_id.ip_addr = peer;
+        registration.datanode_id.ip_addr = peer.ip().to_string();
     }
     let id = convert::datanode_id(&registration.datanode_id).map_err(|error| bad(&error))?;
     let address = id.xfer_address();
@@ -124,7 +123,7 @@ fn register_datanode(
         mobula_fleet::RegisterError::IdentityInUse { .. } => Refusal::DisallowedDatanode(error.to_string()),
         mobula_fleet::RegisterError::TooManyVolumes { .. } => Refusal::Io(error.to_string()),
     })?;
-    connections.heard(asker.peer, &uuid);
+    connections.heard(peer, &uuid);
     tracing::info!(node = %uuid, address, version = registration.software_version, "a DataNode registered");
     registration.keys = no_keys();
     Ok(dn::RegisterDatanodeResponseProto { registration })
@@ -162,12 +161,12 @@ fn no_keys() -> hdfs::ExportedBlockKeysProto {
 fn send_heartbeat(
     service: &Service,
     connections: &Connections,
-    asker: &Asker,
+    peer: SocketAddr,
     request: dn::HeartbeatRequestProto,
 ) -> Result<dn::HeartbeatResponseProto, Refusal> {
     check_cluster(service, &request.registration)?;
     let beat = heartbeat(&request)?;
-    connections.heard(asker.peer, &beat.node);
+    connections.heard(peer, &beat.node);
     let pool = service.format.pool.as_str();
     let (answer, cmds) = service.roster.tell(|fleet, now, table| {
         let answer = fleet.on_heartbeat(now, beat, table);

@@ -39,7 +39,7 @@ mod status_proto;
 mod writing;
 
 pub use asker::Asker;
-pub use config::{Defaults, GroupMapping, NamenodeConfig};
+pub use config::{Defaults, GroupDirectory, GroupMapping, NamenodeConfig};
 pub use error::NamenodeError;
 pub use exceptions::Refusal;
 pub use machine::Observer;

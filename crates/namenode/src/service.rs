@@ -39,7 +39,7 @@ pub struct Service {
     pub(crate) batcher: Batcher,
     pub(crate) raft: Raft<NamespaceMachine>,
     pub(crate) leases: Mutex<Leases>,
-    pub(crate) groups: Groups,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) safe_mode: SafeMode,
     pub(crate) access_times: AccessTimes,
     /// The cluster's birth.
