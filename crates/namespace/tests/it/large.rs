@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mobula_namespace::{Command, FileKind, Operation, Outcome};
 
-use crate::fixture::{Fixture, create, delete, mkdirs, path, superuser};
+use crate::fixture::{Fixture, create, delete, mkdirs, path, superuser, user};
 
 const DIRECTORY: usize = 100_000;
 
@@ -101,6 +101,38 @@ fn a_small_tree_goes_at_once() {
     fixture.run(&superuser(), delete("/tree")).unwrap();
     let counts = fixture.namespace.view().counts();
     assert_eq!((counts.inodes, counts.pending_reap, counts.open_files), (1, 0, 0));
+}
+
+/// Wider than what a check looks up at once, and with a directory in its midst that another's are in.
+#[test]
+fn a_wide_tree_under_a_long_path_is_checked_to_its_last_directory() {
+    let mut fixture = Fixture::new();
+    let (alice, bob) = (user("alice", &["staff"]), user("bob", &["guests"]));
+    let long = format!("/top{}", format!("/{}", "n".repeat(250)).repeat(20));
+    fixture.run(&superuser(), mkdirs("/top")).unwrap();
+    let chmod = |name: &str, mode| Operation::SetPermission { path: path(name), mode };
+    fixture.run(&superuser(), chmod("/top", 0o777)).unwrap();
+    for number in 0..300 {
+        fixture.run(&alice, mkdirs(&format!("{long}/d{number:03}/a/b"))).unwrap();
+        fixture.run(&alice, create(&format!("{long}/f{number:03}"), "c")).unwrap();
+    }
+    let summary = fixture.namespace.view().content_summary(&alice, &path(&long)).unwrap();
+    assert_eq!((summary.directories, summary.files), (901, 300));
+    for directory in ["d007", "d290"] {
+        let theirs = format!("{long}/{directory}/a");
+        fixture.run(&alice, chmod(&theirs, 0o777)).unwrap();
+        fixture.run(&bob, mkdirs(&format!("{theirs}/bobs/full"))).unwrap();
+        fixture.run(&bob, chmod(&format!("{theirs}/bobs"), 0o700)).unwrap();
+    }
+    let denied = |directory| format!("inode=\"{long}/{directory}/a/bobs\":bob:");
+    let refused = fixture.run(&alice, delete(&long)).unwrap_err().to_string();
+    assert!(refused.contains(&denied("d290")), "the last by name: {refused}");
+    let refused = fixture.namespace.view().content_summary(&alice, &path(&long)).unwrap_err().to_string();
+    assert!(refused.contains(&denied("d007")), "the first by name: {refused}");
+    for directory in ["d007", "d290"] {
+        fixture.run(&bob, delete(&format!("{long}/{directory}/a/bobs"))).unwrap();
+    }
+    assert_eq!(fixture.run(&alice, delete(&long)), Ok(Outcome::Bool(true)));
 }
 
 #[test]
