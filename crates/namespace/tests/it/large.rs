@@ -156,3 +156,24 @@ fn long_names_and_deep_trees() {
     }
     assert_eq!(fixture.namespace.view().counts().directories, 32);
 }
+
+#[test]
+fn a_path_below_an_inode_grows_no_deeper_than_any_other() {
+    const TOO_LONG: &str = "Pathname too long.  Limit 8000 characters, 1000 levels.";
+    let mut fixture = Fixture::new();
+    let deep = "/d".repeat(600);
+    fixture.run(&superuser(), mkdirs(&deep)).unwrap();
+    fixture.run(&superuser(), mkdirs("/other")).unwrap();
+    let status = fixture.namespace.view().status(&superuser(), &path(&deep)).unwrap().unwrap();
+    let below = |levels| format!("/.reserved/.inodes/{}{}", status.inode.0, "/d".repeat(levels));
+    let mut refused = |operation| fixture.run(&superuser(), operation).unwrap_err().to_string();
+    assert_eq!(refused(mkdirs(&below(401))), format!("mkdirs: {TOO_LONG}"));
+    assert_eq!(refused(create(&below(401), "c")), format!("create: {TOO_LONG}"));
+    let rename = Operation::Rename { source: path("/other"), target: path(&below(401)) };
+    assert_eq!(refused(rename), format!("rename: {TOO_LONG}"));
+    assert_eq!(fixture.run(&superuser(), mkdirs(&below(400))), Ok(Outcome::Bool(true)));
+    assert_eq!(fixture.run(&superuser(), mkdirs(&"/d".repeat(1000))), Ok(Outcome::Bool(true)), "it is there");
+
+    let endless = format!("/.reserved/raw{}", "/a".repeat(19_990));
+    assert_eq!(fixture.run(&superuser(), delete(&endless)), Ok(Outcome::Bool(false)));
+}
