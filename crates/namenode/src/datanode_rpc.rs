@@ -19,7 +19,7 @@ use mobula_rpc::{Call, Responder};
 use mobula_types::{Block, DatanodeUuid, GenStamp, Millis, StorageUuid, StoredReplica, Target};
 use mobula_wire::{WireError, block_report, convert};
 
-use crate::client_block::{NODES_MAX, bad_blocks, targets_of};
+use crate::client_block::{NODES_MAX, bad_blocks, check_id, targets_of};
 use crate::client_rpc::{awaited, read};
 use crate::connections::Connections;
 use crate::exceptions::Refusal;
@@ -113,6 +113,15 @@ fn register_datanode(
     if !service.config.trust_advertised_address || registration.datanode_id.ip_addr.is_empty() {
         registration.datanode_id.ip_addr = peer.ip().to_string();
     }
+    let named = &registration.datanode_id;
+    for (what, name) in [
+        ("DataNode's UUID", &named.datanode_uuid),
+        ("DataNode's address", &named.ip_addr),
+        ("DataNode's host name", &named.host_name),
+        ("DataNode's version", &registration.software_version),
+    ] {
+        check_id(what, name)?;
+    }
     let id = convert::datanode_id(&registration.datanode_id).map_err(|error| bad(&error))?;
     let address = id.xfer_address();
     let uuid = id.uuid.clone();
@@ -186,6 +195,10 @@ fn send_heartbeat(
 }
 
 fn heartbeat(request: &dn::HeartbeatRequestProto) -> Result<Heartbeat, Refusal> {
+    for report in &request.reports {
+        check_id("storage's ID", &report.storage_uuid)?;
+        check_id("storage's ID", report.storage.as_ref().map_or("", |storage| &storage.storage_uuid))?;
+    }
     let storages: Result<Vec<_>, WireError> = request.reports.iter().map(convert::storage_report).collect();
     Ok(Heartbeat {
         node: node_of(&request.registration),
@@ -308,6 +321,7 @@ fn block_received_and_deleted(
     let node = node_of(&request.registration);
     for volume in &request.blocks {
         let storage = volume.storage.as_ref().map_or(&volume.storage_uuid, |storage| &storage.storage_uuid);
+        check_id("storage's ID", storage)?;
         let storage = StorageUuid::from(storage.as_str());
         let news: Vec<_> = volume.blocks.iter().map(received_deleted).collect::<Result<_, _>>()?;
         // An unknown node is told to register with its next heartbeat, and reports in full then.
@@ -359,6 +373,7 @@ async fn take_report(
     let volumes = request.reports.len();
     for (at, volume) in request.reports.into_iter().enumerate() {
         let last = last_rpc && at + 1 == volumes;
+        check_id("storage's ID", &volume.storage.storage_uuid)?;
         let storage = StorageUuid::from(volume.storage.storage_uuid.as_str());
         let replicas = service.report_pool.run(move || sorted_replicas(&volume)).await?;
         match take_volume(service, &node, &storage, &replicas, lease, last).await {
