@@ -415,12 +415,16 @@ pub fn report_bad_blocks(
     request: hdfs::ReportBadBlocksRequestProto,
 ) -> Result<hdfs::ReportBadBlocksResponseProto, Refusal> {
     service.check_leads()?;
-    bad_blocks(service, &request.blocks);
+    bad_blocks(service, &request.blocks)?;
     Ok(hdfs::ReportBadBlocksResponseProto {})
 }
 
 /// Tells the fleet of bad replicas, from readers and from DataNodes.
-pub fn bad_blocks(service: &Service, blocks: &[hdfs::LocatedBlockProto]) {
+///
+/// # Errors
+/// BadRequest for more of them than anybody tells of at once.
+pub fn bad_blocks(service: &Service, blocks: &[hdfs::LocatedBlockProto]) -> Result<(), Refusal> {
+    check_count(blocks.iter().map(|located| located.locs.len().max(1)).sum())?;
     for located in blocks {
         let block = block_of(&located.b);
         let storages = located.storage_i_ds.iter().map(|id| Some(StorageUuid::from(id.as_str())));
@@ -433,4 +437,5 @@ pub fn bad_blocks(service: &Service, blocks: &[hdfs::LocatedBlockProto]) {
         tracing::warn!(%block, replicas = at.len(), "bad replicas were reported");
         service.roster.tell(|fleet, now, table| fleet.on_bad_replica(now, block, &at, table));
     }
+    Ok(())
 }

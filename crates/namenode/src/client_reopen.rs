@@ -20,7 +20,7 @@ use crate::status_proto;
 /// `CreateFlag.APPEND`, which clients of old leave out.
 const FLAG_APPEND: u32 = 4;
 /// Files that one `concat` joins at most: its command stands in one entry of the log. HDFS knows no limit.
-const CONCAT_SOURCES_MAX: usize = 10_000;
+pub const CONCAT_SOURCES_MAX: usize = 10_000;
 
 /// `append`: the file, and its last block if that is to be written on.
 pub fn append(service: &Arc<Service>, asker: Asker, body: &[u8], reply: Responder) {

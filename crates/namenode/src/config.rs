@@ -77,6 +77,8 @@ impl Default for NamenodeConfig {
                 connections_max: 20_000,
                 calls_in_flight_max: 1_024,
                 outbox_bytes_max: 8 << 20,
+                // A full report of some million replicas.
+                request_bytes_max: 128 << 20,
             },
             trust_advertised_address: false,
             placement_wait: Duration::from_secs(10),

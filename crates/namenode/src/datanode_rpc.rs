@@ -56,7 +56,7 @@ pub fn call(service: &Arc<Service>, connections: &Connections, call: &Call, repl
         }
         b"errorReport" => read(body, reply, |q| error_report(s, q)),
         b"reportBadBlocks" => read(body, reply, |q: dn::ReportBadBlocksRequestProto| {
-            bad_blocks(s, &q.blocks);
+            bad_blocks(s, &q.blocks)?;
             Ok(dn::ReportBadBlocksResponseProto {})
         }),
         b"commitBlockSynchronization" => commit_block_synchronization(s, body, reply),
@@ -369,30 +369,62 @@ async fn take_report(
         None => (0, true),
         Some(context) => (context.lease_id.unwrap_or(0), context.cur_rpc + 1 >= context.total_rpcs),
     };
+    if let Some(volume) = request.reports.first() {
+        // Before it waits its turn: who has no lease keeps nothing in memory meanwhile.
+        let storage = storage_of(volume)?;
+        let begun =
+            service.roster.tell_quietly(|fleet, now, _| fleet.report_begin(now, &node, &storage, lease));
+        use ReportError::{BadLease, TooManyVolumes, UnknownNode};
+        if let Err(error @ (UnknownNode(_) | BadLease { .. } | TooManyVolumes { .. })) = begun
+            && let Some(answer) = report_refused(&node, &storage, error)
+        {
+            return answer;
+        }
+    }
     let _one_at_a_time = service.reports.acquire().await;
     let volumes = request.reports.len();
     for (at, volume) in request.reports.into_iter().enumerate() {
         let last = last_rpc && at + 1 == volumes;
-        check_id("storage's ID", &volume.storage.storage_uuid)?;
-        let storage = StorageUuid::from(volume.storage.storage_uuid.as_str());
+        let storage = storage_of(&volume)?;
         let replicas = service.report_pool.run(move || sorted_replicas(&volume)).await?;
         match take_volume(service, &node, &storage, &replicas, lease, last).await {
             Ok(()) => {
                 tracing::debug!(%node, %storage, replicas = replicas.len(), "a volume reported in full")
             }
-            Err(ReportError::UnknownNode(_)) => return Ok(Some(register_command())),
-            Err(ReportError::BadLease { node, lease }) => {
-                return Err(Refusal::ReportLease { node: node.to_string(), lease });
-            }
-            Err(ReportError::TooManyVolumes { slots }) => {
-                return Err(Refusal::Io(format!("{slots} volumes are known, which is the limit")));
-            }
-            Err(error @ (ReportError::UnhealthyStorage { .. } | ReportError::Overtaken { .. })) => {
-                tracing::warn!(%node, %storage, %error, "a full report was not taken");
+            Err(error) => {
+                if let Some(answer) = report_refused(&node, &storage, error) {
+                    return answer;
+                }
             }
         }
     }
     Ok(None)
+}
+
+fn storage_of(volume: &dn::StorageBlockReportProto) -> Result<StorageUuid, Refusal> {
+    check_id("storage's ID", &volume.storage.storage_uuid)?;
+    Ok(StorageUuid::from(volume.storage.storage_uuid.as_str()))
+}
+
+/// What a report is answered of which a volume was not taken; none if its other volumes may be.
+fn report_refused(
+    node: &DatanodeUuid,
+    storage: &StorageUuid,
+    error: ReportError,
+) -> Option<Result<Option<dn::DatanodeCommandProto>, Refusal>> {
+    match error {
+        ReportError::UnknownNode(_) => Some(Ok(Some(register_command()))),
+        ReportError::BadLease { node, lease } => {
+            Some(Err(Refusal::ReportLease { node: node.to_string(), lease }))
+        }
+        ReportError::TooManyVolumes { slots } => {
+            Some(Err(Refusal::Io(format!("{slots} volumes are known, which is the limit"))))
+        }
+        ReportError::UnhealthyStorage { .. } | ReportError::Overtaken { .. } => {
+            tracing::warn!(%node, %storage, %error, "a full report was not taken");
+            None
+        }
+    }
 }
 
 fn sorted_replicas(volume: &dn::StorageBlockReportProto) -> Result<Vec<StoredReplica>, Refusal> {

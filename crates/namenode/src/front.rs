@@ -11,7 +11,7 @@ use mobula_rpc::{Call, Responder, RpcService};
 use crate::asker::Asker;
 use crate::connections::Connections;
 use crate::service::Service;
-use crate::{admin_rpc, client_rpc, datanode_rpc};
+use crate::{admin_rpc, client_rpc, datanode_rpc, requests};
 
 /// What the RPC server calls.
 pub struct Front {
@@ -30,6 +30,10 @@ impl Front {
 
 impl RpcService for Front {
     fn call(&self, call: Call, reply: Responder) {
+        if let Err(refusal) = requests::check(&call) {
+            tracing::debug!(peer = %call.peer, user = &*call.user, %refusal, "a request was not looked at");
+            return reply.error(&refusal.into());
+        }
         match &*call.protocol {
             datanode_rpc::PROTOCOL => {
                 return datanode_rpc::call(&self.service, &self.connections, &call, reply);

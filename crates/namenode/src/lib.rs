@@ -32,6 +32,7 @@ mod machine;
 pub mod namenode;
 mod recovering;
 mod reopening;
+mod requests;
 mod roster;
 mod safe_mode;
 pub mod service;

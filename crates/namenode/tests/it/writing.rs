@@ -349,7 +349,14 @@ async fn names_of_nodes_are_no_longer_and_no_more_than_any_are() {
         hdfs::DatanodeInfoProto { id: nodes[0].registration.datanode_id.clone(), ..Default::default() };
     let excluding = hdfs::AddBlockRequestProto { exclude_nodes: vec![node; 513], ..add_block("/f", None) };
     let (_, message) = client.refused("addBlock", &excluding).await;
-    assert_eq!(message, "513 nodes, more than 512");
+    assert_eq!(message, "addBlock with a list of 513, more than 512");
+    let long = hdfs::AddBlockRequestProto { src: "/".repeat(2 << 20), ..add_block("/f", None) };
+    let (_, message) = client.refused("addBlock", &long).await;
+    assert!(message.starts_with("addBlock with a request of 20971"), "{message}");
+    let replica = hdfs::LocatedBlockProto::default();
+    let bad = hdfs::ReportBadBlocksRequestProto { blocks: vec![replica; 513] };
+    let (_, message) = client.refused("reportBadBlocks", &bad).await;
+    assert!(message.contains("513"), "{message}");
 
     let block = client.add_block("/f", None).await.b;
     let named =
