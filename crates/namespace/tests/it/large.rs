@@ -1,6 +1,6 @@
 //! Large directories, large trees, long names, deep paths.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mobula_namespace::{Command, FileKind, Operation, Outcome};
 
@@ -176,4 +176,64 @@ fn a_path_below_an_inode_grows_no_deeper_than_any_other() {
 
     let endless = format!("/.reserved/raw{}", "/a".repeat(19_990));
     assert_eq!(fixture.run(&superuser(), delete(&endless)), Ok(Outcome::Bool(false)));
+}
+
+/// As the table of open files has it, after whatever became of them.
+#[test]
+fn files_of_holders_are_counted_without_reading_them() {
+    let mut fixture = Fixture::new();
+    for number in 0..2_500 {
+        fixture.create(&format!("/d{}/f{number}", number % 5), &format!("holder-{:02}", number % 50));
+    }
+    fixture.run(&superuser(), delete("/d0")).unwrap();
+    let complete = |number: usize| Operation::Complete {
+        path: path(&format!("/d{}/f{number}", number % 5)),
+        file: None,
+        holder: format!("holder-{:02}", number % 50),
+        last: None,
+    };
+    for number in (0..2_500).filter(|number| number % 50 == 7) {
+        fixture.run(&superuser(), complete(number)).unwrap();
+    }
+    let recover = Operation::RecoverLease { path: path("/d1/f1"), holder: "other".into() };
+    assert_eq!(fixture.run(&superuser(), recover), Ok(Outcome::Bool(true)));
+    while fixture.namespace.view().counts().pending_reap > 0 {
+        fixture.run(&superuser(), Operation::Reap { inodes: 1_000 }).unwrap();
+    }
+    fn counted(fixture: &Fixture) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for file in fixture.namespace.view().open_files(mobula_types::InodeId(0), usize::MAX).unwrap() {
+            *counts.entry(file.holder).or_default() += 1;
+        }
+        counts
+    }
+    let expected = counted(&fixture);
+    assert_eq!((expected.len(), expected["holder-01"], expected.get("holder-07")), (39, 49, None));
+    for step in ["applied", "after a power loss", "copied"] {
+        match step {
+            "after a power loss" => fixture.lose_power(),
+            "copied" => fixture.copy(),
+            _ => {}
+        }
+        let view = fixture.namespace.view();
+        let (mut all, mut page) = (BTreeMap::new(), view.holders(None, 10));
+        while let Some(last) = page.last().cloned() {
+            all.extend(page.iter().map(|holder| (holder.to_string(), view.files_held(holder))));
+            page = view.holders(Some(&last), 10);
+        }
+        assert_eq!(all, expected, "{step}");
+    }
+
+    // Of two holders, in pages of rows.
+    let view = fixture.namespace.view();
+    let two = BTreeSet::from(["holder-01".into(), "holder-49".into(), "nobody".into()]);
+    let (mut files, mut after) = (Vec::new(), Some(mobula_types::InodeId(0)));
+    while let Some(from) = after {
+        let (page, next) = view.files_of(&two, from, 100).unwrap();
+        assert!(page.len() <= 100);
+        files.extend(page);
+        after = next;
+    }
+    assert_eq!(files.len() as u64, expected["holder-01"] + expected["holder-49"]);
+    assert!(files.iter().all(|file| two.contains(&*file.holder)));
 }
