@@ -17,7 +17,7 @@ const REQUEST_BYTES_MAX: usize = 1 << 20;
 const CONCAT_BYTES_MAX: usize = 32 << 20;
 /// Volumes of a node.
 const VOLUMES_MAX: usize = 4_096;
-/// Pieces of a full report, of some ten thousand replicas each.
+/// Pieces of a full report, of some thousand replicas each.
 const REPORT_PIECES_MAX: usize = 65_536;
 /// Replicas that a node tells of at once, as after an hour without a NameNode.
 const NEWS_MAX: usize = 2_000_000;
@@ -64,4 +64,42 @@ pub fn check(call: &Call) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mobula_types::ClientId;
+
+    /// A request of so many bytes, all of them empty messages of that field.
+    fn empty(method: &'static str, field: u8, bytes: usize) -> Result<(), String> {
+        let call = Call {
+            protocol: "p".into(),
+            method: method.into(),
+            body: [field << 3 | 2, 0].repeat(bytes / 2).into(),
+            user: "u".into(),
+            real_user: None,
+            peer: "127.0.0.1:1".parse().unwrap(),
+            client_id: ClientId::default(),
+            call_id: 0,
+            retry_count: 0,
+        };
+        check(&call).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn lists_of_empty_messages_are_counted_before_they_are_read() {
+        let words = |what: &str| Err(what.to_string());
+        let much = words("addBlock with a request of 8388608 bytes, more than 1048576");
+        assert_eq!(empty("addBlock", 4, 8 << 20), much);
+        assert_eq!(empty("addBlock", 4, 1 << 20), words("addBlock with a list of 524288, more than 512"));
+        assert_eq!(empty("addBlock", 4, SMALL_BYTES), Ok(()), "so many may be read");
+        assert_eq!(
+            empty("blockReport", 3, 8 << 20),
+            words("blockReport with a list of 4194304, more than 4096")
+        );
+        assert_eq!(empty("concat", 2, 1 << 20), words("concat with a list of 524288, more than 10000"));
+        assert_eq!(empty("mkdirs", 1, 1 << 20), Ok(()));
+    }
 }
