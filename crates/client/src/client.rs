@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mobula_net::Env;
 use mobula_proto::hdfs;
+use mobula_wire::checksum::Checksum;
 use mobula_wire::remote::{RemoteException, class};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -90,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) options: ClientOptions,
     pub(crate) namenode: NameNodeProxy,
+    /// What is sent along with the data of files that are written.
+    pub(crate) checksum: Checksum,
     /// Who holds the leases (HDFS: `DFSClient.clientName`).
     pub(crate) name: String,
     pub(crate) leases: Arc<Leases>,
@@ -114,11 +117,24 @@ impl Client {
         Client::with_retries(env, options, RetryPolicy::default())
     }
 
+    /// As [`Client::new`], with another checksum of what it writes (`dfs.checksum.type`,
+    /// `dfs.bytes-per-checksum`).
+    ///
+    /// # Panics
+    /// If `options` names no NameNode.
+    pub fn with_checksum(env: Env, options: ClientOptions, checksum: Checksum) -> Client {
+        Client::build(env, options, RetryPolicy::default(), checksum)
+    }
+
     /// As [`Client::new`], as patient with NameNodes as `policy` says.
     ///
     /// # Panics
     /// If `options` names no NameNode.
     pub fn with_retries(env: Env, options: ClientOptions, policy: RetryPolicy) -> Client {
+        Client::build(env, options, policy, Checksum::default_crc32c())
+    }
+
+    fn build(env: Env, options: ClientOptions, policy: RetryPolicy, checksum: Checksum) -> Client {
         let namenode =
             NameNodeProxy::new(&env, &options.namenodes, &options.user, options.call_limit, policy);
         let name = format!("DFSClient_NONMAPREDUCE_{}_1", env.entropy.u64() as i32);
@@ -126,6 +142,7 @@ impl Client {
             env,
             options,
             namenode,
+            checksum,
             name,
             leases: Arc::default(),
             links: LinkCache::default(),
@@ -152,7 +169,7 @@ impl Client {
     /// A new file to write to. Nothing is durable before [`FileWriter::close`] or an hsync.
     ///
     /// # Errors
-    /// The NameNode's exceptions.
+    /// The NameNode's exceptions; [`ClientError::BlockSize`] for a block size that is no multiple of what a checksum covers.
     pub async fn create(&self, path: &str, options: CreateOptions) -> Result<FileWriter, ClientError> {
         let mine = &self.shared.options;
         let (mut replication, mut block_size) =
@@ -163,6 +180,7 @@ impl Client {
             block_size = block_size.or(Some(defaults.block_size));
         }
         let block_size = block_size.unwrap_or_default();
+        self.check_block_size(block_size)?;
         let overwrite = if options.overwrite { hdfs::CreateFlagProto::Overwrite as u32 } else { 0 };
         let request = hdfs::CreateRequestProto {
             src: path.into(),
@@ -188,6 +206,15 @@ impl Client {
             last_block: None,
             previous: None,
         }))
+    }
+
+    /// Blocks have whole chunks, but for the last one of a file.
+    fn check_block_size(&self, block_size: u64) -> Result<(), ClientError> {
+        let chunk = self.shared.checksum.bytes_per_chunk();
+        if block_size.is_multiple_of(chunk.into()) {
+            return Ok(());
+        }
+        Err(ClientError::BlockSize { chunk, block_size })
     }
 
     /// A file to go on writing to, at its end. Its bytes stay visible; they are durable as before.

@@ -15,6 +15,14 @@ pub enum ClientError {
     /// No DataNode could serve or take a block.
     #[error("{0}")]
     DataNodes(String),
+    /// Blocks of that size would not have whole chunks; both in bytes.
+    #[error("Invalid values: dfs.bytes-per-checksum (={chunk}) must divide block size (={block_size}).")]
+    BlockSize {
+        /// What one checksum covers.
+        chunk: u32,
+        /// What was asked for.
+        block_size: u64,
+    },
     /// An argument of ours makes no sense.
     #[error("{0}")]
     Usage(String),

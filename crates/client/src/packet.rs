@@ -6,12 +6,9 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use mobula_wire::checksum::{BYTES_PER_CHUNK_DEFAULT, Checksum};
+use mobula_wire::checksum::{Checksum, SUM_LENGTH};
+use mobula_wire::packet::{PACKET_LENGTH_DEFAULT, data_per_packet};
 
-/// What one checksum covers (`dfs.bytes-per-checksum`).
-const CHUNK_BYTES: usize = BYTES_PER_CHUNK_DEFAULT as usize;
-/// Data bytes of a packet: HDFS's 126 chunks are the least that pays.
-const PACKET_BYTES: usize = 126 * CHUNK_BYTES;
 /// Shorter writes than this are copied together.
 const COPY_BYTES_MAX: usize = 16 << 10;
 /// So much of a block's start is kept although it was acknowledged: a small file whose pipeline fails
@@ -33,8 +30,8 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    fn new(offset: u64, data: Bytes) -> Packet {
-        Packet { offset, sums: sums_of(&data), data, last: false, sync: false }
+    fn new(offset: u64, data: Bytes, checksum: Checksum) -> Packet {
+        Packet { offset, sums: sums_of(&data, checksum), data, last: false, sync: false }
     }
 
     /// A packet without data that wants what came before on disk.
@@ -54,8 +51,7 @@ impl Packet {
 }
 
 /// The checksums of `data`, one a chunk, of which the last may be partial.
-fn sums_of(data: &[u8]) -> Bytes {
-    let checksum = Checksum::default_crc32c();
+fn sums_of(data: &[u8], checksum: Checksum) -> Bytes {
     let mut sums = BytesMut::with_capacity(checksum.sums_length(data.len() as u64) as usize);
     checksum.compute(data, &mut sums);
     sums.freeze()
@@ -70,12 +66,19 @@ pub(crate) struct Cutter {
     /// Bytes of `tail` that are in a packet already: a partial chunk that was flushed. It is sent again
     /// from `start` when more comes, as HDFS's own writers do.
     flushed: usize,
+    checksum: Checksum,
+    /// What one checksum covers.
+    chunk_bytes: usize,
+    /// Data bytes of a packet: HDFS's 126 chunks of 512 are the least that pays.
+    packet_bytes: usize,
 }
 
 impl Cutter {
     /// For a block that has `start` bytes already.
-    pub(crate) fn new(start: u64) -> Cutter {
-        Cutter { start, tail: BytesMut::new(), flushed: 0 }
+    pub(crate) fn new(start: u64, checksum: Checksum) -> Cutter {
+        let chunk_bytes = checksum.bytes_per_chunk() as usize;
+        let packet_bytes = data_per_packet(PACKET_LENGTH_DEFAULT, chunk_bytes, SUM_LENGTH);
+        Cutter { start, tail: BytesMut::new(), flushed: 0, checksum, chunk_bytes, packet_bytes }
     }
 
     /// Bytes of the block, with those that are in no packet yet.
@@ -85,17 +88,17 @@ impl Cutter {
 
     /// Cuts `data` into packets; what ends in the middle of a chunk, and what came in small pieces, waits.
     pub(crate) fn cut(&mut self, mut data: Bytes, packets: &mut Packets) {
-        if data.len() < COPY_BYTES_MAX {
+        if data.len() < COPY_BYTES_MAX.max(self.chunk_bytes) {
             self.tail.extend_from_slice(&data);
-            if self.tail.len() >= PACKET_BYTES {
+            if self.tail.len() >= self.packet_bytes {
                 self.take(self.whole(), packets);
             }
             return;
         }
-        let missing = (CHUNK_BYTES - self.length() as usize % CHUNK_BYTES) % CHUNK_BYTES;
+        let missing = (self.chunk_bytes - self.length() as usize % self.chunk_bytes) % self.chunk_bytes;
         self.tail.extend_from_slice(&data.split_to(missing));
         self.take(self.tail.len(), packets);
-        let whole = data.len() - data.len() % CHUNK_BYTES;
+        let whole = data.len() - data.len() % self.chunk_bytes;
         self.put(data.split_to(whole), packets);
         self.tail.extend_from_slice(&data);
     }
@@ -104,14 +107,14 @@ impl Cutter {
     pub(crate) fn cut_all(&mut self, packets: &mut Packets) {
         self.take(self.whole(), packets);
         if self.tail.len() > self.flushed {
-            packets.push(Packet::new(self.start, Bytes::copy_from_slice(&self.tail)));
+            packets.push(Packet::new(self.start, Bytes::copy_from_slice(&self.tail), self.checksum));
             self.flushed = self.tail.len();
         }
     }
 
     /// Bytes of the tail that end with a chunk.
     fn whole(&self) -> usize {
-        let partial = self.length() as usize % CHUNK_BYTES;
+        let partial = self.length() as usize % self.chunk_bytes;
         self.tail.len().saturating_sub(partial)
     }
 
@@ -125,11 +128,11 @@ impl Cutter {
 
     fn put(&mut self, mut data: Bytes, packets: &mut Packets) {
         while !data.is_empty() {
-            let room = match self.start as usize % CHUNK_BYTES {
-                0 => PACKET_BYTES,
-                used => CHUNK_BYTES - used,
+            let room = match self.start as usize % self.chunk_bytes {
+                0 => self.packet_bytes,
+                used => self.chunk_bytes - used,
             };
-            let packet = Packet::new(self.start, data.split_to(data.len().min(room)));
+            let packet = Packet::new(self.start, data.split_to(data.len().min(room)), self.checksum);
             self.start = packet.end();
             self.flushed = 0;
             packets.push(packet);
@@ -272,22 +275,32 @@ pub(crate) struct Held {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use mobula_wire::checksum::ChecksumKind;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
+    /// The chunk and the packet of HDFS's defaults.
+    const CHUNK_BYTES: usize = 512;
+    const PACKET_BYTES: usize = 126 * CHUNK_BYTES;
+
+    fn cutter(start: u64) -> Cutter {
+        Cutter::new(start, Checksum::default_crc32c())
+    }
+
     /// What a DataNode would hold after these packets, with HDFS's rules for overlaps.
-    fn stored(start: u64, packets: &Packets) -> Vec<u8> {
+    fn stored(start: u64, cutter: &Cutter, packets: &Packets) -> Vec<u8> {
+        let chunk_bytes = cutter.chunk_bytes;
         let mut bytes = vec![0; start as usize];
         for packet in &packets.packets {
             assert!(packet.offset as usize <= bytes.len(), "a gap before {}", packet.offset);
-            assert!(packet.data.len() <= PACKET_BYTES);
-            let chunk = |offset: u64| offset / CHUNK_BYTES as u64;
-            if !packet.offset.is_multiple_of(CHUNK_BYTES as u64) {
+            assert!(packet.data.len() <= cutter.packet_bytes);
+            let chunk = |offset: u64| offset / chunk_bytes as u64;
+            if !packet.offset.is_multiple_of(chunk_bytes as u64) {
                 assert_eq!(packet.offset, start, "only where appending began");
                 assert_eq!(chunk(packet.offset), chunk(packet.end() - 1), "crosses a chunk's end");
             }
             let sums = packet.sums.len() / 4;
-            assert_eq!(sums, packet.data.len().div_ceil(CHUNK_BYTES));
+            assert_eq!(sums, packet.data.len().div_ceil(chunk_bytes));
             bytes.truncate(packet.offset as usize);
             bytes.extend_from_slice(&packet.data);
         }
@@ -309,7 +322,9 @@ mod tests {
         for seed in seed..seed + 200 {
             let mut random = StdRng::seed_from_u64(seed);
             let start = [0, 512, 1, 511, 100, 700][random.random_range(0..6)];
-            let (mut cutter, mut packets) = (Cutter::new(start), Packets::new(false));
+            let chunk = [512, 512, 1, 1_024, 40_000, 100_000][random.random_range(0..6)];
+            let checksum = Checksum::new(ChecksumKind::Crc32, chunk).unwrap();
+            let (mut cutter, mut packets) = (Cutter::new(start, checksum), Packets::new(false));
             let mut expected = Vec::new();
             for _ in 0..random.random_range(1..40) {
                 let length = [1, 100, 511, 512, 513, 5_000, 16_384, 70_000][random.random_range(0..8)];
@@ -319,17 +334,17 @@ mod tests {
                 assert_eq!(cutter.length(), start + expected.len() as u64);
                 if random.random_bool(0.3) {
                     cutter.cut_all(&mut packets);
-                    assert!(stored(start, &packets) == expected, "replay with SEED={seed}");
+                    assert!(stored(start, &cutter, &packets) == expected, "replay with SEED={seed}");
                 }
             }
             cutter.cut_all(&mut packets);
-            assert!(stored(start, &packets) == expected, "replay with SEED={seed}");
+            assert!(stored(start, &cutter, &packets) == expected, "replay with SEED={seed}");
         }
     }
 
     #[test]
     fn a_small_block_is_kept_whole_and_a_large_one_is_not() {
-        let (mut cutter, mut packets) = (Cutter::new(0), Packets::new(true));
+        let (mut cutter, mut packets) = (cutter(0), Packets::new(true));
         cutter.cut(vec![0; 10 * PACKET_BYTES].into(), &mut packets);
         send(&mut packets);
         assert_eq!(packets.acknowledge(10), Some(10 * PACKET_BYTES as u64));
@@ -347,7 +362,7 @@ mod tests {
 
     #[test]
     fn what_was_promised_is_not_begun_again() {
-        let (mut cutter, mut packets) = (Cutter::new(0), Packets::new(true));
+        let (mut cutter, mut packets) = (cutter(0), Packets::new(true));
         cutter.cut(vec![0; 100].into(), &mut packets);
         cutter.cut_all(&mut packets);
         packets.want_sync(100);

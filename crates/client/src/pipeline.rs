@@ -13,7 +13,6 @@ use bytes::{Bytes, BytesMut};
 use mobula_net::WriteHalf;
 use mobula_proto::hdfs;
 use mobula_proto::hdfs::op_write_block_proto::BlockConstructionStage;
-use mobula_wire::checksum::Checksum;
 use mobula_wire::datatransfer::Op;
 use mobula_wire::packet::{HEADER_LENGTH_MAX, PacketHeader, PacketPrefix};
 use tokio::sync::{Mutex, watch};
@@ -373,7 +372,7 @@ fn write_op(shared: &Shared, located: &hdfs::LocatedBlockProto, set_up: SetUp) -
         min_bytes_rcvd: set_up.acked,
         max_bytes_rcvd: set_up.sent,
         latest_generation_stamp: set_up.new_stamp,
-        requested_checksum: Checksum::default_crc32c().to_proto(),
+        requested_checksum: shared.checksum.to_proto(),
         caching_strategy: None,
         storage_type: located.storage_types.first().copied(),
         target_storage_types: rest(&located.storage_types),

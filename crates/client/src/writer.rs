@@ -106,6 +106,7 @@ impl FileWriter {
         let begun = last_block.as_ref().map_or(0, |last| last.b.num_bytes.unwrap_or(0));
         let block = last_block.clone().map(Block::reopened);
         let streamer = Box::new(Streamer::new(client.clone(), &file, previous.clone(), block));
+        let cutter = Cutter::new(begun, client.checksum);
         FileWriter {
             client,
             path: path.clone(),
@@ -115,7 +116,7 @@ impl FileWriter {
             streamer: Some(streamer),
             connecting: None,
             pipeline: None,
-            cutter: Cutter::new(begun),
+            cutter,
             finished: status.length.saturating_sub(begun),
             failed: None,
             _lease: lease,
@@ -283,7 +284,7 @@ impl FileWriter {
         self.streamer().end_block(length);
         self.finished += length;
         self.packets = Packets::new(true);
-        self.cutter = Cutter::new(0);
+        self.cutter = Cutter::new(0, self.client.checksum);
         Ok(())
     }
 

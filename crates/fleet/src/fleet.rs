@@ -384,6 +384,12 @@ impl Fleet {
         Some(Arc::clone(&self.roster.node(self.roster.index(node)?).info))
     }
 
+    /// Whether the identity is registered from another address than this one: who speaks is a copy of the node, or was
+    /// one before it moved (HDFS: `DatanodeManager.getDatanode`).
+    pub fn is_elsewhere(&self, node: &DatanodeUuid, ip: &str, xfer_port: u16) -> bool {
+        self.node(node).is_some_and(|known| known.id.ip != ip || known.id.xfer_port != xfer_port)
+    }
+
     /// How one DataNode is.
     pub fn node_state(&self, node: &DatanodeUuid) -> Option<NodeState> {
         Some(self.roster.node(self.roster.index(node)?).state)

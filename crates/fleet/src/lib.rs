@@ -32,6 +32,7 @@ pub use fleet::Fleet;
 pub use notice::Notice;
 pub use order::Order;
 pub use report::{ReportCursor, sort_report};
+pub use roster::VOLUMES_MAX;
 pub use table::{BlockTable, TableBlock};
 pub use view::{
     FleetStats, Health, Location, Locations, NodeFilter, NodeInfo, NodeReport, NodeState, StartProgress,

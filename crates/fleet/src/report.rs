@@ -61,12 +61,7 @@ impl Fleet {
             let node = self.roster.node_mut(index);
             if node.lease.is_some_and(|(_, given)| now.since(given).0 > REPORT_LEASE_MS) {
                 node.lease = None;
-                for slot in node.slots.clone() {
-                    let slot = self.roster.slot_mut(slot);
-                    if slot.confirmed {
-                        slot.recent.clear();
-                    }
-                }
+                self.roster.forget_recent(index);
             }
         }
     }
@@ -126,7 +121,7 @@ impl Fleet {
         if last.block.id < from {
             return Ok(());
         }
-        let noted = self.map.on_slot(cursor.slot, from, last.block.id);
+        let noted = self.on_slot(cursor.slot, from, last.block.id);
         let mut noted = noted.into_iter().peekable();
         let mut rows = Rows::new(table, replicas);
         let next = table.next_block();
@@ -153,7 +148,7 @@ impl Fleet {
     ) -> Result<(), ReportError> {
         self.check_cursor(&cursor)?;
         if let Some(from) = cursor.next {
-            for absent in self.map.on_slot(cursor.slot, from, BlockId(u64::MAX)) {
+            for absent in self.on_slot(cursor.slot, from, BlockId(u64::MAX)) {
                 self.take_absence(now, &cursor, absent, table);
             }
         }
@@ -164,7 +159,10 @@ impl Fleet {
         node.last_report = Some(now);
         if last {
             node.lease = None;
+            // News that came while later volumes were read is older than any report that is to come.
+            self.roster.forget_recent(cursor.node);
         }
+        let node = self.roster.node_mut(cursor.node);
         let uuid = node.info.id.uuid.clone();
         let moved = self.roster.refresh(cursor.node);
         self.sweep.queue(&moved);
@@ -173,6 +171,12 @@ impl Fleet {
             self.journal.add(now, Notice::StorageReported { node: uuid, storage: cursor.storage, replicas });
         }
         Ok(())
+    }
+
+    /// Blocks in that range of which the volume is known to have a replica. Not looked for on one of which nothing is
+    /// known, as all are after a start: the map is large.
+    fn on_slot(&self, slot: u32, from: BlockId, to: BlockId) -> Vec<BlockId> {
+        if self.roster.slot(slot).replicas == 0 { Vec::new() } else { self.map.on_slot(slot, from, to) }
     }
 
     fn take_absence(&mut self, now: Millis, cursor: &ReportCursor, id: BlockId, table: &dyn BlockTable) {

@@ -12,6 +12,8 @@ use crate::map::SLOTS_MAX;
 use crate::set::BlockSet;
 use crate::view::{NodeInfo, NodeState};
 
+/// Volumes of one node at most.
+pub const VOLUMES_MAX: usize = 1_024;
 /// A node's beat is measured over this many of its last intervals (their median).
 const BEATS_KEPT: usize = 5;
 /// Slower beats than this do not stretch a node's times further. Apache's default is 3 s.
@@ -255,11 +257,22 @@ impl Node {
 }
 
 /// All DataNodes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Roster {
     nodes: Vec<Option<Node>>,
     by_uuid: BTreeMap<DatanodeUuid, u32>,
     slots: Vec<Slot>,
+    /// How many there may be: [`SLOTS_MAX`], but for tests.
+    slots_max: usize,
+    /// Where numbers that were left behind are looked for next.
+    left_from: usize,
+}
+
+impl Default for Roster {
+    fn default() -> Roster {
+        let (nodes, by_uuid, slots) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Roster { nodes, by_uuid, slots, slots_max: SLOTS_MAX, left_from: 0 }
+    }
 }
 
 impl Roster {
@@ -293,6 +306,16 @@ impl Roster {
         self.nodes[self.slot(slot).node as usize].as_ref()
     }
 
+    /// No full report that was composed before is under way any more: news of single replicas is not newer than the next.
+    pub fn forget_recent(&mut self, node: u32) {
+        for slot in self.node(node).slots.clone() {
+            let slot = self.slot_mut(slot);
+            if slot.confirmed {
+                slot.recent.clear();
+            }
+        }
+    }
+
     /// What a replica on that volume counts for.
     pub fn standing(&self, slot: u32) -> Standing {
         self.slots[slot as usize].standing
@@ -318,16 +341,15 @@ impl Roster {
         self.nodes.get(index as usize)?.as_ref()
     }
 
-    /// The volume of a node, made if it is new. None above [`SLOTS_MAX`].
+    /// The volume of a node, made if it is new. None above [`VOLUMES_MAX`] of the node, or [`SLOTS_MAX`] of all nodes.
     pub fn slot_of(&mut self, node: u32, storage: &StorageUuid, kind: StorageType) -> Option<u32> {
         if let Some(slot) = self.find_slot(node, storage) {
             return Some(slot);
         }
-        if self.slots.len() == SLOTS_MAX {
+        if self.node(node).slots.len() >= VOLUMES_MAX {
             return None;
         }
-        let slot = self.slots.len() as u32;
-        self.slots.push(Slot {
+        let fresh = Slot {
             node,
             report: StorageReport {
                 storage: storage.clone(),
@@ -345,10 +367,31 @@ impl Roster {
             standing: Standing::Gone,
             replicas: 0,
             recent: BlockSet::default(),
-        });
+        };
+        let slot = if self.slots.len() < self.slots_max {
+            self.slots.push(fresh);
+            self.slots.len() - 1
+        } else {
+            let slot = self.left_slot()?;
+            self.slots[slot] = fresh;
+            slot
+        } as u32;
         self.node_mut(node).slots.push(slot);
         self.refresh(node);
         Some(slot)
+    }
+
+    /// A number that a node left behind which is off the roster, and that no replica bears any more.
+    fn left_slot(&mut self) -> Option<usize> {
+        let all = self.slots.len();
+        let found =
+            (self.left_from..all).chain(0..self.left_from).find(|at| self.is_left(&self.slots[*at]))?;
+        self.left_from = found + 1;
+        Some(found)
+    }
+
+    fn is_left(&self, slot: &Slot) -> bool {
+        slot.replicas == 0 && self.nodes[slot.node as usize].is_none()
     }
 
     /// The volume of a node, if it is known.
@@ -392,8 +435,9 @@ impl Roster {
                     claimant: claimant.xfer_address(),
                 });
             }
+            return Ok(());
         }
-        if self.slots.len() >= SLOTS_MAX {
+        if self.slots.len() >= self.slots_max && !self.slots.iter().any(|slot| self.is_left(slot)) {
             return Err(RegisterError::TooManyVolumes { slots: self.slots.len() });
         }
         Ok(())
@@ -550,5 +594,67 @@ fn new_node(info: Arc<NodeInfo>, now: Millis) -> Node {
         retries: BTreeMap::new(),
         deaths: VecDeque::new(),
         intervals: VecDeque::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use mobula_types::DatanodeId;
+
+    use super::*;
+
+    fn enroll(roster: &mut Roster, number: usize) -> Result<u32, RegisterError> {
+        let uuid = DatanodeUuid::from(format!("dn{number}").as_str());
+        let id = DatanodeId {
+            ip: "10.0.0.1".into(),
+            host_name: "host".into(),
+            uuid,
+            xfer_port: 9866,
+            info_port: 0,
+            info_secure_port: 0,
+            ipc_port: 9867,
+        };
+        let registration = Registration { id, software_version: "3.5.0".into() };
+        roster.check(&registration)?;
+        Ok(roster.enroll(Millis(0), registration))
+    }
+
+    fn volume(roster: &mut Roster, node: u32, number: usize) -> Option<u32> {
+        roster.slot_of(node, &StorageUuid::from(format!("DS-{node}-{number}").as_str()), StorageType::Disk)
+    }
+
+    #[test]
+    fn numbers_of_volumes_that_went_are_used_again_and_known_nodes_always_register() {
+        let mut roster = Roster { slots_max: 10, ..Roster::default() };
+        let stays = enroll(&mut roster, 0).unwrap();
+        let kept = volume(&mut roster, stays, 0).unwrap();
+        let mut last = None;
+        for number in 1..100 {
+            let node = enroll(&mut roster, number).unwrap();
+            for at in 0..3 {
+                assert_ne!(volume(&mut roster, node, at), Some(kept), "of a node that is still there");
+                assert!(volume(&mut roster, node, at).is_some(), "node {number}, volume {at}");
+            }
+            if let Some(last) = last.replace(node) {
+                roster.remove(last);
+            }
+        }
+        for at in 1..=6 {
+            assert!(volume(&mut roster, stays, at).is_some());
+        }
+        assert_eq!(volume(&mut roster, stays, 7), None);
+        assert!(matches!(enroll(&mut roster, 100), Err(RegisterError::TooManyVolumes { .. })));
+        assert_eq!(enroll(&mut roster, 0).unwrap(), stays);
+    }
+
+    #[test]
+    fn a_node_has_so_many_volumes_and_no_more() {
+        let mut roster = Roster::default();
+        let node = enroll(&mut roster, 0).unwrap();
+        assert!((0..VOLUMES_MAX).all(|at| volume(&mut roster, node, at).is_some()));
+        assert_eq!(volume(&mut roster, node, VOLUMES_MAX), None);
+        assert!(volume(&mut roster, node, 7).is_some(), "it is known");
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mobula_fleet::{
     Fleet, Heartbeat, HeartbeatAnswer, NodeError, Order, ReceivedDeleted, Registration, ReplicaNews,
-    ReportError,
+    ReportError, VOLUMES_MAX,
 };
 use mobula_namespace::CommitBlockSynchronization;
 use mobula_proto::hdfs;
@@ -71,7 +71,11 @@ pub fn lifeline(service: &Service, call: &Call, reply: Responder) {
     }
     read(&call.body, reply, |request: dn::HeartbeatRequestProto| {
         let beat = heartbeat(&request)?;
-        service.roster.tell(|fleet, now, _| fleet.on_lifeline(now, beat));
+        service.roster.tell(|fleet, now, _| {
+            if !is_elsewhere(fleet, &request.registration) {
+                fleet.on_lifeline(now, beat);
+            }
+        });
         Ok(mobula_proto::hdfs::datanodelifeline::LifelineResponseProto {})
     });
 }
@@ -178,7 +182,10 @@ fn send_heartbeat(
     connections.heard(peer, &beat.node);
     let pool = service.format.pool.as_str();
     let (answer, cmds) = service.roster.tell(|fleet, now, table| {
-        let answer = fleet.on_heartbeat(now, beat, table);
+        let answer = match is_elsewhere(fleet, &request.registration) {
+            true => HeartbeatAnswer { orders: vec![Order::Register], report_lease: 0 },
+            false => fleet.on_heartbeat(now, beat, table),
+        };
         let commands = commands(fleet, pool, &answer);
         (answer, commands)
     });
@@ -195,6 +202,7 @@ fn send_heartbeat(
 }
 
 fn heartbeat(request: &dn::HeartbeatRequestProto) -> Result<Heartbeat, Refusal> {
+    check_volumes(request.reports.len())?;
     for report in &request.reports {
         check_id("storage's ID", &report.storage_uuid)?;
         check_id("storage's ID", report.storage.as_ref().map_or("", |storage| &storage.storage_uuid))?;
@@ -210,6 +218,20 @@ fn heartbeat(request: &dn::HeartbeatRequestProto) -> Result<Heartbeat, Refusal> 
         cache_capacity: request.cache_capacity.unwrap_or(0),
         cache_used: request.cache_used.unwrap_or(0),
     })
+}
+
+/// What a copy of a node says is not taken for the node's own word.
+fn is_elsewhere(fleet: &Fleet, registration: &dn::DatanodeRegistrationProto) -> bool {
+    let id = &registration.datanode_id;
+    fleet.is_elsewhere(&node_of(registration), &id.ip_addr, u16::try_from(id.xfer_port).unwrap_or(0))
+}
+
+/// More volumes than a node may have would be looked for one by one.
+fn check_volumes(count: usize) -> Result<(), Refusal> {
+    if count > VOLUMES_MAX {
+        return Err(Refusal::BadRequest(format!("{count} volumes: a DataNode may have {VOLUMES_MAX}")));
+    }
+    Ok(())
 }
 
 fn node_of(registration: &dn::DatanodeRegistrationProto) -> DatanodeUuid {
@@ -318,7 +340,12 @@ fn block_received_and_deleted(
     request: dn::BlockReceivedAndDeletedRequestProto,
 ) -> Result<dn::BlockReceivedAndDeletedResponseProto, Refusal> {
     check_cluster(service, &request.registration)?;
+    check_volumes(request.blocks.len())?;
     let node = node_of(&request.registration);
+    if service.roster.tell_quietly(|fleet, _, _| is_elsewhere(fleet, &request.registration)) {
+        tracing::warn!(%node, "news from another address than the node registered from: not taken");
+        return Ok(dn::BlockReceivedAndDeletedResponseProto {});
+    }
     for volume in &request.blocks {
         let storage = volume.storage.as_ref().map_or(&volume.storage_uuid, |storage| &storage.storage_uuid);
         check_id("storage's ID", storage)?;
@@ -364,6 +391,10 @@ async fn take_report(
     request: dn::BlockReportRequestProto,
 ) -> Result<Option<dn::DatanodeCommandProto>, Refusal> {
     check_cluster(service, &request.registration)?;
+    check_volumes(request.reports.len())?;
+    if service.roster.tell_quietly(|fleet, _, _| is_elsewhere(fleet, &request.registration)) {
+        return Ok(Some(register_command()));
+    }
     let node = node_of(&request.registration);
     let (lease, last_rpc) = match &request.context {
         None => (0, true),
@@ -516,6 +547,7 @@ fn error_report(
         tracing::warn!(%node, code = request.error_code, words = request.msg, "a DataNode reports an error");
     }
     service.roster.tell(|fleet, now, _| match stops {
+        _ if is_elsewhere(fleet, &request.registartion) => {}
         true => fleet.on_stopping(now, &node),
         false => fleet.on_error_report(now, &node, error),
     });

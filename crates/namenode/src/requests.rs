@@ -1,6 +1,7 @@
 //! How large requests may be, before they are decoded: a list's empty messages are two bytes each, and some hundred once
 //! they are read.
 
+use mobula_fleet::VOLUMES_MAX;
 use mobula_rpc::Call;
 use mobula_wire::count_fields;
 use mobula_wire::rpc::MESSAGE_LENGTH_MAX;
@@ -15,8 +16,6 @@ const SMALL_BYTES: usize = 16 << 10;
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Sources of a `concat`, of more than three thousand bytes each on average.
 const CONCAT_BYTES_MAX: usize = 32 << 20;
-/// Volumes of a node.
-const VOLUMES_MAX: usize = 4_096;
 /// Pieces of a full report, of some thousand replicas each.
 const REPORT_PIECES_MAX: usize = 65_536;
 /// Replicas that a node tells of at once, as after an hour without a NameNode.
@@ -97,7 +96,7 @@ mod tests {
         assert_eq!(empty("addBlock", 4, SMALL_BYTES), Ok(()), "so many may be read");
         assert_eq!(
             empty("blockReport", 3, 8 << 20),
-            words("blockReport with a list of 4194304, more than 4096")
+            words("blockReport with a list of 4194304, more than 1024")
         );
         assert_eq!(empty("concat", 2, 1 << 20), words("concat with a list of 524288, more than 10000"));
         assert_eq!(empty("mkdirs", 1, 1 << 20), Ok(()));

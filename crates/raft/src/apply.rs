@@ -97,6 +97,11 @@ impl<M: Machine> Core<M> {
         Ok(Core { held: Mutex::new(held), pool, disk, folder, sync_every, progress })
     }
 
+    /// Whether the machine knows of no other voter than `node`.
+    pub(crate) fn votes_alone(&self, node: u64) -> bool {
+        self.held.lock().members.voter_ids().eq([node])
+    }
+
     /// Runs `call` on the machine's thread; an error is final.
     async fn run<T: Send + 'static>(
         self: &Arc<Self>,

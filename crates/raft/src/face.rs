@@ -277,6 +277,17 @@ pub enum RaftError {
         /// The entry before the log's first one.
         log: Position,
     },
+    /// The log ends before the machine's state: it is empty, or an older copy.
+    #[error(
+        "the state machine is at {machine}, but the log ends at {log:?}: its folder is another one than before, or an older \
+         copy; what was acknowledged since may be in the right one"
+    )]
+    Behind {
+        /// The last entry that the machine has.
+        machine: Position,
+        /// The last entry of the log.
+        log: Option<Position>,
+    },
     /// The disk failed.
     #[error("{0}")]
     Disk(#[from] std::io::Error),

@@ -103,6 +103,12 @@ impl<M: Machine> Raft<M> {
         if let Some(previous) = log.previous().filter(|previous| core.progress.applied() < Some(*previous)) {
             return Err(RaftError::Gap { machine: core.progress.applied(), log: previous });
         }
+        // And a lone voter applies nothing that its log has not synced.
+        if let Some(machine) = core.progress.applied().filter(|applied| log.last() < Some(*applied))
+            && core.votes_alone(options.node)
+        {
+            return Err(RaftError::Behind { machine, log: log.last() });
+        }
         let network = Network { peers: options.peers.clone(), core: core.clone(), disk: disk.clone() };
         let config = Arc::new(configure(&options).validate().map_err(|e| RaftError::Options(e.to_string()))?);
         let building = OpenRaft::<M>::new(options.node, config, network, log.clone(), Applier(core.clone()));

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod oracle;
+mod reports;
 mod scenario;
 mod week;
 mod world;

@@ -24,6 +24,17 @@ pub const KEYS: &[Key] = &[
     key("client.replication", "dfs.replication", "replicas of a new file"),
     key("client.block_size", "dfs.blocksize", "block size of a new file, in bytes or as 128m"),
     key("client.umask", "fs.permissions.umask-mode", "permission bits that new files do not get, octal"),
+    key("client.checksum", "dfs.checksum.type", "checksum of new files: CRC32C, CRC32 or NULL"),
+    key(
+        "client.bytes_per_checksum",
+        "dfs.bytes-per-checksum",
+        "bytes of a new file that one checksum covers",
+    ),
+    key(
+        "client.homes",
+        "dfs.user.home.dir.prefix",
+        "the folder of users' folders, where relative paths begin",
+    ),
     key(
         "client.favored_nodes",
         "mobula.client.favored-nodes",

@@ -5,7 +5,8 @@ use std::time::Duration;
 use mobula_client::FileWriter;
 
 use super::copy::remote_destination;
-use super::failure::{Failure, Outcome};
+use super::failure::{Failure, Kind, Outcome};
+use super::filesystem::Reader;
 use super::input::Input;
 use super::item::Item;
 use super::options::{Format, MANY};
@@ -27,11 +28,11 @@ pub async fn append_to_file(shell: &mut Shell, mut args: Vec<String>) -> Outcome
     for arg in args.iter().filter(|arg| *arg != "-") {
         sources.push(shell.local_item(arg).await?);
     }
-    if sources.len() < args.len() && !sources.is_empty() {
-        return Err(Failure::other("stdin (-) must be the sole input argument when present"));
-    }
     if !target.exists() {
         hdfs.create_new(&target.path).await?.close().await?;
+    }
+    if sources.len() < args.len() && !sources.is_empty() {
+        return Err(Failure::other("stdin (-) must be the sole input argument when present"));
     }
     let mut writer = hdfs.append(&target.path, new_block).await?;
     let added = match sources.is_empty() {
@@ -54,12 +55,23 @@ async fn add_input(writer: &mut FileWriter) -> Outcome<()> {
 
 async fn add_files(writer: &mut FileWriter, sources: &[Item]) -> Outcome<()> {
     for source in sources {
-        let mut reader = source.fs.open(&source.path).await?;
+        let mut reader = open(source).await?;
         while let Some(piece) = reader.next().await? {
             writer.write(piece).await?;
         }
     }
     Ok(())
+}
+
+/// A local file to read; what is wrong with it is told in fewer words than elsewhere.
+async fn open(source: &Item) -> Outcome<Reader> {
+    if source.is_directory() {
+        return Err(Failure::other("Is a directory"));
+    }
+    source.fs.open(&source.path).await.map_err(|failure| match failure.kind {
+        Kind::NotFound | Kind::Denied => Failure::other(&source.path),
+        _ => failure,
+    })
 }
 
 /// Cuts files.
@@ -83,7 +95,7 @@ pub async fn truncate(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
             Ok(true) => shell.line(format!("Truncated {} to length: {length}", item.text))?,
             Ok(false) if wait => waiting.push(item),
             Ok(false) => shell.line(format!(
-                "Truncating {} to length: {length}. Wait for block recovery to complete before further updating the file.",
+                "Truncating {} to length: {length}. Wait for block recovery to complete before further updating this file.",
                 item.text
             ))?,
             Err(failure) => shell.settle(Err(failure))?,

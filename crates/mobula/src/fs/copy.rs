@@ -1,6 +1,7 @@
 //! `put`, `get`, `cp`, `mv` and their kin: everything with sources and one destination (Hadoop's
 //! `CommandWithDestination`).
 
+use std::collections::BTreeSet;
 use std::vec::IntoIter;
 
 use super::directory::DIRECTORY_MODE;
@@ -9,7 +10,7 @@ use super::input::Input;
 use super::item::Item;
 use super::options::{Format, Given, MANY};
 use super::shell::Shell;
-use super::transfer::{Desk, Flights, Manner, Preserve, Source};
+use super::transfer::{Desk, Flights, Manner, Preserve, SUFFIX, Source};
 
 /// Files on their way at once, where `-t` does not say. Apache's shell takes one after the other.
 const IN_FLIGHT_DEFAULT: usize = 8;
@@ -39,14 +40,12 @@ async fn put_parsed(shell: &mut Shell, mut args: Vec<String>, given: &Given, mov
         // Lazily persisted files have one replica in HDFS.
         replication: given.has("l").then_some(1),
         move_away,
+        local_sums: false,
         in_flight: in_flight(given)?,
     };
     let target = remote_destination(shell, &mut args).await?;
     if args == ["-"] {
-        let target = match target.is_directory() {
-            true => target.child("-").await?,
-            false => target,
-        };
+        let target = target_of("-", &target).await?;
         return Desk::of(shell).write(Source::Input(Input::open()), &target, &manner).await;
     }
     let mut sources = Vec::new();
@@ -69,6 +68,7 @@ pub async fn get(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
         preserve: if given.has("p") { Preserve::USUAL } else { Preserve::default() },
         replication: None,
         move_away: false,
+        local_sums: given.has("crc"),
         in_flight: in_flight(&given)?,
     };
     let target = match args.len() {
@@ -90,6 +90,7 @@ pub async fn cp(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
         preserve,
         replication: None,
         move_away: false,
+        local_sums: false,
         in_flight: in_flight(&given)?,
     };
     let target = remote_destination(shell, &mut args).await?;
@@ -122,13 +123,16 @@ fn pop_preserve(args: &mut Vec<String>) -> Outcome<Preserve> {
 }
 
 fn in_flight(given: &Given) -> Outcome<usize> {
-    match given.value("t") {
-        None | Some("") => Ok(IN_FLIGHT_DEFAULT),
-        Some(text) => match text.parse::<usize>() {
-            Ok(threads) => Ok(threads.clamp(1, IN_FLIGHT_MAX)),
+    let number = |option| match given.value(option) {
+        None | Some("") => Ok(None),
+        Some(text) => match text.parse::<i32>() {
+            Ok(number) => Ok(Some(usize::try_from(number).unwrap_or(0))),
             Err(_) => Err(Failure::usage(format!("For input string: \"{text}\""))),
         },
-    }
+    };
+    // Files wait in no queue here, but a length that is none is told.
+    number("q")?;
+    Ok(number("t")?.map_or(IN_FLIGHT_DEFAULT, |threads| threads.clamp(1, IN_FLIGHT_MAX)))
 }
 
 /// Where things go: the last argument, or the user's directory if there is only one.
@@ -165,9 +169,9 @@ async fn check_destination(sources: usize, target: &Item, overwrite: bool) -> Ou
 }
 
 /// Where one source goes: into a directory, or to the very path.
-async fn target_of(source: &Item, target: &Item) -> Outcome<Item> {
+async fn target_of(name: &str, target: &Item) -> Outcome<Item> {
     if target.is_directory() || target.is_typed_as_directory() {
-        return target.child(source.name()).await;
+        return target.child(name).await;
     }
     Ok(target.clone())
 }
@@ -177,7 +181,7 @@ async fn check_not_within(source: &Item, target: &Item) -> Outcome<()> {
     if !source.is_directory() || !source.fs.is_same(&target.fs) {
         return Ok(());
     }
-    let target = target_of(source, target).await?;
+    let target = target_of(source.name(), target).await?;
     if target.path == source.path {
         let (text, target) = (&source.text, target.qualified());
         return Err(Failure::other(format!("`{text}' to `{target}': are identical")));
@@ -194,7 +198,12 @@ async fn copy_all(shell: &mut Shell, sources: Vec<Item>, target: Item, manner: M
     check_destination(sources.len(), &target, manner.overwrite).await?;
     let flights = Flights::new(manner.in_flight);
     let mut copier = Copier { desk: Desk::of(shell), manner, flights, directories: Vec::new() };
+    let mut names = BTreeSet::new();
     for source in sources {
+        // The same target again: what came first must be there, so that it is seen.
+        if !names.insert(source.name().to_owned()) {
+            copier.finish(shell).await?;
+        }
         let copied = copier.copy_source(shell, source, &target).await;
         copier.settle(shell, copied).await?;
     }
@@ -222,7 +231,7 @@ impl Copier {
     async fn copy_source(&mut self, shell: &mut Shell, source: Item, target: &Item) -> Outcome<()> {
         source.status()?;
         check_not_within(&source, target).await?;
-        let top = target_of(&source, target).await?;
+        let top = target_of(source.name(), target).await?;
         if !source.is_directory() {
             return self.copy_file(shell, source, Place::Known(top)).await;
         }
@@ -233,10 +242,14 @@ impl Copier {
                 continue;
             };
             if !item.is_directory() {
-                let place = match frame.fresh {
+                let place = match frame.target.new_child(item.name()) {
                     // Nothing can be in a directory that was just made.
-                    true => Place::Known(frame.target.child_with(item.name(), None)),
-                    false => Place::In(frame.target.clone()),
+                    Ok(target) if frame.fresh => Place::Known(target),
+                    Ok(_) => Place::In(frame.target.clone()),
+                    Err(failure) => {
+                        self.settle(shell, Err(failure)).await?;
+                        continue;
+                    }
                 };
                 self.copy_file(shell, item, place).await?;
                 continue;
@@ -277,6 +290,7 @@ impl Copier {
 
     async fn copy_file(&mut self, shell: &mut Shell, source: Item, place: Place) -> Outcome<()> {
         let (desk, manner) = (self.desk.clone(), self.manner.clone());
+        let is_temporary = source.name().ends_with(SUFFIX);
         shell.progress.expect(source.status()?.length);
         let task = async move {
             let target = match place {
@@ -285,7 +299,13 @@ impl Copier {
             };
             desk.copy(&source, &target, &manner).await
         };
-        self.flights.begin(shell, task).await
+        if !is_temporary {
+            return self.flights.begin(shell, task).await;
+        }
+        // Another file's temporary one may be called the same.
+        self.flights.land_all(shell).await?;
+        self.flights.begin(shell, task).await?;
+        self.flights.land_all(shell).await
     }
 
     async fn finish(&mut self, shell: &mut Shell) -> Outcome<()> {
@@ -342,7 +362,7 @@ pub async fn mv(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
 async fn mv_one(source: &Item, target: &Item) -> Outcome<()> {
     source.status()?;
     check_not_within(source, target).await?;
-    let target = target_of(source, target).await?;
+    let target = target_of(source.name(), target).await?;
     if !source.fs.is_same(&target.fs) {
         return Err(Failure::path(&source.text, "Does not match target filesystem"));
     }

@@ -1,8 +1,8 @@
 //! Times as the shell prints and reads them: local for `ls` and `touch`, UTC for `stat`.
 
-use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
 
 fn instant(ms: u64) -> Timestamp {
     // Times beyond the year 9999 come from broken clocks; they show as the last one there is.
@@ -32,13 +32,28 @@ pub fn parse_checkpoint(name: &str) -> Option<u64> {
     parse_local("%Y%m%d%H%M%S", &format!("20{digits}{seconds}"))
 }
 
-/// What `touch -t` takes, `yyyyMMdd:HHmmss` in the local time zone, in milliseconds.
+/// What `touch -t` takes, `yyyyMMdd:HHmmss` in the local time zone, in milliseconds. As lenient as Java:
+/// the 13th month is the next year's first, and what follows does not count.
 pub fn parse_touch(text: &str) -> Option<u64> {
-    parse_local("%Y%m%d:%H%M%S", text)
+    let (date, time) = text.split_once(':')?;
+    let time = &time[..time.find(|c: char| !c.is_ascii_digit()).unwrap_or(time.len())];
+    let number = |text: Option<&str>| text?.parse::<u32>().ok();
+    let (year, month, day) = (number(date.get(..4))?, number(date.get(4..6))?, number(date.get(6..))?);
+    let (hour, minute, second) = (number(time.get(..2))?, number(time.get(2..4))?, number(time.get(4..))?);
+    let begin = DateTime::new(i16::try_from(year).ok()?, 1, 1, 0, 0, 0, 0).ok()?;
+    let months = Span::new().try_months(i64::from(month) - 1).ok()?;
+    let days = Span::new().try_days(i64::from(day) - 1).ok()?;
+    let seconds = i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
+    let rest = Span::new().try_seconds(seconds).ok()?;
+    let time = begin.checked_add(months).ok()?.checked_add(days).ok()?.checked_add(rest).ok()?;
+    local_ms(time)
 }
 
 fn parse_local(format: &str, text: &str) -> Option<u64> {
-    let time = DateTime::strptime(format, text).ok()?;
+    local_ms(DateTime::strptime(format, text).ok()?)
+}
+
+fn local_ms(time: DateTime) -> Option<u64> {
     let time = time.to_zoned(TimeZone::system()).ok()?;
     u64::try_from(time.timestamp().as_millisecond()).ok()
 }
@@ -57,7 +72,16 @@ mod tests {
         assert_eq!(parse_checkpoint("010102030405-1"), Some(ms));
         assert_eq!(parse_checkpoint("0101020304"), Some(ms - 5_000));
         assert_eq!(parse_checkpoint("Current"), None);
-        assert_eq!(parse_touch("yesterday"), None);
+        assert_eq!(
+            parse_touch("20001302:030405x"),
+            Some(ms),
+            "the 13th month is the next one, and more is too much"
+        );
+        assert_eq!(parse_touch("20001232:270365"), Some(ms));
+        assert_eq!(parse_touch("20010102:03045"), Some(ms));
+        for wrong in ["yesterday", "2020", "20010102:0304", "é:é", "20010102"] {
+            assert_eq!(parse_touch(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::fmt;
 use std::io;
 
 use mobula_client::ClientError;
+use mobula_rpc::CallError;
 use mobula_wire::remote::class;
+use nix::errno::Errno;
 
 /// What a failure is to the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,10 +105,16 @@ impl Failure {
             io::ErrorKind::NotFound => Failure::not_found(path),
             io::ErrorKind::AlreadyExists => Failure::exists(path),
             io::ErrorKind::PermissionDenied => {
-                Failure { kind: Kind::Denied, message: format!("{path} (Permission denied)") }
+                Failure { kind: Kind::Denied, ..Failure::in_words(path, error) }
             }
-            _ => Failure::other(format!("{path}: {error}")),
+            _ => Failure::in_words(path, error),
         }
+    }
+
+    /// A failure of the local file system at `path`, whatever it is.
+    pub fn in_words(path: &str, error: &io::Error) -> Failure {
+        let system = error.raw_os_error().map(|number| Errno::from_raw(number).desc());
+        Failure::other(format!("{path} ({})", system.map_or_else(|| error.to_string(), str::to_owned)))
     }
 
     /// Whether the verb ends here, whatever paths are left.
@@ -123,6 +131,12 @@ impl fmt::Display for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
+        if matches!(error, ClientError::BlockSize { .. }) {
+            return Failure::usage(error.to_string());
+        }
+        if let Some(host) = unknown_host(&error) {
+            return Failure::usage(format!("java.net.UnknownHostException: {host}"));
+        }
         let kind = match error.class() {
             Some(class::FILE_NOT_FOUND) => Kind::NotFound,
             Some(class::FILE_ALREADY_EXISTS) => Kind::AlreadyExists,
@@ -136,6 +150,13 @@ impl From<ClientError> for Failure {
         };
         Failure { kind, message }
     }
+}
+
+/// The host of a server whose name nobody knows. The system's resolver says so in words only.
+fn unknown_host(error: &ClientError) -> Option<&str> {
+    let ClientError::NameNode(CallError::Connect { address, source }) = error else { return None };
+    let unknown = source.to_string().contains("failed to lookup address information");
+    unknown.then(|| address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use mobula_client::{FileReader, FileWriter};
 use super::failure::{Failure, Outcome};
 use super::hdfs::Hdfs;
 use super::local::Local;
+use super::local_sums::LocalSums;
 use super::status::Status;
 
 /// Bytes read from a local file at once.
@@ -44,7 +45,24 @@ impl FileSystem {
     pub fn qualified(&self, path: &str) -> String {
         match self {
             FileSystem::Hdfs(hdfs) => format!("{}{path}", hdfs.uri()),
-            FileSystem::Local(_) => format!("file://{path}"),
+            // Java's paths that were made of others have no empty host.
+            FileSystem::Local(_) => format!("file:{path}"),
+        }
+    }
+
+    /// Whether there may be such a path; `typed` is how it was written. HDFS has neither `..` nor colons
+    /// in names (`DFSUtilClient.isValidName`), and its clients ask no server about them.
+    ///
+    /// # Errors
+    /// The path's name is none.
+    pub fn check_name(&self, path: &str, typed: &str) -> Outcome<()> {
+        let is_wrong = |name: &str| matches!(name, "." | "..") || name.contains(':');
+        let reserved = path.starts_with("/.reserved/.inodes/");
+        match self {
+            FileSystem::Hdfs(_) if !reserved && path.split('/').any(is_wrong) => {
+                Err(Failure::usage(format!("Pathname {path} from {typed} is not a valid DFS filename.")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -97,7 +115,9 @@ impl FileSystem {
     pub async fn create(&self, path: &str, replication: Option<u16>) -> Outcome<Writer> {
         match self {
             FileSystem::Hdfs(hdfs) => Ok(Writer::Hdfs(Box::new(hdfs.create(path, replication).await?))),
-            FileSystem::Local(local) => Ok(Writer::Local(local.create(path)?, path.to_owned())),
+            FileSystem::Local(local) => {
+                Ok(Writer::Local { file: local.create(path)?, path: path.to_owned(), sums: None })
+            }
         }
     }
 
@@ -196,16 +216,35 @@ impl Reader {
 pub enum Writer {
     /// To a cluster.
     Hdfs(Box<FileWriter>),
-    /// To this machine, with its path.
-    Local(File, String),
+    /// To this machine.
+    Local {
+        /// What is written to.
+        file: File,
+        /// Where it is.
+        path: String,
+        /// Checksums for the file beside it, if there shall be one.
+        sums: Option<LocalSums>,
+    },
 }
 
 impl Writer {
+    /// Keeps checksums of a local file beside it; HDFS keeps its own.
+    pub fn keep_sums(&mut self) {
+        if let Writer::Local { sums, .. } = self {
+            *sums = Some(LocalSums::default());
+        }
+    }
+
     /// Adds `piece`.
     pub async fn write(&mut self, piece: Bytes) -> Outcome<()> {
         match self {
             Writer::Hdfs(writer) => Ok(writer.write(piece).await?),
-            Writer::Local(file, path) => file.write_all(&piece).map_err(|error| Failure::local(path, &error)),
+            Writer::Local { file, path, sums } => {
+                if let Some(sums) = sums {
+                    sums.add(&piece);
+                }
+                file.write_all(&piece).map_err(|error| Failure::local(path, &error))
+            }
         }
     }
 
@@ -213,7 +252,8 @@ impl Writer {
     pub async fn close(self) -> Outcome<()> {
         match self {
             Writer::Hdfs(writer) => Ok(writer.close().await?),
-            Writer::Local(..) => Ok(()),
+            Writer::Local { path, sums: Some(sums), .. } => sums.store(&path),
+            Writer::Local { .. } => Ok(()),
         }
     }
 }

@@ -40,25 +40,40 @@ pub async fn find(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
 }
 
 /// Reads tests; without an action among them, printing is the last one. The only operator is "and",
-/// so parentheses change nothing but must match.
+/// so parentheses change nothing; one that closes none ends the tests, as with Java's shell.
 fn parse(words: Vec<String>) -> Outcome<Vec<Test>> {
     let mut tests = Vec::new();
     let mut depth = 0_usize;
+    // An operator that waits for what comes after it.
+    let mut pending = None;
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
-        match word.as_str() {
-            "-name" => tests.push(Test::Name(Pattern::parse(&value(&word, words.next())?)?)),
-            "-iname" => {
-                let pattern = value(&word, words.next())?.to_lowercase();
-                tests.push(Test::NameAnyCase(Pattern::parse(&pattern)?));
+        let test = match word.as_str() {
+            "-name" => Test::Name(pattern(&value(&word, words.next())?)?),
+            "-iname" => Test::NameAnyCase(pattern(&value(&word, words.next())?.to_lowercase())?),
+            "-print" => Test::Print,
+            "-print0" => Test::PrintZero,
+            "-a" | "-and" if tests.is_empty() || pending.is_some() => return Err(one_sided(&word)),
+            "-a" | "-and" => {
+                pending = Some(word);
+                continue;
             }
-            "-print" => tests.push(Test::Print),
-            "-print0" => tests.push(Test::PrintZero),
-            "-a" | "-and" => {}
-            "(" => depth += 1,
-            ")" if depth > 0 => depth -= 1,
+            "(" => {
+                depth += 1;
+                continue;
+            }
+            ")" if depth > 0 => {
+                depth -= 1;
+                continue;
+            }
+            ")" => break,
             _ => return Err(Failure::other(format!("Unexpected argument: {word}"))),
-        }
+        };
+        tests.push(test);
+        pending = None;
+    }
+    if let Some(operator) = pending {
+        return Err(one_sided(&operator));
     }
     if !tests.iter().any(|test| matches!(test, Test::Print | Test::PrintZero)) {
         tests.push(Test::Print);
@@ -68,6 +83,14 @@ fn parse(words: Vec<String>) -> Outcome<Vec<Test>> {
 
 fn value(option: &str, word: Option<String>) -> Outcome<String> {
     word.ok_or_else(|| Failure::usage(format!("{option} needs a pattern")))
+}
+
+fn pattern(text: &str) -> Outcome<Pattern> {
+    Pattern::parse(text).map_err(|failure| Failure::usage(failure.message))
+}
+
+fn one_sided(operator: &str) -> Failure {
+    Failure::usage(format!("{operator} needs a test before it and one after it"))
 }
 
 fn apply(shell: &mut Shell, tests: &[Test], item: &Item) -> Outcome<()> {

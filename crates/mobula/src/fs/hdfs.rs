@@ -13,7 +13,7 @@ pub struct Hdfs {
     client: Client,
     /// `hdfs://host:port`.
     uri: String,
-    /// `/user/U`.
+    /// The user's directory: `/user/U`.
     home: String,
     umask: u16,
 }
@@ -23,9 +23,9 @@ fn bits(perm: u16) -> hdfs::FsPermissionProto {
 }
 
 impl Hdfs {
-    /// The file system at `uri` (`hdfs://host:port`) for `user`.
-    pub fn new(client: Client, uri: String, user: &str, umask: u16) -> Hdfs {
-        Hdfs { client, uri, home: format!("/user/{user}"), umask }
+    /// The file system at `uri` (`hdfs://host:port`) for a user whose directory is `home`.
+    pub fn new(client: Client, uri: String, home: String, umask: u16) -> Hdfs {
+        Hdfs { client, uri, home, umask }
     }
 
     /// `hdfs://host:port`.

@@ -308,9 +308,9 @@ pub const VERBS: &[Verb] = &[
     verb("usage", "[cmd ...]", "Shows the options of verbs, or of all.", "usage put"),
 ];
 
-/// Older names, and what stands for them (with an option added).
-pub const DEPRECATED: &[(&str, &str, &str)] =
-    &[("lsr", "ls", "-R"), ("rmr", "rm", "-r"), ("dus", "du", "-s")];
+/// Older names, the verbs and options that stand for them, and how that is told.
+pub const DEPRECATED: &[(&str, &str, &str, &str)] =
+    &[("lsr", "ls", "-R", "ls -R"), ("rmr", "rm", "-r", "-rm -r"), ("dus", "du", "-s", "du -s")];
 
 const PREFIX: &str = "Usage: mobula fs [generic options]";
 
@@ -369,7 +369,7 @@ mod tests {
             assert!(!verb.about.is_empty(), "{}", verb.name);
             assert!(verb.example.split(' ').next() == Some(verb.name), "{}", verb.name);
         }
-        for (_, verb, _) in DEPRECATED {
+        for (_, verb, ..) in DEPRECATED {
             assert!(by_name(verb).is_some());
         }
     }

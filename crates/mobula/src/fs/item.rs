@@ -21,6 +21,7 @@ pub struct Item {
 impl Item {
     /// Looks up what is at a path that was typed as `text`.
     pub async fn look_up(fs: &FileSystem, text: String, path: String) -> Outcome<Item> {
+        fs.check_name(&path, &text)?;
         let status = fs.status(&path).await?;
         Ok(Item { fs: fs.clone(), text, path, status })
     }
@@ -43,9 +44,15 @@ impl Item {
         self.status.as_ref().ok_or_else(|| Failure::not_found(&self.text))
     }
 
-    /// The path with scheme and host.
+    /// The path with scheme and host. Java writes a local one that was typed from the root with three
+    /// slashes, and one that it had to complete with one.
     pub fn qualified(&self) -> String {
-        self.fs.qualified(&self.path)
+        match &self.fs {
+            FileSystem::Local(_) if self.text.starts_with('/') || self.text.starts_with("file://") => {
+                format!("file://{}", self.path)
+            }
+            fs => fs.qualified(&self.path),
+        }
     }
 
     /// The last name of the path.
@@ -115,8 +122,19 @@ impl Item {
         if !self.status()?.is_directory() {
             return Err(Failure::not_directory(&self.text));
         }
-        let status = self.fs.status(&address::join(&self.path, name)).await?;
-        Ok(self.child_with(name, status))
+        let child = self.new_child(name)?;
+        let status = self.fs.status(&child.path).await?;
+        Ok(Item { status, ..child })
+    }
+
+    /// A child of this directory that is not there.
+    ///
+    /// # Errors
+    /// There can be none of that name.
+    pub fn new_child(&self, name: &str) -> Outcome<Item> {
+        let child = self.child_with(name, None);
+        self.fs.check_name(&child.path, &child.text)?;
+        Ok(child)
     }
 
     /// All children of this directory.

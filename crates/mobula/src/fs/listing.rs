@@ -14,6 +14,9 @@ use super::size::{self, Style};
 use super::status::{Kind, Status};
 use super::walk::Walk;
 
+/// Entries of a folder whose columns `-R` makes equally wide (Hadoop's `DEFAULT_LISTING_GROUP_SIZE`).
+const GROUP: usize = 100;
+
 /// Which order entries come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
@@ -92,13 +95,17 @@ impl Listing {
         } else {
             vec![item]
         };
-        self.widen(&items);
+        let group = if self.recursive { GROUP } else { usize::MAX };
         let mut walk = Walk::over(items);
         while let Some((_, item)) = walk.next() {
+            let (before, after) = walk.siblings();
+            if before % group == 0 {
+                self.widen(&item);
+                after.iter().take(group - 1).for_each(|item| self.widen(item));
+            }
             self.print(shell, &item).await?;
             if self.recursive && item.is_directory() {
                 let children = shell.children_of(&item).await;
-                self.widen(&children);
                 walk.descend(children);
             }
         }
@@ -122,15 +129,14 @@ impl Listing {
         if self.reverse { order.reverse() } else { order }
     }
 
-    fn widen(&mut self, items: &[Item]) {
+    fn widen(&mut self, item: &Item) {
+        let Some(status) = &item.status else { return };
         let widths = &mut self.widths;
-        for status in items.iter().filter_map(|item| item.status.as_ref()) {
-            widths.replication = widths.replication.max(digits(u64::from(status.replication)));
-            widths.length = widths.length.max(digits(status.length));
-            widths.owner = widths.owner.max(status.owner.chars().count());
-            widths.group = widths.group.max(status.group.chars().count());
-            widths.erasure = widths.erasure.max(erasure_name(status).len());
-        }
+        widths.replication = widths.replication.max(digits(u64::from(status.replication)));
+        widths.length = widths.length.max(digits(status.length));
+        widths.owner = widths.owner.max(status.owner.chars().count());
+        widths.group = widths.group.max(status.group.chars().count());
+        widths.erasure = widths.erasure.max(erasure_name(status).len());
     }
 
     async fn print(&self, shell: &mut Shell, item: &Item) -> Outcome<()> {
@@ -140,21 +146,20 @@ impl Listing {
             return shell.line(value.to_string());
         }
         if self.paths_only {
-            let text = self.shown(&item.text);
-            return shell.line(text);
+            return shell.line(&item.text);
         }
         let widths = &self.widths;
         let replication = match status.kind {
             Kind::File => status.replication.to_string(),
             _ => "-".into(),
         };
-        let erasure = match self.erasure {
-            true => format!("{:<width$} ", erasure_name(status), width = widths.erasure),
-            false => String::new(),
-        };
         let column = |text: &str, width: usize| match width {
             0 => String::new(),
             width => format!("{text:<width$} "),
+        };
+        let erasure = match self.erasure {
+            true => column(erasure_name(status), widths.erasure),
+            false => String::new(),
         };
         shell.line(format!(
             "{}{}{}{replication:>rwidth$} {}{}{erasure}{:>lwidth$} {} {}",
@@ -175,9 +180,43 @@ impl Listing {
         if !self.printable_only {
             return text.to_owned();
         }
-        text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+        text.chars().map(|c| if is_printable(c) { c } else { '?' }).collect()
     }
 }
+
+/// Whether a character shows: no control, format or private one (Java's `PrintableString`, but for those
+/// that Unicode has not given out).
+fn is_printable(c: char) -> bool {
+    !c.is_control() && !UNPRINTABLE.iter().any(|(first, last)| (*first..=*last).contains(&c))
+}
+
+/// Unicode's format characters, private characters, and those that are none.
+const UNPRINTABLE: &[(char, char)] = &[
+    ('\u{ad}', '\u{ad}'),
+    ('\u{600}', '\u{605}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{6dd}', '\u{6dd}'),
+    ('\u{70f}', '\u{70f}'),
+    ('\u{890}', '\u{891}'),
+    ('\u{8e2}', '\u{8e2}'),
+    ('\u{180e}', '\u{180e}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{202a}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{e000}', '\u{f8ff}'),
+    ('\u{fdd0}', '\u{fdef}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{fff9}', '\u{fffb}'),
+    ('\u{fffe}', '\u{ffff}'),
+    ('\u{110bd}', '\u{110bd}'),
+    ('\u{110cd}', '\u{110cd}'),
+    ('\u{13430}', '\u{1343f}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0001}', '\u{e0001}'),
+    ('\u{e0020}', '\u{e007f}'),
+    ('\u{f0000}', '\u{10ffff}'),
+];
 
 fn digits(number: u64) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1

@@ -6,16 +6,23 @@
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 
+use super::address;
+use super::directory::DIRECTORY_MODE;
 use super::failure::{Failure, Outcome};
+use super::local_sums;
 use super::status::{Kind, Status};
 
 /// What Hadoop says of local files' blocks (`fs.local.block.size`).
 const BLOCK_SIZE: u64 = 32 << 20;
+
+/// Bits of a new file before the umask.
+const FILE_MODE: u16 = 0o666;
 
 /// The machine's files.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +31,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Local files; `umask` is taken from directories that are made.
+    /// Local files; `umask` is taken from the bits of what is made.
     pub fn new(umask: u16) -> Local {
         Local { umask }
     }
@@ -41,6 +48,8 @@ impl Local {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             // A file where a directory should be: nothing can be there.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+            // A link to itself.
+            Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => Ok(None),
             Err(error) => Err(Failure::local(path, &error)),
         }
     }
@@ -55,27 +64,39 @@ impl Local {
         let mut entries = Vec::new();
         for entry in fs::read_dir(path).map_err(failed)? {
             let name = text(entry.map_err(failed)?.file_name())?;
-            let whole = super::address::join(path, &name);
-            // A link that leads nowhere is listed as what it is.
-            let metadata = fs::metadata(&whole).or_else(|_| fs::symlink_metadata(&whole));
-            entries.push(status_of(name, &metadata.map_err(failed)?));
+            if local_sums::is_name(&name) {
+                continue;
+            }
+            // Neither a link that leads nowhere nor what was removed just now is listed.
+            if let Some(status) = self.status(&address::join(path, &name))? {
+                entries.push(Status { name, ..status });
+            }
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
-    /// Makes a directory and those above it.
+    /// Makes a directory and those above it; `false` if it cannot be: Java knows no more.
     pub fn mkdirs(&self, path: &str, mode: u16) -> Outcome<bool> {
         let mode = u32::from(mode & !self.umask);
         match fs::DirBuilder::new().recursive(true).mode(mode).create(path) {
             Ok(()) => Ok(true),
-            Err(error) => Err(Failure::local(path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::exists(path)),
+            Err(_) => Ok(false),
         }
     }
 
-    /// A file to write to, over what is there.
+    /// A file to write to, over what is there; the directories above it are made if they are missing.
     pub fn create(&self, path: &str) -> Outcome<File> {
-        File::create(path).map_err(|error| Failure::local(path, &error))
+        if let Some(parent) = address::parent(path)
+            && self.status(parent)?.is_none()
+            && !self.mkdirs(parent, DIRECTORY_MODE)?
+        {
+            return Err(Failure::other(format!("Mkdirs failed to create file:{parent}")));
+        }
+        let mode = u32::from(FILE_MODE & !self.umask);
+        let file = File::options().write(true).create(true).truncate(true).mode(mode).open(path);
+        file.map_err(|error| Failure::in_words(path, &error))
     }
 
     /// A file to read.
@@ -83,24 +104,28 @@ impl Local {
         File::open(path).map_err(|error| Failure::local(path, &error))
     }
 
-    /// Deletes; `false` if there was nothing.
+    /// Deletes; `false` if there was nothing, or it cannot be: Java knows no more.
     pub fn delete(&self, path: &str, recursive: bool) -> Outcome<bool> {
         let done = match fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_dir() && recursive => fs::remove_dir_all(path),
             Ok(metadata) if metadata.is_dir() => fs::remove_dir(path),
-            Ok(_) => fs::remove_file(path),
+            Ok(_) => fs::remove_file(path).inspect(|()| local_sums::remove(path)),
             Err(error) => Err(error),
         };
         match done {
             Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Failure::local(path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                Err(Failure::other(format!("Directory {path} is not empty")))
+            }
+            Err(_) => Ok(false),
         }
     }
 
     /// Renames over what is there.
     pub fn rename(&self, source: &str, target: &str) -> Outcome<bool> {
-        fs::rename(source, target).map(|()| true).map_err(|error| Failure::local(target, &error))
+        fs::rename(source, target).map_err(|error| Failure::in_words(target, &error))?;
+        local_sums::rename(source, target);
+        Ok(true)
     }
 
     /// Sets permission bits.
@@ -109,16 +134,25 @@ impl Local {
         fs::set_permissions(path, permissions).map_err(|error| Failure::local(path, &error))
     }
 
-    /// Sets owner and group, each if given and if this machine knows the name: Hadoop's shell runs
-    /// `chown`, and does not mind that it fails.
+    /// Sets owner and group, each if given; names or numbers. Hadoop runs `chown`, whose words these are.
     pub fn set_owner(&self, path: &str, owner: Option<&str>, group: Option<&str>) -> Outcome<()> {
-        let uid = owner.and_then(|name| User::from_name(name).ok().flatten()).map(|user| user.uid);
-        let gid = group.and_then(|name| Group::from_name(name).ok().flatten()).map(|group| group.gid);
-        if uid.is_some() || gid.is_some() {
-            nix::unistd::chown(path, uid, gid)
-                .map_err(|error| Failure::local(path, &io::Error::from(error)))?;
-        }
-        Ok(())
+        let invalid = |what: &str| {
+            let group = group.map(|group| format!(":{group}")).unwrap_or_default();
+            Failure::other(format!("chown: invalid {what}: ‘{}{group}’", owner.unwrap_or("")))
+        };
+        let number = |name: &str| name.parse::<u32>().ok();
+        let uid_of = |name: &str| {
+            let user = User::from_name(name).ok().flatten().map(|user| user.uid);
+            user.or_else(|| number(name).map(Uid::from_raw)).ok_or_else(|| invalid("user"))
+        };
+        let gid_of = |name: &str| {
+            let group = Group::from_name(name).ok().flatten().map(|group| group.gid);
+            group.or_else(|| number(name).map(Gid::from_raw)).ok_or_else(|| invalid("group"))
+        };
+        let (uid, gid) = (owner.map(uid_of).transpose()?, group.map(gid_of).transpose()?);
+        nix::unistd::chown(path, uid, gid).map_err(|error| {
+            Failure::other(format!("chown: changing ownership of '{path}': {}", error.desc()))
+        })
     }
 
     /// Sets times in milliseconds, each if given.

@@ -21,6 +21,7 @@ mod item;
 mod later;
 mod listing;
 mod local;
+mod local_sums;
 mod merge;
 mod mode;
 mod options;
@@ -57,7 +58,11 @@ const EXIT_USAGE: i32 = 255;
 /// Exit codes of programs that a signal ended: 128 and its number.
 const EXIT_INTERRUPTED: i32 = 130;
 const EXIT_TERMINATED: i32 = 143;
-const EXIT_BROKEN_PIPE: i32 = 141;
+/// Verbs that only show something: they end when nobody reads. The others do what they were told to.
+const SHOWING: &[&str] = &[
+    "cat", "checksum", "count", "df", "du", "find", "getfacl", "getfattr", "head", "help", "ls", "stat",
+    "tail", "text", "usage",
+];
 /// How long half-written targets may take to be deleted after Ctrl-C.
 const CLEAR_LIMIT: Duration = Duration::from_secs(5);
 
@@ -115,8 +120,8 @@ pub async fn run(mut context: FsContext, args: Vec<OsString>) -> i32 {
 
 async fn run_verb(context: FsContext, name: &str, mut args: Vec<String>) -> i32 {
     let mut verb = name;
-    if let Some((old, new, option)) = help::DEPRECATED.iter().find(|(old, ..)| *old == name) {
-        eprintln!("{old}: DEPRECATED: Please use '{new} {option}' instead.");
+    if let Some((old, new, option, told)) = help::DEPRECATED.iter().find(|(old, ..)| *old == name) {
+        eprintln!("{old}: DEPRECATED: Please use '{told}' instead.");
         args.insert(0, (*option).to_owned());
         verb = new;
     }
@@ -125,6 +130,7 @@ async fn run_verb(context: FsContext, name: &str, mut args: Vec<String>) -> i32 
         return EXIT_USAGE;
     };
     let mut shell = Shell::new(context, name);
+    shell.ends_unread = SHOWING.contains(&verb);
     shell.json = take_json(verb, &mut args);
     let unfinished = shell.unfinished.clone();
     let progress = shell.progress.clone();
@@ -135,7 +141,11 @@ async fn run_verb(context: FsContext, name: &str, mut args: Vec<String>) -> i32 
     };
     progress.end();
     match ended {
-        Ok(outcome) => finish(&mut shell, known, outcome),
+        Ok(outcome) => {
+            // A failure that ends the verb ends the transfers under way too.
+            clear(&unfinished).await;
+            finish(&mut shell, known, outcome)
+        }
         Err(code) => {
             clear(&unfinished).await;
             code
@@ -149,7 +159,7 @@ fn finish(shell: &mut Shell, verb: &help::Verb, outcome: Outcome<()>) -> i32 {
     match outcome {
         Ok(()) => shell.exit_code(),
         Err(failure) => match failure.kind {
-            Kind::OutputClosed => EXIT_BROKEN_PIPE,
+            Kind::OutputClosed => unread(shell, verb.name),
             Kind::Usage => {
                 for line in failure.message.lines() {
                     shell.warn(&format!("-{}: {line}", shell.verb));
@@ -163,6 +173,15 @@ fn finish(shell: &mut Shell, verb: &help::Verb, outcome: Outcome<()>) -> i32 {
             }
         },
     }
+}
+
+/// The exit code of a verb whose output nobody reads any more: Java notices where bytes are copied, and
+/// elsewhere prints on into the void.
+fn unread(shell: &mut Shell, verb: &str) -> i32 {
+    if matches!(verb, "cat" | "text" | "tail") {
+        shell.fail(&Failure::other("Unable to write to output stream."));
+    }
+    shell.exit_code()
 }
 
 /// Waits for Ctrl-C or a signal to end, and gives the exit code for it.

@@ -7,6 +7,7 @@ use super::item::Item;
 use super::options::{Format, MANY};
 use super::shell::Shell;
 use super::trash;
+use super::usage::Content;
 
 /// Files in a directory from which on `rm -safely` asks
 /// (`hadoop.shell.safely.delete.limit.num.files`).
@@ -71,19 +72,33 @@ impl Removal {
         if !item.is_directory() || limit == 0 {
             return Ok(true);
         }
-        let files = item.fs.as_hdfs()?.content(&item.path).await?.file_count;
+        let files = Content::of(item).await?.files;
         if files <= limit {
             return Ok(true);
         }
         shell.flush()?;
-        eprint!("Proceed deleting {files} files? (Y or N) ");
-        let mut answer = String::new();
-        // Nothing else is under way that this could hold up.
-        let _ = std::io::stdin().lock().read_line(&mut answer);
-        let yes = matches!(answer.trim(), "y" | "Y");
+        let yes = ask(&format!("Proceed deleting {files} files?"));
         if !yes {
             shell.warn("Delete aborted at user request.\n");
         }
         Ok(yes)
+    }
+}
+
+/// Asks until the answer is one. Where nobody answers it is no; Java asks for ever.
+fn ask(question: &str) -> bool {
+    loop {
+        eprint!("{question} (Y or N) ");
+        let mut answer = String::new();
+        // Nothing else is under way that this could hold up.
+        if !std::io::stdin().lock().read_line(&mut answer).is_ok_and(|length| length > 0) {
+            return false;
+        }
+        let answer = answer.trim_end_matches(['\r', '\n']);
+        match answer.to_ascii_lowercase().as_str() {
+            "y" | "yes" => return true,
+            "n" | "no" => return false,
+            _ => eprintln!("Invalid input: {answer}"),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::failure::{Failure, Outcome};
+use super::filesystem::FileSystem;
 use super::item::Item;
 use super::options::{Format, MANY};
 use super::shell::Shell;
@@ -21,7 +22,10 @@ pub async fn setrep(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
         Ok(_) => return Err(Failure::usage("replication must be >= 1")),
         Err(_) => {
             shell.warn("setrep: Illegal replication, a positive integer expected");
-            return Err(Failure::usage(format!("For input string: \"{text}\"")));
+            return Err(Failure::usage(match text.parse::<i32>() {
+                Ok(_) => format!("Value out of range. Value:\"{text}\" Radix:10"),
+                Err(_) => format!("For input string: \"{text}\""),
+            }));
         }
     };
     let items = shell.expand_all(&args).await?;
@@ -59,7 +63,10 @@ async fn set_one(shell: &mut Shell, item: &Item, replication: u16) -> Outcome<()
         return shell
             .line(format!("Did not set replication for: {text}, because it's an erasure coded file."));
     }
-    if !item.fs.as_hdfs()?.set_replication(&item.path, replication).await? {
+    // Local files have one replica, whatever is said.
+    if let FileSystem::Hdfs(hdfs) = &item.fs
+        && !hdfs.set_replication(&item.path, replication).await?
+    {
         return Err(Failure::other(format!("Could not set replication for: {text}")));
     }
     shell.line(format!("Replication {replication} set: {text}"))
@@ -72,7 +79,8 @@ async fn wait_for(shell: &mut Shell, mut item: Item, replication: usize) -> Outc
     let mut warned = false;
     loop {
         let length = item.refresh().await?.length;
-        let replicas = item.fs.as_hdfs()?.replicas(&item.path, length).await?;
+        let FileSystem::Hdfs(hdfs) = &item.fs else { return shell.line(" done") };
+        let replicas = hdfs.replicas(&item.path, length).await?;
         let wrong = replicas.into_iter().find(|found| *found != replication);
         let Some(found) = wrong else { return shell.line(" done") };
         if found > replication && !warned {

@@ -5,6 +5,7 @@ use std::io::{BufWriter, IsTerminal, Stdout, Write};
 use std::sync::Arc;
 
 use mobula_client::{Client, ClientOptions};
+use mobula_wire::checksum::{BYTES_PER_CHUNK_DEFAULT, Checksum, ChecksumKind};
 use parking_lot::Mutex;
 
 use super::FsContext;
@@ -20,6 +21,10 @@ use super::status::Status;
 
 /// HDFS's port where a URI names none.
 const PORT_DEFAULT: u16 = 8020;
+/// Where users' directories are (`dfs.user.home.dir.prefix`).
+const HOMES_DEFAULT: &str = "/user";
+/// Most bytes that one checksum may cover: a packet has at least one chunk.
+const CHUNK_BYTES_MAX: u32 = 1 << 20;
 /// Bytes of output kept until there is more, an error, or the end.
 const OUTPUT_BUFFER: usize = 64 << 10;
 
@@ -34,6 +39,8 @@ pub struct Shell {
     pub verb: String,
     /// Whether `--json` was given.
     pub json: bool,
+    /// Whether the verb ends when nobody reads what it prints.
+    pub ends_unread: bool,
     /// Exit code without errors: `test` says its answer so.
     pub code: i32,
     /// Bars of transfers.
@@ -53,6 +60,7 @@ impl Shell {
             context,
             verb: verb.to_owned(),
             json: false,
+            ends_unread: true,
             code: 0,
             progress: Progress::new(),
             unfinished: Arc::default(),
@@ -73,15 +81,16 @@ impl Shell {
     /// Prints bytes.
     ///
     /// # Errors
-    /// Nobody reads any more.
+    /// Nobody reads any more, and the verb ends then.
     pub fn print_bytes(&mut self, bytes: &[u8]) -> Outcome<()> {
-        self.out.write_all(bytes).map_err(|error| output_closed(&error))
+        let printed = self.out.write_all(bytes);
+        self.unless_unread(printed)
     }
 
     /// Prints a line.
     ///
     /// # Errors
-    /// Nobody reads any more.
+    /// Nobody reads any more, and the verb ends then.
     pub fn line(&mut self, text: impl AsRef<str>) -> Outcome<()> {
         self.print_bytes(text.as_ref().as_bytes())?;
         self.print_bytes(b"\n")
@@ -90,9 +99,17 @@ impl Shell {
     /// Shows what was printed so far.
     ///
     /// # Errors
-    /// Nobody reads any more.
+    /// Nobody reads any more, and the verb ends then.
     pub fn flush(&mut self) -> Outcome<()> {
-        self.out.flush().map_err(|error| output_closed(&error))
+        let flushed = self.out.flush();
+        self.unless_unread(flushed)
+    }
+
+    fn unless_unread(&self, printed: std::io::Result<()>) -> Outcome<()> {
+        match printed {
+            Err(error) if self.ends_unread => Err(output_closed(&error)),
+            _ => Ok(()),
+        }
     }
 
     /// Prints a line to standard error, after what was printed before it, and above a bar.
@@ -153,7 +170,7 @@ impl Shell {
         }
         let uri = self.context.default_fs.trim_end_matches('/').to_owned();
         let fs = match uri.split_once(':').map_or("", |(scheme, _)| scheme) {
-            "hdfs" => self.connect(uri, self.context.client_options.clone()),
+            "hdfs" => self.connect(uri, self.context.client_options.clone())?,
             "file" => self.local(),
             other => return Err(unknown_scheme(other)),
         };
@@ -161,9 +178,31 @@ impl Shell {
         Ok(fs)
     }
 
-    fn connect(&self, uri: String, options: ClientOptions) -> FileSystem {
-        let (user, umask) = (options.user.clone(), options.umask);
-        FileSystem::Hdfs(Hdfs::new(Client::new(self.context.env.clone(), options), uri, &user, umask))
+    fn connect(&self, uri: String, options: ClientOptions) -> Outcome<FileSystem> {
+        let umask = options.umask;
+        let homes = self.setting("dfs.user.home.dir.prefix").unwrap_or(HOMES_DEFAULT);
+        let home = address::absolute(&format!("{homes}/{}", options.user), "/");
+        let client = Client::with_checksum(self.context.env.clone(), options, self.checksum()?);
+        Ok(FileSystem::Hdfs(Hdfs::new(client, uri, home, umask)))
+    }
+
+    /// The configured checksum of new files; as in HDFS, a type that it does not know is none.
+    fn checksum(&self) -> Outcome<Checksum> {
+        let kind = match self.setting("dfs.checksum.type").map(str::trim) {
+            Some("NULL") => ChecksumKind::Null,
+            Some("CRC32") => ChecksumKind::Crc32,
+            _ => ChecksumKind::Crc32c,
+        };
+        let Some(text) = self.setting("dfs.bytes-per-checksum") else {
+            return Ok(
+                Checksum::new(kind, BYTES_PER_CHUNK_DEFAULT).expect("a chunk of 512 bytes is in range")
+            );
+        };
+        let chunk = text.trim().parse().ok().filter(|chunk| *chunk <= CHUNK_BYTES_MAX);
+        chunk.and_then(|chunk| Checksum::new(kind, chunk).ok()).ok_or_else(|| {
+            let key = "dfs.bytes-per-checksum";
+            Failure::usage(format!("{key} is '{text}', but must be a number from 1 to {CHUNK_BYTES_MAX}"))
+        })
     }
 
     /// The file system that a typed path lies on.
@@ -173,7 +212,10 @@ impl Shell {
     pub fn fs_of(&mut self, address: &Address) -> Outcome<FileSystem> {
         match address.scheme.as_deref() {
             None => self.default_fs(),
-            Some("file") => Ok(self.local()),
+            Some("file") => match &address.authority {
+                None => Ok(self.local()),
+                Some(authority) => Err(wrong_file_system(authority, &address.path)),
+            },
             Some("hdfs") => match &address.authority {
                 None => self.default_fs(),
                 Some(authority) => self.cluster(authority),
@@ -194,7 +236,7 @@ impl Shell {
         let has_port = authority.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok());
         let host = if has_port { host } else { format!("{host}:{PORT_DEFAULT}") };
         let options = ClientOptions { namenodes: vec![host], ..self.context.client_options.clone() };
-        let fs = self.connect(uri.clone(), options);
+        let fs = self.connect(uri.clone(), options)?;
         self.others.insert(uri, fs.clone());
         Ok(fs)
     }
@@ -210,18 +252,12 @@ impl Shell {
         Item::look_up(&fs, text.to_owned(), path).await
     }
 
-    /// A typed local path, with what is there; `file:` before it is taken away.
+    /// A typed local path, with what is there; a scheme and a host before it are taken away.
     ///
     /// # Errors
     /// No access.
     pub async fn local_item(&self, text: &str) -> Outcome<Item> {
-        let path = match text.strip_prefix("file:") {
-            Some(rest) => match rest.strip_prefix("//") {
-                Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-                None => rest,
-            },
-            None => text,
-        };
+        let path = local_part(text);
         if path.is_empty() {
             return Err(Failure::usage("Can not create a Path from an empty string"));
         }
@@ -259,7 +295,7 @@ impl Shell {
         let home = fs.home();
         let typed = |path: &str, status: &Status| match (&address.scheme, &address.authority) {
             (Some(_), Some(_)) => fs.qualified(path),
-            (Some(scheme), None) => format!("{scheme}:{path}"),
+            (Some(scheme), None) => format!("{scheme}://{path}"),
             (None, _) if address.is_absolute() => path.to_owned(),
             (None, _) => address::relative(&home, path, status.is_directory()),
         };
@@ -318,6 +354,24 @@ fn output_closed(error: &std::io::Error) -> Failure {
     Failure { kind: Kind::OutputClosed, message: format!("cannot write the output: {error}") }
 }
 
+/// What of a typed local path is path: Hadoop looks at neither scheme nor host here.
+fn local_part(text: &str) -> &str {
+    let slash = text.find('/').unwrap_or(text.len());
+    let scheme_end = text[..slash].ends_with(':').then_some(slash);
+    let rest = scheme_end.map(|end| &text[end..]).or_else(|| text.strip_prefix("file:")).unwrap_or(text);
+    match rest.strip_prefix("//").filter(|_| scheme_end.is_some()) {
+        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => rest,
+    }
+}
+
+/// `file://tmp/x`: no path of this machine, and with one slash too few it would be quite another one.
+fn wrong_file_system(authority: &str, path: &str) -> Failure {
+    let local = std::env::current_dir().unwrap_or_default();
+    let path = if path.is_empty() { &local.to_string_lossy() } else { path };
+    Failure::usage(format!("Wrong FS: file://{authority}{path}, expected: file:///"))
+}
+
 fn unknown_scheme(scheme: &str) -> Failure {
     Failure::other(format!("No FileSystem for scheme \"{scheme}\""))
 }
@@ -339,6 +393,10 @@ async fn match_pattern(fs: &FileSystem, pattern: &str, found: &mut Vec<(String, 
         let matcher = glob::Pattern::parse(name)?;
         if !matcher.is_wild() {
             let name = glob::unquote(name);
+            if !candidates.is_empty() {
+                // Java reads each name as a path of its own, in which `a:` is a scheme.
+                Address::parse(&name)?;
+            }
             candidates.retain(|(_, status)| status.as_ref().is_none_or(Status::is_directory));
             candidates.iter_mut().for_each(|(path, status)| {
                 *path = address::join(path, &name);
@@ -359,7 +417,10 @@ async fn match_pattern(fs: &FileSystem, pattern: &str, found: &mut Vec<(String, 
     for (path, status) in candidates {
         let status = match status {
             Some(status) => Some(status),
-            None => fs.status(&path).await?,
+            None => {
+                fs.check_name(&path, &fs.qualified(&path))?;
+                fs.status(&path).await?
+            }
         };
         found.extend(status.map(|status| (path, status)));
     }
@@ -371,6 +432,7 @@ async fn matching_children(
     path: &str,
     matcher: &glob::Pattern,
 ) -> Outcome<Vec<(String, Option<Status>)>> {
+    fs.check_name(path, &fs.qualified(path))?;
     let children = match fs.list(path).await {
         Ok(children) => children,
         Err(failure) if failure.kind == Kind::NotFound => return Ok(Vec::new()),

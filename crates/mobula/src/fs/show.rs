@@ -1,6 +1,6 @@
 //! `cat`, `text`, `head`, `tail`, `checksum`: what is in files.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
@@ -18,6 +18,8 @@ const SHOWN: u64 = 1024;
 const FOLLOW_PAUSE: Duration = Duration::from_millis(5000);
 /// Compressed bytes handed to a decoder at once: they grow 1,032 times at most.
 const DECODE_PIECE: usize = 4096;
+/// Bytes of the shortest header of gzip.
+const GZIP_HEADER: u64 = 10;
 
 /// Prints files.
 pub async fn cat(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
@@ -78,32 +80,52 @@ async fn text_one(shell: &mut Shell, item: &Item) -> Outcome<()> {
         }
     }
     let mut unpack = unpacker(item, &head)?;
-    let packed = |error: std::io::Error| Failure::path(&item.text, &error.to_string());
     let mut piece = Some(head.into());
     while let Some(bytes) = piece {
         let bytes: bytes::Bytes = bytes;
         for part in bytes.chunks(DECODE_PIECE) {
-            unpack.feed(part).map_err(packed)?;
+            let fed = unpack.feed(part);
             unpack.drain(shell, part)?;
+            fed.map_err(|error| Failure::other(error.to_string()))?;
         }
         piece = reader.next().await?;
     }
-    unpack.finish(shell).map_err(packed)??;
+    // What there is of a file that was cut is shown before that is told.
+    let flushed = unpack.flush();
+    unpack.drain(shell, &[])?;
+    let finished = flushed.and_then(|()| unpack.finish());
+    shell.print_bytes(&finished.map_err(cut_off)?)?;
     shell.flush()
 }
 
+/// A packed file ended too early; the words are Java's.
+fn cut_off(error: std::io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => Failure::other("Unexpected end of ZLIB input stream"),
+        _ => Failure::other(error.to_string()),
+    }
+}
+
+/// By the first bytes, and then by the name's ending (HDFS: `Display.Text.getInputStream`).
 fn unpacker(item: &Item, head: &[u8]) -> Outcome<Unpack> {
     let unsupported = |what| Err(Failure::path(&item.text, what));
     match head {
-        [0x1f, 0x8b, ..] => Ok(Unpack::Gzip(MultiGzDecoder::new(Vec::new()))),
-        [b'S', b'E', b'Q', ..] => unsupported("SequenceFiles cannot be shown as text yet"),
-        [b'O', b'b', b'j', 1, ..] => unsupported("Avro files cannot be shown as text yet"),
-        _ => match item.name().rsplit_once('.').map_or("", |(_, ending)| ending) {
-            "deflate" => Ok(Unpack::Zlib(ZlibDecoder::new(Vec::new()))),
-            "bz2" => unsupported("bzip2 cannot be unpacked yet"),
-            "zst" | "lz4" | "snappy" => unsupported("this compression cannot be unpacked yet"),
-            _ => Ok(Unpack::Plain),
-        },
+        // Too short to be anything else.
+        [] | [_] => return Ok(Unpack::Plain),
+        [0x1f, 0x8b, ..] => return Ok(Unpack::Gzip(MultiGzDecoder::new(Vec::new()))),
+        [b'S', b'E', b'Q', ..] => return unsupported("SequenceFiles cannot be shown as text yet"),
+        [b'O', b'b', b'j', 1, ..] => return unsupported("Avro files cannot be shown as text yet"),
+        [b'O', b'b', b'j', ..] => return Err(Failure::other("Not an Avro data file")),
+        [b'O', b'b', ..] => return Ok(Unpack::Plain),
+        _ => {}
+    }
+    match item.name().rsplit_once('.').map_or("", |(_, ending)| ending) {
+        "gz" if item.status()?.length < GZIP_HEADER => Err(Failure::other("Unexpected end of input stream")),
+        "gz" => Err(Failure::other("not a gzip file")),
+        "deflate" => Ok(Unpack::Zlib(ZlibDecoder::new(Vec::new()))),
+        "bz2" => unsupported("bzip2 cannot be unpacked yet"),
+        "zst" | "lz4" | "snappy" => unsupported("this compression cannot be unpacked yet"),
+        _ => Ok(Unpack::Plain),
     }
 }
 
@@ -128,13 +150,21 @@ impl Unpack {
         Ok(())
     }
 
-    fn finish(self, shell: &mut Shell) -> std::io::Result<Outcome<()>> {
-        let rest = match self {
-            Unpack::Plain => Vec::new(),
-            Unpack::Gzip(decoder) => decoder.finish()?,
-            Unpack::Zlib(decoder) => decoder.finish()?,
-        };
-        Ok(shell.print_bytes(&rest))
+    /// All that can be made of what was fed comes out.
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Unpack::Plain => Ok(()),
+            Unpack::Gzip(decoder) => decoder.flush(),
+            Unpack::Zlib(decoder) => decoder.flush(),
+        }
+    }
+
+    fn finish(self) -> std::io::Result<Vec<u8>> {
+        match self {
+            Unpack::Plain => Ok(Vec::new()),
+            Unpack::Gzip(decoder) => decoder.finish(),
+            Unpack::Zlib(decoder) => decoder.finish(),
+        }
     }
 }
 
@@ -157,7 +187,7 @@ pub async fn head(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
 /// Prints the last kilobyte of a file, and with `-f` what is added to it.
 pub async fn tail(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     let given = Format::new(1, 1, &["f"]).with_values(&["s"]).parse(&mut args)?;
-    let pause = match given.value("s") {
+    let pause = match given.value("s").filter(|_| given.has("f")) {
         None | Some("") => FOLLOW_PAUSE,
         Some(ms) => match ms.parse::<i64>() {
             Ok(ms) if ms > 0 => Duration::from_millis(ms.unsigned_abs()),
@@ -185,10 +215,11 @@ pub async fn tail(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
 /// Prints a file from `offset` to where it ends now, and says where that is. What is still being written
 /// is longer than its status says: the reader knows.
 async fn show_from(shell: &mut Shell, item: &mut Item, mut offset: u64) -> Outcome<u64> {
+    let known = item.refresh().await?.length;
     let mut reader = item.fs.open(&item.path).await?;
     let length = match &reader {
         Reader::Hdfs(reader) => reader.length(),
-        Reader::Local(..) => item.refresh().await?.length,
+        Reader::Local(..) => known,
     };
     if offset > length {
         // It was cut, or is another file: what is added from now on is shown.

@@ -77,7 +77,7 @@ fn pop_timestamp(args: &mut Vec<String>) -> Outcome<Option<String>> {
     let options_end = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
     let Some(at) = args[..options_end].iter().position(|arg| arg == "-t") else { return Ok(None) };
     if at + 1 >= args.len() {
-        return Err(Failure::usage("option -t requires 1 argument"));
+        return Err(Failure::usage("option -t requires 1 argument."));
     }
     args.remove(at);
     Ok(Some(args.remove(at)))

@@ -15,7 +15,7 @@ use super::shell::{Shell, Unfinished};
 use super::status::Status;
 
 /// What a target is called until it is whole.
-const SUFFIX: &str = "._COPYING_";
+pub const SUFFIX: &str = "._COPYING_";
 /// Time for a call to arrive that was sent before the shell was stopped.
 const CLEAR_PAUSE: Duration = Duration::from_millis(200);
 
@@ -63,6 +63,8 @@ pub struct Manner {
     pub replication: Option<u16>,
     /// Remove the source afterwards.
     pub move_away: bool,
+    /// Keep checksums beside local targets.
+    pub local_sums: bool,
     /// Files on their way at the same time.
     pub in_flight: usize,
 }
@@ -137,7 +139,10 @@ impl Desk {
         }
         let created = temporary.fs.create(&temporary.path, manner.replication).await;
         let written = match created {
-            Ok(writer) => {
+            Ok(mut writer) => {
+                if manner.local_sums {
+                    writer.keep_sums();
+                }
                 self.begin(&temporary);
                 self.fill(source, writer, &temporary, target).await
             }

@@ -12,8 +12,9 @@ use super::size::{self, Style, Table};
 use super::walk::Walk;
 
 /// What a path holds.
-struct Content {
-    files: u64,
+pub struct Content {
+    /// Files in it.
+    pub files: u64,
     directories: u64,
     length: u64,
     consumed: u64,
@@ -47,7 +48,8 @@ impl From<ContentSummaryProto> for Content {
 }
 
 impl Content {
-    async fn of(item: &Item) -> Outcome<Content> {
+    /// Of all under a path, wherever it lies.
+    pub async fn of(item: &Item) -> Outcome<Content> {
         match &item.fs {
             FileSystem::Hdfs(hdfs) => Ok(hdfs.content(&item.path).await?.into()),
             FileSystem::Local(_) => Content::counted(item).await,
@@ -215,6 +217,15 @@ async fn room(item: &Item) -> Outcome<[u64; 3]> {
     }
 }
 
+/// What there is where nobody sets quotas: -1 travels as an unsigned number.
+const NO_QUOTA: QuotaUsageProto = QuotaUsageProto {
+    file_and_directory_count: 0,
+    quota: u64::MAX,
+    space_consumed: 0,
+    space_quota: u64::MAX,
+    type_quota_infos: None,
+};
+
 /// The media that quotas can be set for, in Hadoop's order.
 const QUOTA_MEDIA: [(&str, StorageTypeProto); 5] = [
     ("SSD", StorageTypeProto::Ssd),
@@ -244,6 +255,9 @@ pub async fn count(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
         args.push(".".into());
     }
     let quota = given.has("q") || given.has("u");
+    if quota && given.has("x") {
+        shell.line("q or u option is given, the -x option is ignored.")?;
+    }
     let counting = Counting {
         quota: given.has("q"),
         quota_only: given.has("u"),
@@ -252,7 +266,7 @@ pub async fn count(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
             _ => None,
         },
         style: Style::of(given.has("h")),
-        without_snapshots: given.has("x"),
+        without_snapshots: given.has("x") && !quota,
         erasure: given.has("e"),
         snapshots: given.has("s"),
     };
@@ -334,7 +348,10 @@ impl Counting {
 
     async fn print(&self, shell: &mut Shell, item: &Item) -> Outcome<()> {
         if self.quota_only || self.by_medium.is_some() {
-            let usage = item.fs.as_hdfs()?.quota(&item.path).await?;
+            let usage = match &item.fs {
+                FileSystem::Hdfs(hdfs) => hdfs.quota(&item.path).await?,
+                FileSystem::Local(_) => NO_QUOTA,
+            };
             let columns = match &self.by_medium {
                 Some(media) => self.medium_quotas(&usage, media),
                 None => self.quotas(

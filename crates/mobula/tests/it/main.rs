@@ -5,6 +5,8 @@
 
 mod attack;
 mod cli;
+mod copies;
+mod corners;
 mod kills;
 mod links;
 mod local;

@@ -16,7 +16,7 @@ const BLOCK: usize = 4096;
 /// Longest wait for what a command is to print.
 const LIMIT: Duration = Duration::from_secs(60);
 
-async fn cluster() -> Cluster {
+pub async fn cluster() -> Cluster {
     Cluster::with(|c| c.namenode.defaults.block_size = BLOCK as u64).await.unwrap()
 }
 
@@ -30,21 +30,21 @@ async fn admin(cluster: &Cluster, args: &[&str]) -> (String, String, i32) {
     said(&[&["admin", "--fs", &uri], args].concat()).await
 }
 
-fn says(out: &str) -> (String, String, i32) {
+pub fn says(out: &str) -> (String, String, i32) {
     (out.into(), String::new(), 0)
 }
 
 /// It fails with `code`, prints nothing, and the first line of its errors is `line`.
 #[track_caller]
-fn assert_fails((out, error, code): (String, String, i32), line: &str, with: i32) {
+pub fn assert_fails((out, error, code): (String, String, i32), line: &str, with: i32) {
     assert_eq!((out.as_str(), error.lines().next(), code), ("", Some(line), with), "{error}");
 }
 
-async fn store(cluster: &Cluster, path: &str, data: impl Into<Bytes>) {
+pub async fn store(cluster: &Cluster, path: &str, data: impl Into<Bytes>) {
     cluster.client().put(path, data.into(), CreateOptions::default()).await.unwrap();
 }
 
-async fn stored(cluster: &Cluster, path: &str) -> Bytes {
+pub async fn stored(cluster: &Cluster, path: &str) -> Bytes {
     cluster.client().get(path).await.unwrap()
 }
 
@@ -116,8 +116,7 @@ async fn truncate() {
     assert_eq!(fs(&cluster, &["-truncate", &at_a_border, "/f"]).await, says(&done));
     assert_eq!(fs(&cluster, &["-truncate", &at_a_border, "/f"]).await, says(&done), "as long already");
     assert_eq!(stored(&cluster, "/f").await, data[..BLOCK]);
-    let goes_on =
-        "Truncating /g to length: 7. Wait for block recovery to complete before further updating the file.\n";
+    let goes_on = "Truncating /g to length: 7. Wait for block recovery to complete before further updating this file.\n";
     assert_eq!(fs(&cluster, &["-truncate", "7", "/g"]).await, says(goes_on));
     let longer = "-truncate: Cannot truncate to a larger file size. Current size: 4096, truncate size: 4097.";
     assert_fails(fs(&cluster, &["-truncate", "4097", "/f"]).await, longer, 255);
@@ -161,6 +160,7 @@ async fn tail_follows() {
     let mut child = command(&["fs", "-fs", &uri, "-tail", "-f", "-s", "100", "/log"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
@@ -183,6 +183,13 @@ async fn tail_follows() {
     writer.close().await.unwrap();
     prints("and what comes later\n").await;
     assert!(child.try_wait().unwrap().is_none(), "it goes on");
+    assert_eq!(fs(&cluster, &["-rm", "-skipTrash", "/log"]).await, says("Deleted /log\n"));
+    let output = timeout(LIMIT, child.wait_with_output()).await.expect("it ends with the file").unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (error.as_str(), output.status.code()),
+        ("tail: `/log': No such file or directory\n", Some(1))
+    );
     assert_fails(fs(&cluster, &["-tail", "-f", "/"]).await, "tail: `/': Is a directory", 1);
     cluster.shutdown().await;
 }

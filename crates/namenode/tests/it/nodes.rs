@@ -251,3 +251,46 @@ async fn a_directory_of_users_that_hangs_holds_up_no_beat_and_nobody_who_was_kno
     drop(tell);
     assert!(strangers[0].status("/a").await.is_some());
 }
+
+/// A disk was cloned, identity and all, and both servers run. Whichever registered last is the node: the other one's
+/// beats do not keep it alive, and what it has counts for nothing.
+#[tokio::test]
+async fn a_copy_of_a_node_does_not_speak_for_it() {
+    let fixture = Fixture::start().await;
+    let mut first = fixture.datanode("n1").await;
+    let block = hdfs::ExtendedBlockProto {
+        pool_id: first.info.block_pool_id.clone(),
+        block_id: 1 << 40,
+        generation_stamp: 1_001,
+        num_bytes: Some(5),
+    };
+    let service = fixture.namenode().service();
+    let state = || service.nodes(NodeFilter::All)[0].state;
+    // Its connection breaks; it makes another one.
+    first.rpc = fixture.of("hdfs", DATANODE);
+    until("the node to be suspect", || async { state() == NodeState::Suspect }).await;
+    let mut copy = FakeNode::new(&fixture, "n1").await;
+    copy.register().await;
+    copy.beat().await;
+    let register = dn::datanode_command_proto::Type::RegisterCommand as i32;
+    let answer = first.beat().await;
+    assert_eq!(answer.cmds.iter().map(|command| command.cmd_type).collect::<Vec<_>>(), [register]);
+    assert_eq!(first.report(&[]).await.unwrap().cmd_type, register);
+    first.received(&block).await;
+    first.fail().await;
+    assert_eq!(state(), NodeState::Live, "the error of the other one is not the node's");
+    let request = dn::RegisterDatanodeRequestProto { registration: first.registration.clone() };
+    let (class, message) = first.rpc.refused("registerDatanode", &request).await;
+    assert_eq!(class, "DisallowedDatanodeException", "{message}");
+    assert!(copy.beat().await.cmds.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_with_too_many_volumes_is_refused() {
+    let fixture = Fixture::start().await;
+    let node = fixture.datanode("n1").await;
+    let mut beat = node.heartbeat();
+    beat.reports = vec![beat.reports[0].clone(); mobula_fleet::VOLUMES_MAX + 1];
+    let (_, message) = node.rpc.refused("sendHeartbeat", &beat).await;
+    assert!(message.contains("1025 volumes"), "{message}");
+}

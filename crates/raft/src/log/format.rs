@@ -143,6 +143,15 @@ pub(crate) fn back(header: &[u8; RECORD_HEADER]) -> u32 {
     u32_at(header, 24)
 }
 
+/// What the record at the beginning of `bytes` says of itself: where it is in the log, and its size. Its checksum may
+/// be wrong; `None` if it cannot be a record's header.
+pub(crate) fn claim(bytes: &[u8]) -> Option<(Position, usize)> {
+    let header = bytes.first_chunk::<RECORD_HEADER>()?;
+    let length = u32_at(header, 4) as usize;
+    let position = Position { term: u64_at(header, 8), index: u64_at(header, 16) };
+    (length <= PAYLOAD_MAX && matches!(header[28], 1..=3)).then(|| (position, record_size(length)))
+}
+
 /// Reads the record at the beginning of `bytes`; says what is wrong if there is no whole one.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Found<'_>, &'static str> {
     let Some(header) = bytes.first_chunk::<RECORD_HEADER>() else {

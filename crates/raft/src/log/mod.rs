@@ -166,6 +166,11 @@ impl<M: Machine> Log<M> {
         self.shared.state.lock().purged
     }
 
+    /// The last entry, or the one before the first if there is none.
+    pub(crate) fn last(&self) -> Option<Position> {
+        self.shared.state.lock().last()
+    }
+
     /// Waits until all that was asked for before is done, and ends the writer.
     pub(crate) async fn close(&self) {
         // A log that failed has nothing to wait for.

@@ -388,7 +388,12 @@ impl Bad<'_> {
             return Err(self.corrupt(format!("{why}, and this is not the log's last segment")));
         }
         let Some(nonzero) = bytes[self.at..].iter().position(|byte| *byte != 0) else { return Ok(()) };
-        let mut at = (self.at + nonzero) / RECORD_ALIGN * RECORD_ALIGN;
+        // What a record carries is whatever clients sent, even the bytes of a record: where its header is there, the
+        // search begins behind it.
+        let mut at = match format::claim(&bytes[self.at..]) {
+            Some((position, size)) if follows(self.last, position) => self.at + size,
+            _ => (self.at + nonzero) / RECORD_ALIGN * RECORD_ALIGN,
+        };
         while at + RECORD_HEADER <= bytes.len() {
             if let Ok(found) = format::decode(&bytes[at..])
                 && Some(found.position) > self.last

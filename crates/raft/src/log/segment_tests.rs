@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use bytes::Bytes;
-use mobula_disk::DiskRef;
 use mobula_disk::fake::{Crash, CrashDisk};
+use mobula_disk::{DiskRef, Open};
 use proptest::prelude::*;
 
 use super::format::{self, Kind, Record, SegmentHeader};
@@ -264,5 +264,37 @@ fn the_page_shows_what_the_code_writes() {
     ] {
         let line = format!("| `{name}` | {value} |");
         assert!(page.contains(&line), "the page lacks {line}");
+    }
+}
+
+/// A client's names may hold the bytes of a record. A batch with such names that a crash cut short is a torn tail.
+#[test]
+fn a_record_within_a_record_is_none() {
+    let planted = {
+        let mut bytes = Vec::new();
+        let far = Position { term: 0x7f7f, index: 0x7f7f };
+        Record { position: far, kind: Kind::Command, payload: Bytes::new() }.encode(0, &mut bytes);
+        bytes
+    };
+    for shift in 0..8 {
+        let disk = CrashDisk::new(1);
+        let mut opened = open(&disk.process()).unwrap();
+        let record = |index, payload: Vec<u8>| Record {
+            position: Position { term: 1, index },
+            kind: Kind::Command,
+            payload: payload.into(),
+        };
+        opened.segments.append(&[record(0, vec![1; 100])]).unwrap();
+        let mut names = vec![b'a'; 40 + shift];
+        names.extend_from_slice(&planted);
+        names.resize(600, b'a');
+        opened.segments.append(&[record(1, names)]).unwrap();
+        drop(opened);
+        disk.crash(Crash::Kill);
+        let process = disk.process();
+        let entry = process.list(Path::new(FOLDER)).unwrap().into_iter().find(|it| it.length > 48).unwrap();
+        let path = Path::new(FOLDER).join(&entry.name);
+        process.open(&path, Open::ReadWrite).unwrap().set_length(entry.length - 100).unwrap();
+        assert_eq!(open(&disk.process()).unwrap().records.len(), 1, "shifted by {shift}");
     }
 }

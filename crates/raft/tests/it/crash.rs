@@ -300,6 +300,26 @@ fn a_missing_segment_or_vote_is_refused() {
     }
 }
 
+/// The folder is another one than before: empty, or as it was when the machine was at an earlier place. However often
+/// somebody starts it again, nothing that was acknowledged is forgotten without a word.
+#[test]
+fn a_log_that_ends_before_the_machine_is_refused() {
+    let disk = filled();
+    run(async {
+        let (raft, _) = start_ready(&disk).await;
+        raft.shutdown().await;
+    });
+    for (path, _) in logs(&disk) {
+        disk.process().remove_file(&path).unwrap();
+    }
+    disk.process().remove_file(&Path::new(FOLDER).join("vote")).unwrap();
+    for _ in 0..5 {
+        let error = run(start(&disk.process(), small(1))).expect_err("the log is gone");
+        assert!(matches!(error, RaftError::Behind { log: None, .. }), "{error}");
+        disk.crash(Crash::Kill);
+    }
+}
+
 #[test]
 fn a_later_version_is_refused_and_left_alone() {
     let disk = filled();
