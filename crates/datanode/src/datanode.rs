@@ -37,6 +37,8 @@ const IPC_CONNECTIONS_MAX: usize = 1_000;
 const IPC_CALLS_MAX: usize = 100;
 /// Bytes of answers that a client has not read yet.
 const IPC_OUTBOX_MAX: usize = 4 << 20;
+/// Bytes of requests of all connections that are not answered yet.
+const IPC_REQUESTS_MAX: usize = 8 << 20;
 /// How long open connections may go on after an orderly end began.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
@@ -106,6 +108,7 @@ impl DataNode {
             connections_max: IPC_CONNECTIONS_MAX,
             calls_in_flight_max: IPC_CALLS_MAX,
             outbox_bytes_max: IPC_OUTBOX_MAX,
+            request_bytes_max: IPC_REQUESTS_MAX,
         };
         let ipc = RpcServer::start(&node.env, ipc_listener, Arc::new(Ipc { node: node.clone() }), options);
         let server = tokio::spawn(xceiver::serve(node.clone(), listener));

@@ -2,7 +2,9 @@
 //! machine if a DataNode is there, the others on distinct nodes; of two drawn by free space, the one
 //! with less to do. Racks come later: every node is on `/default-rack`.
 
-use mobula_types::Target;
+use std::collections::BTreeSet;
+
+use mobula_types::{DatanodeUuid, Target};
 use rand::Rng;
 
 use crate::event::{Placement, PlacementRequest};
@@ -22,6 +24,36 @@ struct Candidate {
     favored: bool,
 }
 
+/// What a request says of nodes, to be asked for each of them: the fleet is locked meanwhile.
+struct Wishes<'r> {
+    taken: BTreeSet<&'r DatanodeUuid>,
+    /// Machine and port.
+    favored: BTreeSet<(&'r str, u16)>,
+}
+
+impl<'r> Wishes<'r> {
+    fn of(request: &'r PlacementRequest) -> Wishes<'r> {
+        let existing = request.existing.iter().map(|target| &target.datanode);
+        let address = |address: &'r String| {
+            let (machine, port) = address.rsplit_once(':')?;
+            Some((machine, port.parse().ok()?)).filter(|_| !machine.is_empty())
+        };
+        Wishes {
+            taken: request.excluded.iter().chain(existing).collect(),
+            favored: request.favored.iter().filter_map(address).collect(),
+        }
+    }
+
+    /// Whether the node was named as `ip:port` or `host:port`.
+    fn favor(&self, node: &Node) -> bool {
+        let id = &node.info.id;
+        !self.favored.is_empty()
+            && [&id.ip, &id.host_name]
+                .iter()
+                .any(|machine| self.favored.contains(&(machine.as_str(), id.xfer_port)))
+    }
+}
+
 impl Fleet {
     pub(crate) fn choose_targets(&mut self, request: &PlacementRequest) -> Placement {
         let mut placement = Placement {
@@ -29,10 +61,12 @@ impl Fleet {
             live: self.roster.iter().filter(|(_, node)| node.state != NodeState::Dead).count(),
             excluded: request.excluded.iter().filter(|uuid| self.roster.index(uuid).is_some()).count(),
         };
-        let mut candidates = self.candidates(request, Node::is_usable);
+        let wishes = Wishes::of(request);
+        let mut candidates = self.candidates(request, &wishes, Node::is_usable);
         if candidates.is_empty() && request.existing.is_empty() {
             // A suspect node is better than none: it may have missed a beat only.
-            candidates = self.candidates(request, |node| node.state == NodeState::Suspect && !node.stopping);
+            let fit = |node: &Node| node.state == NodeState::Suspect && !node.stopping;
+            candidates = self.candidates(request, &wishes, fit);
         }
         while placement.targets.len() < usize::from(request.replicas) && !candidates.is_empty() {
             let first = placement.targets.is_empty() && request.existing.is_empty();
@@ -48,11 +82,13 @@ impl Fleet {
         placement
     }
 
-    fn candidates(&self, request: &PlacementRequest, fit: impl Fn(&Node) -> bool) -> Vec<Candidate> {
-        let taken = |node: &Node| {
-            let uuid = &node.info.id.uuid;
-            request.excluded.contains(uuid) || request.existing.iter().any(|target| target.datanode == *uuid)
-        };
+    fn candidates(
+        &self,
+        request: &PlacementRequest,
+        wishes: &Wishes<'_>,
+        fit: impl Fn(&Node) -> bool,
+    ) -> Vec<Candidate> {
+        let taken = |node: &Node| wishes.taken.contains(&node.info.id.uuid);
         let mut found = Vec::new();
         for (index, node) in self.roster.iter().filter(|(_, node)| fit(node) && !taken(node)) {
             let free = node.slots.iter().map(|slot| self.roster.free(*slot, &self.config)).max().unwrap_or(0);
@@ -65,7 +101,7 @@ impl Fleet {
                 free: free - coming,
                 busy: u64::from(node.xceivers) + u64::from(node.placed.0) * 2,
                 local: !request.ignore_locality && node.is_machine(&request.client_machine),
-                favored: request.favored.iter().any(|address| node.is_address(address)),
+                favored: wishes.favor(node),
             });
         }
         found

@@ -254,13 +254,6 @@ impl Node {
     pub fn is_machine(&self, name: &str) -> bool {
         !name.is_empty() && (self.info.id.ip == name || self.info.id.host_name == name)
     }
-
-    /// Whether `address` is its `ip:port` or `host:port`.
-    pub fn is_address(&self, address: &str) -> bool {
-        address.rsplit_once(':').is_some_and(|(machine, port)| {
-            self.is_machine(machine) && port.parse() == Ok(self.info.id.xfer_port)
-        })
-    }
 }
 
 /// All DataNodes.

@@ -7,18 +7,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mobula_namespace::{Batch, Command, Operation, Outcome};
+use mobula_namespace::{Batch, Command, LastBlock, Operation, Outcome};
 use mobula_net::Clock;
 use mobula_raft::{ProposeError, Raft};
-use mobula_types::{HdfsPath, Millis};
+use mobula_types::{HdfsPath, InodeId, Millis, Target};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::exceptions::Refusal;
 use crate::machine::NamespaceMachine;
 
-/// Commands of one entry at most. With the longest paths they still fit into the log's largest entry.
+/// Commands of one entry at most.
 const BATCH_COMMANDS_MAX: usize = 2_048;
+/// Bytes of text in them at most, unless one alone has more: what is more waits for the next entry. The log's largest
+/// has eight times as much, so that no command makes those fail that happened to come with it.
+const BATCH_BYTES_MAX: usize = 32 << 20;
 /// Commands that wait at most; more are told to come again.
 const WAITING_MAX: usize = 65_536;
 
@@ -87,7 +90,7 @@ impl Batcher {
             } else if waiting.commands.len() >= WAITING_MAX || waiting.bytes >= WAITING_BYTES_MAX {
                 Refusal::Overloaded { waiting: waiting.commands.len() }
             } else {
-                waiting.bytes += weight(&command.operation);
+                waiting.bytes += weight(&command);
                 waiting.commands.push(command);
                 waiting.answers.push(done);
                 let first = waiting.commands.len() == 1;
@@ -199,13 +202,10 @@ impl Batcher {
 
     fn take(&self) -> (Vec<Command>, Vec<Done>) {
         let mut waiting = self.0.waiting.lock();
-        if waiting.commands.len() <= BATCH_COMMANDS_MAX {
-            waiting.bytes = 0;
-            return (std::mem::take(&mut waiting.commands), std::mem::take(&mut waiting.answers));
-        }
-        let left = waiting.commands.split_off(BATCH_COMMANDS_MAX);
-        let unanswered = waiting.answers.split_off(BATCH_COMMANDS_MAX);
-        waiting.bytes = left.iter().map(|command| weight(&command.operation)).sum();
+        let fitting = waiting.fitting();
+        let left = waiting.commands.split_off(fitting);
+        let unanswered = waiting.answers.split_off(fitting);
+        waiting.bytes = left.iter().map(weight).sum();
         (std::mem::replace(&mut waiting.commands, left), std::mem::replace(&mut waiting.answers, unanswered))
     }
 }
@@ -213,6 +213,19 @@ impl Batcher {
 impl Waiting {
     fn falls_short_of(&self, wanted: usize) -> bool {
         self.commands.len() < wanted && self.closed.is_none()
+    }
+
+    /// How many of the commands, from the first, make a batch: at least one, if any waits.
+    fn fitting(&self) -> usize {
+        if self.commands.len() <= BATCH_COMMANDS_MAX && self.bytes <= BATCH_BYTES_MAX {
+            return self.commands.len();
+        }
+        let mut bytes = 0;
+        let fits = |command: &&Command| {
+            bytes += weight(command);
+            bytes <= BATCH_BYTES_MAX
+        };
+        self.commands.iter().take(BATCH_COMMANDS_MAX).take_while(fits).count().max(1)
     }
 }
 
@@ -240,37 +253,50 @@ impl Patience {
 }
 
 /// About how much text a command holds, in bytes.
-fn weight(operation: &Operation) -> usize {
+fn weight(command: &Command) -> usize {
+    let groups: usize = command.caller.groups.iter().map(String::len).sum();
+    command.caller.user.len() + groups + text(&command.operation)
+}
+
+fn text(operation: &Operation) -> usize {
     let path = |path: &HdfsPath| path.as_str().len();
+    let last = |last: &Option<LastBlock>| last.as_ref().map_or(0, |last| targets(&last.targets));
     match operation {
         Operation::Rename { source, target } | Operation::Rename2 { source, target, .. } => {
             path(source) + path(target)
         }
         Operation::Create(create) => path(&create.path) + create.holder.len(),
-        Operation::AddBlock(add) => path(&add.path) + add.holder.len(),
-        Operation::Append(append) => path(&append.path) + append.holder.len(),
-        Operation::Truncate(truncate) => path(&truncate.path) + truncate.holder.len(),
+        Operation::AddBlock(add) => path(&add.path) + add.holder.len() + targets(&add.targets),
+        Operation::Append(append) => path(&append.path) + append.holder.len() + last(&append.last),
+        Operation::Truncate(truncate) => path(&truncate.path) + truncate.holder.len() + last(&truncate.last),
         Operation::Concat { target, sources } => path(target) + sources.iter().map(path).sum::<usize>(),
-        Operation::UpdateBlockForPipeline { holder, .. } => holder.len(),
-        Operation::UpdatePipeline(update) => update.holder.len(),
+        Operation::UpdateBlockForPipeline { holder, .. } | Operation::ExpireLease { holder, .. } => {
+            holder.len()
+        }
+        Operation::UpdatePipeline(update) => update.holder.len() + targets(&update.targets),
+        Operation::CommitBlockSynchronization(commit) => targets(&commit.targets),
+        Operation::AbandonBlock { path: at, holder, .. }
+        | Operation::Complete { path: at, holder, .. }
+        | Operation::Fsync { path: at, holder, .. }
+        | Operation::RecoverLease { path: at, holder } => path(at) + holder.len(),
+        Operation::SetOwner { path: at, user, group } => {
+            path(at) + [user, group].into_iter().flatten().map(String::len).sum::<usize>()
+        }
         Operation::Mkdirs { path: at, .. }
-        | Operation::AbandonBlock { path: at, .. }
-        | Operation::Complete { path: at, .. }
-        | Operation::Fsync { path: at, .. }
-        | Operation::RecoverLease { path: at, .. }
         | Operation::Delete { path: at, .. }
         | Operation::SetReplication { path: at, .. }
         | Operation::SetPermission { path: at, .. }
-        | Operation::SetOwner { path: at, .. }
         | Operation::SetTimes { path: at, .. } => path(at),
+        Operation::Touch { accesses } => accesses.len() * std::mem::size_of::<(InodeId, Millis)>(),
         Operation::Format(_)
         | Operation::Configure(_)
-        | Operation::ExpireLease { .. }
-        | Operation::CommitBlockSynchronization(_)
         | Operation::RetryRecovery { .. }
-        | Operation::Touch { .. }
         | Operation::Reap { .. } => 0,
     }
+}
+
+fn targets(targets: &[Target]) -> usize {
+    targets.iter().map(|target| target.datanode.as_str().len() + target.storage.as_str().len()).sum()
 }
 
 /// A client whose command was lost asks the next leader under the same call id, where the retry
@@ -280,5 +306,48 @@ fn refusal(error: &ProposeError) -> Refusal {
         ProposeError::NotLeader { .. } | ProposeError::Lost => Refusal::Standby,
         ProposeError::TooLarge { .. } => Refusal::Io(error.to_string()),
         ProposeError::Stopped { why } => Refusal::Stopping(why.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mobula_namespace::{Caller, Parents, UpdatePipeline};
+    use mobula_types::{Block, BlockId, GenStamp};
+
+    fn command(operation: Operation) -> Command {
+        let caller = Caller { user: "u".into(), groups: Vec::new(), superuser: false, machine: "m".into() };
+        Command { caller, retry: None, operation }
+    }
+
+    #[test]
+    fn a_huge_command_goes_into_the_log_alone() {
+        let batcher = Batcher::default();
+        let mkdirs = Operation::Mkdirs { path: HdfsPath::root(), mode: 0, parents: Parents::Create };
+        let block = Block { id: BlockId(1), stamp: GenStamp(1), length: 0 };
+        let long = "x".repeat(BATCH_BYTES_MAX + 1);
+        let target = Target { datanode: long.as_str().into(), storage: "s".into(), kind: Default::default() };
+        let huge = UpdatePipeline { holder: "h".into(), old: block, new: block, targets: vec![target] };
+        for operation in [mkdirs.clone(), Operation::UpdatePipeline(huge), mkdirs.clone(), mkdirs] {
+            batcher.submit(command(operation), Box::new(|_| {}));
+        }
+        for (taken, left) in [(1, 3), (1, 2), (2, 0)] {
+            let (commands, answers) = batcher.take();
+            assert_eq!((commands.len(), answers.len(), batcher.waiting()), (taken, taken, left));
+        }
+        assert_eq!(batcher.0.waiting.lock().bytes, 0);
+    }
+
+    #[test]
+    fn no_batch_has_more_commands_than_fit() {
+        let batcher = Batcher::default();
+        let mkdirs = Operation::Mkdirs { path: HdfsPath::root(), mode: 0, parents: Parents::Create };
+        for _ in 0..BATCH_COMMANDS_MAX + 1 {
+            batcher.submit(command(mkdirs.clone()), Box::new(|_| {}));
+        }
+        assert_eq!(batcher.take().0.len(), BATCH_COMMANDS_MAX);
+        assert_eq!(batcher.take().0.len(), 1);
+        assert!(batcher.take().0.is_empty());
     }
 }

@@ -23,7 +23,9 @@ use crate::status_proto;
 use crate::writing::{AddBlockRequest, AdditionalRequest, CompleteRequest};
 
 /// Nodes that a request may name at most; more is no client's.
-pub const NODES_MAX: usize = 10_000;
+pub const NODES_MAX: usize = 512;
+/// A node's or a volume's name is a UUID with a prefix; what is longer goes neither into the log nor into the fleet.
+const ID_BYTES_MAX: usize = 256;
 
 // ---- reading ----
 
@@ -188,7 +190,7 @@ fn add_block_request(
     let placement = PlacementRequest {
         client_machine: asker.machine(),
         excluded: nodes(&request.exclude_nodes)?,
-        favored: request.favored_nodes,
+        favored: favored(request.favored_nodes)?,
         no_local,
         ignore_locality,
         ..PlacementRequest::default()
@@ -207,10 +209,35 @@ fn add_block_request(
 }
 
 fn nodes(infos: &[hdfs::DatanodeInfoProto]) -> Result<Vec<DatanodeUuid>, Refusal> {
-    if infos.len() > NODES_MAX {
-        return Err(Refusal::BadRequest(format!("{} nodes, more than {NODES_MAX}", infos.len())));
-    }
+    check_count(infos.len())?;
     Ok(infos.iter().map(|info| DatanodeUuid::from(info.id.datanode_uuid.as_str())).collect())
+}
+
+fn favored(addresses: Vec<String>) -> Result<Vec<String>, Refusal> {
+    check_count(addresses.len())?;
+    Ok(addresses)
+}
+
+/// Refuses a list of more nodes than any client names.
+///
+/// # Errors
+/// BadRequest.
+pub fn check_count(nodes: usize) -> Result<(), Refusal> {
+    if nodes > NODES_MAX {
+        return Err(Refusal::BadRequest(format!("{nodes} nodes, more than {NODES_MAX}")));
+    }
+    Ok(())
+}
+
+/// Refuses a name of a node or of a volume that is longer than any is.
+///
+/// # Errors
+/// BadRequest.
+pub fn check_id(what: &'static str, id: &str) -> Result<(), Refusal> {
+    if id.len() > ID_BYTES_MAX {
+        return Err(Refusal::BadRequest(format!("a {what} of {} bytes, more than {ID_BYTES_MAX}", id.len())));
+    }
+    Ok(())
 }
 
 /// A block at these nodes.
@@ -294,6 +321,10 @@ pub fn targets_of(
         };
         let words = format!("{why} datanodeID.length={}, {}", nodes.len(), words());
         return Err(Refusal::IllegalArgument(words));
+    }
+    for (node, storage) in nodes.iter().zip(storages) {
+        check_id("DataNode's UUID", node.as_str())?;
+        check_id("storage's ID", storage)?;
     }
     let known = service.nodes(mobula_fleet::NodeFilter::All);
     let targets = nodes.into_iter().zip(storages).map(|(datanode, storage)| {
@@ -384,12 +415,16 @@ pub fn report_bad_blocks(
     request: hdfs::ReportBadBlocksRequestProto,
 ) -> Result<hdfs::ReportBadBlocksResponseProto, Refusal> {
     service.check_leads()?;
-    bad_blocks(service, &request.blocks);
+    bad_blocks(service, &request.blocks)?;
     Ok(hdfs::ReportBadBlocksResponseProto {})
 }
 
 /// Tells the fleet of bad replicas, from readers and from DataNodes.
-pub fn bad_blocks(service: &Service, blocks: &[hdfs::LocatedBlockProto]) {
+///
+/// # Errors
+/// BadRequest for more of them than anybody tells of at once.
+pub fn bad_blocks(service: &Service, blocks: &[hdfs::LocatedBlockProto]) -> Result<(), Refusal> {
+    check_count(blocks.iter().map(|located| located.locs.len().max(1)).sum())?;
     for located in blocks {
         let block = block_of(&located.b);
         let storages = located.storage_i_ds.iter().map(|id| Some(StorageUuid::from(id.as_str())));
@@ -402,4 +437,5 @@ pub fn bad_blocks(service: &Service, blocks: &[hdfs::LocatedBlockProto]) {
         tracing::warn!(%block, replicas = at.len(), "bad replicas were reported");
         service.roster.tell(|fleet, now, table| fleet.on_bad_replica(now, block, &at, table));
     }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use mobula_rpc::Responder;
 use mobula_types::DatanodeUuid;
 
 use crate::asker::Asker;
-use crate::client_block::{NODES_MAX, at_targets, targets_of};
+use crate::client_block::{at_targets, check_count, targets_of};
 use crate::client_rpc::{awaited, begun, change, name, path};
 use crate::exceptions::Refusal;
 use crate::located::block_of;
@@ -20,7 +20,7 @@ use crate::status_proto;
 /// `CreateFlag.APPEND`, which clients of old leave out.
 const FLAG_APPEND: u32 = 4;
 /// Files that one `concat` joins at most: its command stands in one entry of the log. HDFS knows no limit.
-const CONCAT_SOURCES_MAX: usize = 10_000;
+pub const CONCAT_SOURCES_MAX: usize = 10_000;
 
 /// `append`: the file, and its last block if that is to be written on.
 pub fn append(service: &Arc<Service>, asker: Asker, body: &[u8], reply: Responder) {
@@ -100,10 +100,7 @@ pub fn update_block_for_pipeline(service: &Arc<Service>, asker: &Asker, body: &[
 /// `updatePipeline`.
 pub fn update_pipeline(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
     let operation = |request: hdfs::UpdatePipelineRequestProto| {
-        if request.new_nodes.len() > NODES_MAX {
-            let words = format!("{} nodes, more than {NODES_MAX}", request.new_nodes.len());
-            return Err(Refusal::BadRequest(words));
-        }
+        check_count(request.new_nodes.len())?;
         let nodes = request.new_nodes.iter().map(|node| DatanodeUuid::from(node.datanode_uuid.as_str()));
         let (old, new) = (block_of(&request.old_block), block_of(&request.new_block));
         let words = || format!("oldBlock={old}, newBlock={new}, clientName={}", request.client_name);

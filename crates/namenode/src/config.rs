@@ -1,8 +1,10 @@
 //! What a NameNode is told at its start. Plain data: files and flags are read elsewhere.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_fleet::FleetConfig;
@@ -75,6 +77,8 @@ impl Default for NamenodeConfig {
                 connections_max: 20_000,
                 calls_in_flight_max: 1_024,
                 outbox_bytes_max: 8 << 20,
+                // A full report of some million replicas.
+                request_bytes_max: 128 << 20,
             },
             trust_advertised_address: false,
             placement_wait: Duration::from_secs(10),
@@ -127,4 +131,37 @@ pub enum GroupMapping {
     System,
     /// A fixed table; a user who is not in it has no groups.
     Static(BTreeMap<String, Vec<String>>),
+    /// What the program that this NameNode is embedded in knows.
+    Ask(GroupDirectory),
+}
+
+/// A directory of users: may block; none if it cannot say now, empty for a user without groups.
+#[derive(Clone)]
+pub struct GroupDirectory(Arc<AskGroups>);
+
+type AskGroups = dyn Fn(&str) -> Option<Vec<String>> + Send + Sync;
+
+impl GroupDirectory {
+    /// One that calls `ask`, on a thread for that.
+    pub fn new(ask: impl Fn(&str) -> Option<Vec<String>> + Send + Sync + 'static) -> GroupDirectory {
+        GroupDirectory(Arc::new(ask))
+    }
+
+    pub(crate) fn groups_of(&self, user: &str) -> Option<Vec<String>> {
+        (self.0)(user)
+    }
+}
+
+impl PartialEq for GroupDirectory {
+    fn eq(&self, other: &GroupDirectory) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for GroupDirectory {}
+
+impl fmt::Debug for GroupDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GroupDirectory")
+    }
 }

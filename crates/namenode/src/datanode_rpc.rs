@@ -4,6 +4,7 @@
 //! Invariant: no DataNode is ever answered UnregisteredNodeException, which ends an Apache
 //! DataNode's service for good: an unknown one is told to register.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,8 +19,7 @@ use mobula_rpc::{Call, Responder};
 use mobula_types::{Block, DatanodeUuid, GenStamp, Millis, StorageUuid, StoredReplica, Target};
 use mobula_wire::{WireError, block_report, convert};
 
-use crate::asker::Asker;
-use crate::client_block::{NODES_MAX, bad_blocks, targets_of};
+use crate::client_block::{NODES_MAX, bad_blocks, check_id, targets_of};
 use crate::client_rpc::{awaited, read};
 use crate::connections::Connections;
 use crate::exceptions::Refusal;
@@ -41,22 +41,22 @@ const CAPABILITIES: u64 = 1;
 const REPORT_SLICE: usize = 10_000;
 
 /// Answers one call of DatanodeProtocol.
-pub fn call(service: &Arc<Service>, connections: &Connections, asker: Asker, call: &Call, reply: Responder) {
+pub fn call(service: &Arc<Service>, connections: &Connections, call: &Call, reply: Responder) {
     let (s, body) = (service, &call.body[..]);
     match &call.method[..] {
-        b"sendHeartbeat" => read(body, reply, |q| send_heartbeat(s, connections, &asker, q)),
+        b"sendHeartbeat" => read(body, reply, |q| send_heartbeat(s, connections, call.peer, q)),
         b"blockReceivedAndDeleted" => read(body, reply, |q| block_received_and_deleted(s, q)),
         b"blockReport" => block_report(s, body, reply),
         b"versionRequest" => read(body, reply, |_: hdfs::VersionRequestProto| {
             Ok(hdfs::VersionResponseProto { info: namespace_info(s) })
         }),
-        b"registerDatanode" => read(body, reply, |q| register_datanode(s, connections, &asker, q)),
+        b"registerDatanode" => read(body, reply, |q| register_datanode(s, connections, call.peer, q)),
         b"cacheReport" => {
             read(body, reply, |_: dn::CacheReportRequestProto| Ok(dn::CacheReportResponseProto { cmd: None }))
         }
         b"errorReport" => read(body, reply, |q| error_report(s, q)),
         b"reportBadBlocks" => read(body, reply, |q: dn::ReportBadBlocksRequestProto| {
-            bad_blocks(s, &q.blocks);
+            bad_blocks(s, &q.blocks)?;
             Ok(dn::ReportBadBlocksResponseProto {})
         }),
         b"commitBlockSynchronization" => commit_block_synchronization(s, body, reply),
@@ -109,14 +109,22 @@ fn storage_info(service: &Service) -> hdfs::StorageInfoProto {
 fn register_datanode(
     service: &Service,
     connections: &Connections,
-    asker: &Asker,
+    peer: SocketAddr,
     request: dn::RegisterDatanodeRequestProto,
 ) -> Result<dn::RegisterDatanodeResponseProto, Refusal> {
     let mut registration = request.registration;
     check_cluster(service, &registration)?;
-    let peer = asker.machine();
     if !service.config.trust_advertised_address || registration.datanode_id.ip_addr.is_empty() {
-        registration.datanode_id.ip_addr = peer;
+        registration.datanode_id.ip_addr = peer.ip().to_string();
+    }
+    let named = &registration.datanode_id;
+    for (what, name) in [
+        ("DataNode's UUID", &named.datanode_uuid),
+        ("DataNode's address", &named.ip_addr),
+        ("DataNode's host name", &named.host_name),
+        ("DataNode's version", &registration.software_version),
+    ] {
+        check_id(what, name)?;
     }
     let id = convert::datanode_id(&registration.datanode_id).map_err(|error| bad(&error))?;
     let address = id.xfer_address();
@@ -128,7 +136,7 @@ fn register_datanode(
         mobula_fleet::RegisterError::IdentityInUse { .. } => Refusal::DisallowedDatanode(error.to_string()),
         mobula_fleet::RegisterError::TooManyVolumes { .. } => Refusal::Io(error.to_string()),
     })?;
-    connections.heard(asker.peer, &uuid);
+    connections.heard(peer, &uuid);
     tracing::info!(node = %uuid, address, version = registration.software_version, "a DataNode registered");
     registration.keys = no_keys();
     Ok(dn::RegisterDatanodeResponseProto { registration })
@@ -166,12 +174,12 @@ fn no_keys() -> hdfs::ExportedBlockKeysProto {
 fn send_heartbeat(
     service: &Service,
     connections: &Connections,
-    asker: &Asker,
+    peer: SocketAddr,
     request: dn::HeartbeatRequestProto,
 ) -> Result<dn::HeartbeatResponseProto, Refusal> {
     check_cluster(service, &request.registration)?;
     let beat = heartbeat(&request)?;
-    connections.heard(asker.peer, &beat.node);
+    connections.heard(peer, &beat.node);
     let pool = service.format.pool.as_str();
     let (answer, cmds) = service.roster.tell(|fleet, now, table| {
         let answer = match is_elsewhere(fleet, &request.registration) {
@@ -195,6 +203,10 @@ fn send_heartbeat(
 
 fn heartbeat(request: &dn::HeartbeatRequestProto) -> Result<Heartbeat, Refusal> {
     check_volumes(request.reports.len())?;
+    for report in &request.reports {
+        check_id("storage's ID", &report.storage_uuid)?;
+        check_id("storage's ID", report.storage.as_ref().map_or("", |storage| &storage.storage_uuid))?;
+    }
     let storages: Result<Vec<_>, WireError> = request.reports.iter().map(convert::storage_report).collect();
     Ok(Heartbeat {
         node: node_of(&request.registration),
@@ -336,6 +348,7 @@ fn block_received_and_deleted(
     }
     for volume in &request.blocks {
         let storage = volume.storage.as_ref().map_or(&volume.storage_uuid, |storage| &storage.storage_uuid);
+        check_id("storage's ID", storage)?;
         let storage = StorageUuid::from(storage.as_str());
         let news: Vec<_> = volume.blocks.iter().map(received_deleted).collect::<Result<_, _>>()?;
         // An unknown node is told to register with its next heartbeat, and reports in full then.
@@ -387,29 +400,62 @@ async fn take_report(
         None => (0, true),
         Some(context) => (context.lease_id.unwrap_or(0), context.cur_rpc + 1 >= context.total_rpcs),
     };
+    if let Some(volume) = request.reports.first() {
+        // Before it waits its turn: who has no lease keeps nothing in memory meanwhile.
+        let storage = storage_of(volume)?;
+        let begun =
+            service.roster.tell_quietly(|fleet, now, _| fleet.report_begin(now, &node, &storage, lease));
+        use ReportError::{BadLease, TooManyVolumes, UnknownNode};
+        if let Err(error @ (UnknownNode(_) | BadLease { .. } | TooManyVolumes { .. })) = begun
+            && let Some(answer) = report_refused(&node, &storage, error)
+        {
+            return answer;
+        }
+    }
     let _one_at_a_time = service.reports.acquire().await;
     let volumes = request.reports.len();
     for (at, volume) in request.reports.into_iter().enumerate() {
         let last = last_rpc && at + 1 == volumes;
-        let storage = StorageUuid::from(volume.storage.storage_uuid.as_str());
+        let storage = storage_of(&volume)?;
         let replicas = service.report_pool.run(move || sorted_replicas(&volume)).await?;
         match take_volume(service, &node, &storage, &replicas, lease, last).await {
             Ok(()) => {
                 tracing::debug!(%node, %storage, replicas = replicas.len(), "a volume reported in full")
             }
-            Err(ReportError::UnknownNode(_)) => return Ok(Some(register_command())),
-            Err(ReportError::BadLease { node, lease }) => {
-                return Err(Refusal::ReportLease { node: node.to_string(), lease });
-            }
-            Err(ReportError::TooManyVolumes { slots }) => {
-                return Err(Refusal::Io(format!("{slots} volumes are known, which is the limit")));
-            }
-            Err(error @ (ReportError::UnhealthyStorage { .. } | ReportError::Overtaken { .. })) => {
-                tracing::warn!(%node, %storage, %error, "a full report was not taken");
+            Err(error) => {
+                if let Some(answer) = report_refused(&node, &storage, error) {
+                    return answer;
+                }
             }
         }
     }
     Ok(None)
+}
+
+fn storage_of(volume: &dn::StorageBlockReportProto) -> Result<StorageUuid, Refusal> {
+    check_id("storage's ID", &volume.storage.storage_uuid)?;
+    Ok(StorageUuid::from(volume.storage.storage_uuid.as_str()))
+}
+
+/// What a report is answered of which a volume was not taken; none if its other volumes may be.
+fn report_refused(
+    node: &DatanodeUuid,
+    storage: &StorageUuid,
+    error: ReportError,
+) -> Option<Result<Option<dn::DatanodeCommandProto>, Refusal>> {
+    match error {
+        ReportError::UnknownNode(_) => Some(Ok(Some(register_command()))),
+        ReportError::BadLease { node, lease } => {
+            Some(Err(Refusal::ReportLease { node: node.to_string(), lease }))
+        }
+        ReportError::TooManyVolumes { slots } => {
+            Some(Err(Refusal::Io(format!("{slots} volumes are known, which is the limit"))))
+        }
+        ReportError::UnhealthyStorage { .. } | ReportError::Overtaken { .. } => {
+            tracing::warn!(%node, %storage, %error, "a full report was not taken");
+            None
+        }
+    }
 }
 
 fn sorted_replicas(volume: &dn::StorageBlockReportProto) -> Result<Vec<StoredReplica>, Refusal> {

@@ -1,4 +1,5 @@
-//! The RPC front end: resolves the caller once, then hands each call to its protocol's room.
+//! The RPC front end: resolves the caller once, then hands each call to its protocol's room. Who asks as a DataNode is
+//! nobody's question: its beats do not wait for a directory of users.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,12 +11,12 @@ use mobula_rpc::{Call, Responder, RpcService};
 use crate::asker::Asker;
 use crate::connections::Connections;
 use crate::service::Service;
-use crate::{admin_rpc, client_rpc, datanode_rpc};
+use crate::{admin_rpc, client_rpc, datanode_rpc, requests};
 
 /// What the RPC server calls.
 pub struct Front {
     service: Arc<Service>,
-    connections: Arc<Connections>,
+    connections: Connections,
     /// The port is in use while this lives, and with it the folder.
     _lock: Arc<Lock>,
 }
@@ -23,19 +24,30 @@ pub struct Front {
 impl Front {
     /// A front end of `service`.
     pub fn new(service: Arc<Service>, lock: Arc<Lock>) -> Front {
-        Front { service, connections: Arc::default(), _lock: lock }
+        Front { service, connections: Connections::default(), _lock: lock }
     }
 }
 
 impl RpcService for Front {
     fn call(&self, call: Call, reply: Responder) {
-        if let Some(caller) = self.service.groups.cached(&call.user) {
-            return dispatch(&self.service, &self.connections, caller, call, reply);
+        if let Err(refusal) = requests::check(&call) {
+            tracing::debug!(peer = %call.peer, user = &*call.user, %refusal, "a request was not looked at");
+            return reply.error(&refusal.into());
         }
-        let (service, connections) = (Arc::clone(&self.service), Arc::clone(&self.connections));
+        match &*call.protocol {
+            datanode_rpc::PROTOCOL => {
+                return datanode_rpc::call(&self.service, &self.connections, &call, reply);
+            }
+            datanode_rpc::LIFELINE => return datanode_rpc::lifeline(&self.service, &call, reply),
+            _ => {}
+        }
+        if let Some(caller) = self.service.groups.cached(&call.user) {
+            return dispatch(&self.service, caller, call, reply);
+        }
+        let service = Arc::clone(&self.service);
         tokio::spawn(async move {
             let caller = service.groups.resolve(&call.user).await;
-            dispatch(&service, &connections, caller, call, reply);
+            dispatch(&service, caller, call, reply);
         });
     }
 
@@ -47,18 +59,10 @@ impl RpcService for Front {
     }
 }
 
-fn dispatch(
-    service: &Arc<Service>,
-    connections: &Connections,
-    caller: Arc<Caller>,
-    call: Call,
-    reply: Responder,
-) {
+fn dispatch(service: &Arc<Service>, caller: Arc<Caller>, call: Call, reply: Responder) {
     let asker = Asker::of(&call, caller);
     match &*call.protocol {
         client_rpc::PROTOCOL => client_rpc::call(service, asker, call, reply),
-        datanode_rpc::PROTOCOL => datanode_rpc::call(service, connections, asker, &call, reply),
-        datanode_rpc::LIFELINE => datanode_rpc::lifeline(service, &call, reply),
         admin_rpc::USER_MAPPINGS => admin_rpc::user_mappings(service, &call, reply),
         admin_rpc::REFRESH_USER_MAPPINGS
         | admin_rpc::REFRESH_AUTHORIZATION

@@ -1,21 +1,33 @@
 //! Who a caller is: name, groups, whether the superuser. Looked up once per user and believed for a
 //! while, as HDFS's `Groups` does. Never runs a shell (CVE-2016-5393).
+//!
+//! A directory server that is slow or away holds up nobody who was known before: what is out of date is
+//! believed until it has answered, as HDFS believes it, for ten times as long at most.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mobula_disk::Pool;
 use mobula_namespace::Caller;
 use mobula_net::Clock;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use crate::config::GroupMapping;
 
-/// Users whose groups are remembered at most; above it the table starts again.
+/// Users whose groups are remembered at most, and as many who have none; above it the older half is forgotten.
 const USERS_MAX: usize = 10_000;
 /// Longer names are of nobody that an operating system knows.
 const NAME_BYTES_MAX: usize = 255;
+/// Groups that are out of date serve for so many times as long as they were to be believed (`GroupCacheLoader`'s
+/// `expireAfterWrite`).
+const STALE_TIMES: u64 = 10;
+/// So long after a lookup began its callers are answered with what is out of date.
+const PATIENCE_MS: u64 = 250;
+/// Who could not be looked up is looked up again after so long.
+const FAILED_TTL_MS: u64 = 10_000;
 
 /// The lookup and its memory.
 #[derive(Debug)]
@@ -26,13 +38,28 @@ pub struct Groups {
     ttl_ms: u64,
     clock: Clock,
     pool: Pool,
-    known: RwLock<BTreeMap<Arc<str>, Known>>,
+    memory: RwLock<Memory>,
+    /// One lookup a user at a time.
+    underway: Mutex<BTreeMap<Arc<str>, Lookup>>,
 }
 
-#[derive(Debug)]
+/// Kept apart, so that invented names push out nobody who has groups.
+#[derive(Debug, Default)]
+struct Memory {
+    members: BTreeMap<Arc<str>, Known>,
+    strangers: BTreeMap<Arc<str>, Known>,
+}
+
+#[derive(Clone, Debug)]
 struct Known {
     identity: Arc<Caller>,
     until_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Lookup {
+    begun_ms: u64,
+    told: watch::Receiver<Option<Arc<Caller>>>,
 }
 
 impl Groups {
@@ -52,42 +79,103 @@ impl Groups {
             ttl_ms,
             clock,
             pool,
-            known: RwLock::new(BTreeMap::new()),
+            memory: RwLock::default(),
+            underway: Mutex::default(),
         }
     }
 
     /// The caller, if known and fresh; without an address, which only commands need.
     pub fn cached(&self, user: &str) -> Option<Arc<Caller>> {
-        let known = self.known.read();
-        let entry = known.get(user)?;
+        let memory = self.memory.read();
+        let entry = memory.get(user)?;
         (entry.until_ms > self.clock.monotonic_ms()).then(|| Arc::clone(&entry.identity))
     }
 
-    /// The caller, looked up if need be.
-    pub async fn resolve(&self, user: &str) -> Arc<Caller> {
-        if let Some(identity) = self.cached(user) {
-            return identity;
-        }
-        let groups = match &self.mapping {
-            GroupMapping::Static(table) => table.get(user).cloned().unwrap_or_default(),
-            GroupMapping::System => {
-                let name = user.to_owned();
-                self.pool.run(move || system_groups(&name)).await
+    /// The caller, looked up if need be. Waits for that without end only if nothing is known, or it is too old.
+    pub async fn resolve(self: &Arc<Self>, user: &str) -> Arc<Caller> {
+        let known = self.memory.read().get(user).cloned();
+        let now_ms = self.clock.monotonic_ms();
+        match known {
+            Some(known) if known.until_ms > now_ms => known.identity,
+            Some(known) if self.still_serves(&known, now_ms) => {
+                let lookup = self.look_up(user);
+                let patience = PATIENCE_MS.saturating_sub(now_ms - lookup.begun_ms.min(now_ms));
+                let told = tokio::time::timeout(Duration::from_millis(patience), self.end_of(lookup, user));
+                told.await.unwrap_or(known.identity)
             }
-        };
-        let identity = Arc::new(self.identity(user, groups));
-        let mut known = self.known.write();
-        if known.len() >= USERS_MAX {
-            known.clear();
+            _ => self.end_of(self.look_up(user), user).await,
         }
-        let until_ms = self.clock.monotonic_ms() + self.ttl_ms;
-        known.insert(user.into(), Known { identity: Arc::clone(&identity), until_ms });
-        identity
     }
 
     /// Forgets what is remembered (`refreshUserToGroupsMappings`).
     pub fn refresh(&self) {
-        self.known.write().clear();
+        *self.memory.write() = Memory::default();
+    }
+
+    /// The lookup of that user that is under way; else it begins.
+    fn look_up(self: &Arc<Self>, user: &str) -> Lookup {
+        let mut underway = self.underway.lock();
+        if let Some(lookup) = underway.get(user) {
+            return lookup.clone();
+        }
+        let (tell, told) = watch::channel(None);
+        let lookup = Lookup { begun_ms: self.clock.monotonic_ms(), told };
+        let (groups, user) = (Arc::clone(self), Arc::<str>::from(user));
+        underway.insert(Arc::clone(&user), lookup.clone());
+        tokio::spawn(async move {
+            let found = groups.ask(&user).await;
+            let identity = groups.remember(&user, found);
+            groups.underway.lock().remove(&user);
+            tell.send_replace(Some(identity));
+        });
+        lookup
+    }
+
+    async fn end_of(&self, mut lookup: Lookup, user: &str) -> Arc<Caller> {
+        let told = lookup.told.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
+        // Nobody is left to tell it only where all ends.
+        told.unwrap_or_else(|| Arc::new(self.identity(user, Vec::new())))
+    }
+
+    /// The user's groups; none if nobody could say.
+    async fn ask(&self, user: &str) -> Option<Vec<String>> {
+        let name = user.to_owned();
+        match &self.mapping {
+            GroupMapping::Static(table) => Some(table.get(user).cloned().unwrap_or_default()),
+            GroupMapping::System => self.pool.run(move || system_groups(&name)).await,
+            GroupMapping::Ask(directory) => {
+                let directory = directory.clone();
+                self.pool.run(move || directory.groups_of(&name)).await
+            }
+        }
+    }
+
+    fn remember(&self, user: &Arc<str>, found: Option<Vec<String>>) -> Arc<Caller> {
+        let mut memory = self.memory.write();
+        let now_ms = self.clock.monotonic_ms();
+        let Some(groups) = found else {
+            let known = memory.get(user).filter(|known| self.still_serves(known, now_ms));
+            let known = known.map(|known| Arc::clone(&known.identity));
+            tracing::warn!(user = &**user, known = known.is_some(), "a user's groups could not be looked up");
+            // What was known stays as old as it is.
+            return known.unwrap_or_else(|| {
+                let identity = Arc::new(self.identity(user, Vec::new()));
+                let until_ms = now_ms + FAILED_TTL_MS.min(self.ttl_ms);
+                memory.keep(user, Known { identity: Arc::clone(&identity), until_ms });
+                identity
+            });
+        };
+        let identity = Arc::new(self.identity(user, groups));
+        memory.keep(
+            user,
+            Known { identity: Arc::clone(&identity), until_ms: now_ms.saturating_add(self.ttl_ms) },
+        );
+        identity
+    }
+
+    /// Whether it may be believed until it has been looked up again.
+    fn still_serves(&self, known: &Known, now_ms: u64) -> bool {
+        known.until_ms.saturating_add(self.ttl_ms.saturating_mul(STALE_TIMES - 1)) > now_ms
     }
 
     fn identity(&self, user: &str, groups: Vec<String>) -> Caller {
@@ -96,30 +184,63 @@ impl Groups {
     }
 }
 
-/// The user's groups as the operating system knows them, primary first; none for an unknown user.
-fn system_groups(user: &str) -> Vec<String> {
+impl Memory {
+    fn get(&self, user: &str) -> Option<&Known> {
+        self.members.get(user).or_else(|| self.strangers.get(user))
+    }
+
+    fn keep(&mut self, user: &Arc<str>, known: Known) {
+        let is_member = known.identity.superuser || !known.identity.groups.is_empty();
+        let (theirs, others) = match is_member {
+            true => (&mut self.members, &mut self.strangers),
+            false => (&mut self.strangers, &mut self.members),
+        };
+        others.remove(user);
+        if theirs.len() >= USERS_MAX {
+            let mut ages: Vec<u64> = theirs.values().map(|known| known.until_ms).collect();
+            let (_, middle, _) = ages.select_nth_unstable(USERS_MAX / 2);
+            let middle = *middle;
+            theirs.retain(|_, known| known.until_ms > middle);
+        }
+        theirs.insert(Arc::clone(user), known);
+    }
+}
+
+/// The user's groups as the operating system knows them, primary first; empty for an unknown user, none if the
+/// system could not say.
+fn system_groups(user: &str) -> Option<Vec<String>> {
+    use nix::errno::Errno;
     use nix::unistd::{Group, User, getgrouplist};
     if user.len() > NAME_BYTES_MAX {
-        return Vec::new();
+        return Some(Vec::new());
     }
-    let (Ok(Some(entry)), Ok(name)) = (User::from_name(user), CString::new(user)) else {
-        return Vec::new();
+    let Ok(name) = CString::new(user) else { return Some(Vec::new()) };
+    let entry = match User::from_name(user) {
+        Ok(Some(entry)) => entry,
+        // What getpwnam(3) has seen systems say of a name that is not there.
+        Ok(None) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM | Errno::EINVAL) => {
+            return Some(Vec::new());
+        }
+        Err(_) => return None,
     };
-    let Ok(ids) = getgrouplist(&name, entry.gid) else {
-        return Vec::new();
-    };
-    ids.into_iter().filter_map(|id| Group::from_gid(id).ok().flatten()).map(|group| group.name).collect()
+    let ids = getgrouplist(&name, entry.gid).ok()?;
+    Some(
+        ids.into_iter().filter_map(|id| Group::from_gid(id).ok().flatten()).map(|group| group.name).collect(),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
     use super::*;
+    use crate::config::GroupDirectory;
     use mobula_disk::RealDisk;
 
-    fn groups(mapping: GroupMapping) -> Groups {
+    fn groups(mapping: GroupMapping) -> Arc<Groups> {
         let pool = RealDisk::new().pool("groups", 1);
-        Groups::new(mapping, "hdfs", "supergroup", 1_000, Clock::real(), pool)
+        Arc::new(Groups::new(mapping, "hdfs", "supergroup", 60_000, Clock::real(), pool))
     }
 
     #[tokio::test]
@@ -143,5 +264,49 @@ mod tests {
         assert_eq!(groups.resolve("root").await.groups.first().map(String::as_str), Some("root"));
         assert!(groups.resolve(&"x".repeat(1 << 20)).await.groups.is_empty());
         assert!(groups.resolve("a\0b").await.groups.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_lookup_serves_all_who_wait_and_invented_names_push_out_no_member() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let directory = GroupDirectory::new(move |user| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Some(if user == "bob" { vec!["staff".into()] } else { Vec::new() })
+        });
+        let groups = groups(GroupMapping::Ask(directory));
+        let (one, two) = tokio::join!(groups.resolve("bob"), groups.resolve("bob"));
+        assert!(Arc::ptr_eq(&one, &two));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+
+        let stranger = Arc::new(groups.identity("x", Vec::new()));
+        let mut memory = groups.memory.write();
+        for number in 0..3 * USERS_MAX as u64 {
+            let known = Known { identity: Arc::clone(&stranger), until_ms: number };
+            memory.keep(&format!("invented-{number}").into(), known);
+        }
+        assert!(memory.strangers.len() <= USERS_MAX);
+        drop(memory);
+        assert!(groups.cached("bob").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_fails_takes_nobodys_groups_away_until_they_are_too_old() {
+        let away = Arc::new(AtomicBool::new(false));
+        let is_away = Arc::clone(&away);
+        let directory =
+            GroupDirectory::new(move |_| (!is_away.load(Ordering::Relaxed)).then(|| vec!["staff".into()]));
+        let (mapping, clock) = (GroupMapping::Ask(directory), Clock::virtual_from(0));
+        let groups = Groups::new(mapping, "hdfs", "supergroup", 1_000, clock, Pool::inline());
+        let groups = Arc::new(groups);
+        assert_eq!(groups.resolve("bob").await.groups, ["staff"]);
+        away.store(true, Ordering::Relaxed);
+        for (seconds, expected) in [(2, 1), (7, 1), (2, 0)] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            assert_eq!(groups.resolve("bob").await.groups.len(), expected, "{seconds} s later");
+        }
+        away.store(false, Ordering::Relaxed);
+        tokio::time::advance(Duration::from_millis(FAILED_TTL_MS)).await;
+        assert_eq!(groups.resolve("bob").await.groups, ["staff"]);
     }
 }

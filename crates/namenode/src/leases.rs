@@ -34,12 +34,24 @@ impl Leases {
         now.since(self.renewed.get(holder).copied().unwrap_or(self.began))
     }
 
-    /// Forgets holders that have been silent for longer than `limit`: whoever is not known counts
-    /// from the beginning, which is earlier still once that limit has passed.
-    pub fn forget(&mut self, now: Millis, limit: Millis) {
-        if now.since(self.began) > limit {
-            self.renewed.retain(|_, at| now.since(*at) <= limit);
+    /// As [`Leases::silent`], of one who holds a lease: his clock starts now if it had not, as for one whose file was so
+    /// long on its way into the log that he was forgotten.
+    pub fn silent_holder(&mut self, holder: &str, now: Millis) -> Millis {
+        if !self.renewed.contains_key(holder) {
+            self.renew(holder, now);
         }
+        self.silent(holder, now)
+    }
+
+    /// Forgets who has been silent for longer than `limit` and holds no lease: nobody asks how long he has been.
+    pub fn forget(&mut self, now: Millis, limit: Millis, holds: impl Fn(&str) -> bool) {
+        self.renewed.retain(|holder, at| now.since(*at) <= limit || holds(holder));
+    }
+
+    /// How many holders are remembered.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.renewed.len()
     }
 }
 
@@ -53,7 +65,23 @@ mod tests {
         assert_eq!(leases.silent("a", Millis(150)), Millis(50));
         leases.renew("a", Millis(150));
         assert_eq!(leases.silent("a", Millis(170)), Millis(20));
-        leases.forget(Millis(400), Millis(200));
+        leases.forget(Millis(400), Millis(200), |_| false);
         assert_eq!(leases.silent("a", Millis(400)), Millis(300));
+    }
+
+    #[test]
+    fn who_holds_nothing_is_forgotten_after_the_limit() {
+        let mut leases = Leases::new(Millis(0));
+        for number in 0..1_000 {
+            leases.renew(&format!("refused-{number}"), Millis(1_000));
+        }
+        leases.renew("writer", Millis(1_000));
+        leases.forget(Millis(60_999), Millis(60_000), |holder| holder == "writer");
+        assert_eq!(leases.len(), 1_001, "what they asked for may be on its way into the log");
+        leases.forget(Millis(61_001), Millis(60_000), |holder| holder == "writer");
+        assert_eq!(leases.len(), 1);
+        assert_eq!(leases.silent("writer", Millis(61_001)), Millis(60_001));
+        assert_eq!(leases.silent_holder("refused-7", Millis(61_001)), Millis(0), "it was late");
+        assert_eq!(leases.silent_holder("writer", Millis(61_001)), Millis(60_001));
     }
 }

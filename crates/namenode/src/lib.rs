@@ -32,6 +32,7 @@ mod machine;
 pub mod namenode;
 mod recovering;
 mod reopening;
+mod requests;
 mod roster;
 mod safe_mode;
 pub mod service;
@@ -39,7 +40,7 @@ mod status_proto;
 mod writing;
 
 pub use asker::Asker;
-pub use config::{Defaults, GroupMapping, NamenodeConfig};
+pub use config::{Defaults, GroupDirectory, GroupMapping, NamenodeConfig};
 pub use error::NamenodeError;
 pub use exceptions::Refusal;
 pub use machine::Observer;

@@ -280,7 +280,7 @@ fn service(
         batcher: Batcher::default(),
         raft,
         leases: Mutex::new(Leases::new(now)),
-        groups,
+        groups: Arc::new(groups),
         safe_mode: SafeMode::new(host),
         access_times: AccessTimes::default(),
         format,

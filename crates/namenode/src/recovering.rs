@@ -2,7 +2,7 @@
 //! `commitBlockSynchronization`, attempts that take too long, recoveries that a restart found running, and
 //! leases whose limit passed, with which most of them begin.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mobula_fleet::{Recover, Synchronization};
@@ -95,43 +95,59 @@ impl Service {
     /// Takes the leases of files whose writer has been silent beyond the hard limit: they are closed, at
     /// once or by the recovery of their last block.
     pub(crate) async fn expire_leases(self: &Arc<Self>) -> Result<(), Refusal> {
-        // `dfs.namenode.lease-hard-limit-sec`.
-        let limit = self.config.rules.lease_ms_hard;
-        let mut after = InodeId(0);
-        loop {
+        let now = self.monotonic();
+        let silent = self.silent_holders(now).await;
+        let mut after = Some(InodeId(0)).filter(|_| !silent.is_empty());
+        while let Some(from) = after {
             let view = self.view();
-            let open = view.open_files(after, PAGE).map_err(|error| Refusal::Io(error.to_string()))?;
-            let Some(last) = open.last() else { break };
-            after = last.inode;
-            let now = self.monotonic();
-            let mut silent: BTreeMap<&str, Millis> = BTreeMap::new();
-            {
-                let leases = self.leases.lock();
-                for file in &open {
-                    silent.entry(&file.holder).or_insert_with(|| leases.silent(&file.holder, now));
+            let read = view.files_of(&silent, from, PAGE).map_err(|error| Refusal::Io(error.to_string()))?;
+            let files = read.0;
+            after = read.1;
+            // The fleet sees to recoveries that run.
+            let expired = files.iter().filter(|file| file.recovery.is_none());
+            let commands = expired.map(|file| {
+                let OpenFile { path, holder, .. } = file;
+                let silent_ms = self.leases.lock().silent(holder, now).0;
+                tracing::info!(%path, holder, silent_ms, "its writer is silent: its lease is taken");
+                Operation::ExpireLease {
+                    holder: file.holder.clone(),
+                    file: file.inode,
+                    // What an open last block has, only its recovery can tell.
+                    closable: Closable::NotYet,
                 }
-            }
-            let expired = |file: &&OpenFile| {
-                let internal = file.holder.starts_with(INTERNAL_HOLDER);
-                // The fleet sees to recoveries that run.
-                file.recovery.is_none() && (internal || silent[file.holder.as_str()] > limit)
-            };
-            let expired: Vec<&OpenFile> = open.iter().filter(expired).collect();
-            for file in &expired {
-                let (path, holder) = (&file.path, &file.holder);
-                tracing::info!(%path, holder, silent_ms = silent[holder.as_str()].0, "its writer is silent: its lease is taken");
-            }
-            let commands = expired.into_iter().map(|file| Operation::ExpireLease {
-                holder: file.holder.clone(),
-                file: file.inode,
-                // What an open last block has, only its recovery can tell.
-                closable: Closable::NotYet,
             });
             self.execute_all(commands).await;
             tokio::task::yield_now().await;
         }
-        self.leases.lock().forget(self.monotonic(), Millis(limit.0.saturating_mul(2)));
+        self.forget_holders();
         Ok(())
+    }
+
+    /// Holders of leases who have been silent beyond the hard limit, and the NameNode itself. Looks at holders only:
+    /// there may be many more files.
+    async fn silent_holders(&self, now: Millis) -> BTreeSet<Arc<str>> {
+        // `dfs.namenode.lease-hard-limit-sec`.
+        let limit = self.config.rules.lease_ms_hard;
+        let mut silent = BTreeSet::new();
+        let mut page = self.view().holders(None, PAGE);
+        while let Some(last) = page.last().cloned() {
+            {
+                let mut leases = self.leases.lock();
+                let is_silent = |holder: &Arc<str>| {
+                    holder.starts_with(INTERNAL_HOLDER) || leases.silent_holder(holder, now) > limit
+                };
+                silent.extend(page.into_iter().filter(is_silent));
+            }
+            tokio::task::yield_now().await;
+            page = self.view().holders(Some(&last), PAGE);
+        }
+        silent
+    }
+
+    /// Forgets who named himself and holds nothing: for the soft limit he may be about to.
+    fn forget_holders(&self) {
+        let (view, soft) = (self.view(), self.config.rules.lease_ms_soft);
+        self.leases.lock().forget(self.monotonic(), soft, |holder| view.files_held(holder) > 0);
     }
 
     /// Some commands of the NameNode's own; a refusal is told and left at that: they come again.

@@ -21,12 +21,15 @@ impl Service {
     /// When the present holder of the file's lease spoke last, as log time; the caller, who is about to
     /// hold one, speaks now.
     pub(crate) fn contend(&self, path: &HdfsPath, holder: &str) -> Result<Option<Millis>, Refusal> {
-        let held = self.view.load().lease_at(path).map_err(|error| Refusal::Io(error.to_string()))?;
+        let view = self.view.load();
+        let held = view.lease_at(path).map_err(|error| Refusal::Io(error.to_string()))?;
+        // The log's time never goes back: behind a clock that did, everybody would have been silent for that long.
+        let time = view.log_time().max(self.time());
         let now = self.monotonic();
         let mut leases = self.leases.lock();
         let silent = held.map(|held| leases.silent(&held.holder, now));
         leases.renew(holder, now);
-        Ok(silent.map(|silent| Millis(self.time().0.saturating_sub(silent.0))))
+        Ok(silent.map(|silent| Millis(time.0.saturating_sub(silent.0))))
     }
 
     /// `append`.

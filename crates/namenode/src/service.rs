@@ -39,7 +39,7 @@ pub struct Service {
     pub(crate) batcher: Batcher,
     pub(crate) raft: Raft<NamespaceMachine>,
     pub(crate) leases: Mutex<Leases>,
-    pub(crate) groups: Groups,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) safe_mode: SafeMode,
     pub(crate) access_times: AccessTimes,
     /// The cluster's birth.
@@ -424,8 +424,7 @@ impl Service {
     pub fn renew_lease(&self, holder: &str) -> Result<(), Refusal> {
         self.check_leads()?;
         self.safe_mode.check(|| format!("Cannot renew lease for {holder}"))?;
-        let held = self.view.load().leases(holder).map_err(|error| Refusal::Io(error.to_string()))?;
-        if !held.is_empty() {
+        if self.view.load().files_held(holder) > 0 {
             self.leases.lock().renew(holder, self.monotonic());
         }
         Ok(())

@@ -6,17 +6,16 @@
 //! Every operation checks first and changes after: a refusal has changed nothing, but where HDFS itself
 //! changes something and then refuses (a lease whose recovery begins).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mobula_types::{BlockId, HdfsPath, InodeId, Millis};
-use redb::ReadableTable;
 
 use crate::command::{Batch, Caller, Command, Format, Operation, Rules};
 use crate::error::NamespaceError;
+use crate::holders::Holders;
 use crate::names::NameNumbers;
 use crate::outcome::{Applied, BlockEffect, BlockState, FileKind, FileStatus, Outcome};
-use crate::record::{BlockRow, Body, Construction, Directory, Inode, Place};
+use crate::record::{BlockRow, Body, Directory, Inode, Place};
 use crate::resolve::{self, Aim, Walk};
 use crate::retry::{Kept, LastCalls};
 use crate::state::State;
@@ -24,9 +23,6 @@ use crate::table::{ROOT_PARENT, Read, TableError, WriteTables, file_block_key};
 
 /// An operation's answer.
 pub(crate) type Answer = Result<Outcome, NamespaceError>;
-
-/// Files per holder of leases: derived from the table `open`, for HDFS's messages.
-pub(crate) type Holders = BTreeMap<String, u64>;
 
 /// Mode of the root directory (HDFS: `FSDirectory.createRoot`).
 const ROOT_MODE: u16 = 0o755;
@@ -286,16 +282,6 @@ pub(crate) fn file_status<R: Read>(tables: &R, inode: &Inode, name: &[u8]) -> Fi
         modified: inode.modified,
         accessed,
     }
-}
-
-/// Files per holder, as the table tells.
-pub(crate) fn count_holders(open: &impl ReadableTable<u64, &'static [u8]>) -> Result<Holders, TableError> {
-    let mut holders = Holders::new();
-    for row in open.iter()? {
-        let (_, construction) = row?;
-        *holders.entry(Construction::decode_holder(construction.value())?.to_owned()).or_default() += 1;
-    }
-    Ok(holders)
 }
 
 /// Whether a block's length is final.

@@ -136,7 +136,7 @@ impl Apply<'_, '_> {
 
     pub(crate) fn add_block(&mut self, caller: &Caller, add: &AddBlock) -> Answer {
         let mut walk = self.leased(caller, &add.path, add.file, "addBlock")?;
-        let (file, open) = check_lease(&walk, add.file, &add.holder, || Ok(self.held(&add.holder)))?;
+        let (file, open) = check_lease(&walk, add.file, &add.holder, || self.held(&add.holder))?;
         let pool = self.state.format.as_ref().map_or("", |format| format.pool.as_str());
         let analysis = analyze(&self.tables, &self.state.rules, pool, &walk, file, add.previous)?;
         match analysis {
@@ -267,7 +267,7 @@ impl Apply<'_, '_> {
         block: Block,
     ) -> Answer {
         let mut walk = self.leased(caller, path, file, "abandonBlock")?;
-        let (record, open) = check_lease(&walk, file, holder, || Ok(self.held(holder)))?;
+        let (record, open) = check_lease(&walk, file, holder, || self.held(holder))?;
         let inode = walk.last().expect("the lease was checked").id;
         let last = last_block(&self.tables, inode, record)?;
         let Some((_, row)) = last.filter(|(id, _)| *id == block.id) else {
@@ -295,7 +295,7 @@ impl Apply<'_, '_> {
         last_length: Option<u64>,
     ) -> Answer {
         let mut walk = self.leased(caller, path, file, "fsync")?;
-        let (record, open) = check_lease(&walk, file, holder, || Ok(self.held(holder)))?;
+        let (record, open) = check_lease(&walk, file, holder, || self.held(holder))?;
         let recovered = open.recovery.is_some();
         let Some(length) = last_length.filter(|length| *length > 0) else { return Ok(Outcome::Done) };
         let inode = walk.last().expect("the lease was checked").id;
@@ -320,7 +320,7 @@ impl Apply<'_, '_> {
         last: Option<Block>,
     ) -> Answer {
         let mut walk = self.leased(caller, path, file, "completeFile")?;
-        let open = match check_lease(&walk, file, holder, || Ok(self.held(holder))) {
+        let open = match check_lease(&walk, file, holder, || self.held(holder)) {
             Ok((_, open)) => open,
             Err(refusal @ NamespaceError::NotOpen(_)) => return self.completed_before(&walk, last, refusal),
             Err(refusal) => return Err(refusal),

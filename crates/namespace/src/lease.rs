@@ -27,18 +27,18 @@ pub(crate) fn check_lease<'w>(
     walk: &'w Walk<'_>,
     file: Option<InodeId>,
     holder: &str,
-    held: impl FnOnce() -> Result<u64, TableError>,
+    held: impl FnOnce() -> u64,
 ) -> Result<(&'w File, &'w Construction), NamespaceError> {
     let subject = || {
         let (path, holder) = (walk.text(), holder.to_owned());
-        held().map(|files| LeaseSubject { path, file: file.unwrap_or_default().0, holder, files })
+        LeaseSubject { path, file: file.unwrap_or_default().0, holder, files: held() }
     };
-    let Some(last) = walk.last() else { return Err(NamespaceError::LeaseOfNothing(subject()?)) };
-    let Some(found) = last.file() else { return Err(NamespaceError::LeaseOfDirectory(subject()?)) };
-    let Some(open) = &found.open else { return Err(NamespaceError::NotOpen(subject()?)) };
+    let Some(last) = walk.last() else { return Err(NamespaceError::LeaseOfNothing(subject())) };
+    let Some(found) = last.file() else { return Err(NamespaceError::LeaseOfDirectory(subject())) };
+    let Some(open) = &found.open else { return Err(NamespaceError::NotOpen(subject())) };
     if open.holder != holder {
         let owner = open.holder.clone();
-        return Err(NamespaceError::NotLeaseOwner { owner, subject: subject()? });
+        return Err(NamespaceError::NotLeaseOwner { owner, subject: subject() });
     }
     Ok((found, open))
 }
@@ -46,23 +46,18 @@ pub(crate) fn check_lease<'w>(
 impl Apply<'_, '_> {
     /// How many files a holder writes.
     pub(crate) fn held(&self, holder: &str) -> u64 {
-        self.holders.get(holder).copied().unwrap_or(0)
+        self.holders.held(holder)
     }
 
     /// Counts a lease; its row is written with the file's entry.
     pub(crate) fn take_lease(&mut self, holder: &str) {
-        *self.holders.entry(holder.to_owned()).or_default() += 1;
+        self.holders.add(holder);
         self.state.open_files += 1;
     }
 
     pub(crate) fn drop_lease(&mut self, file: InodeId, holder: &str) -> Result<(), TableError> {
         self.tables.open.remove(file.0)?;
-        if let Some(count) = self.holders.get_mut(holder) {
-            *count -= 1;
-            if *count == 0 {
-                self.holders.remove(holder);
-            }
-        }
+        self.holders.remove(holder);
         self.state.open_files -= 1;
         Ok(())
     }

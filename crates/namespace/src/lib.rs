@@ -12,6 +12,7 @@ pub mod command;
 mod concat;
 mod directories;
 pub mod error;
+mod holders;
 pub mod lease;
 mod names;
 pub mod namespace;

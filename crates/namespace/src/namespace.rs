@@ -5,9 +5,10 @@ use std::sync::Arc;
 use mobula_types::{BlockId, InodeId};
 use redb::{Database, Durability, ReadableTable};
 
-use crate::apply::{Apply, Holders, count_holders};
+use crate::apply::Apply;
 use crate::command::Batch;
 use crate::directories::{Directories, Memo};
+use crate::holders::Holders;
 use crate::names::{NameNumbers, Names};
 use crate::outcome::Applied;
 use crate::retry::{Kept, LastCalls};
@@ -64,15 +65,15 @@ impl Namespace {
         transaction.set_quick_repair(true); // Else a kill before the first sync costs a walk of the file.
         let names = Arc::new(Names::default());
         let mut numbers = NameNumbers::default();
-        let (state, holders) = {
+        let (state, mut holders) = {
             let mut tables = WriteTables::open(&transaction, names.clone())?;
             State::check_layout(&mut tables)?;
             load_names(&tables, &names, &mut numbers)?;
-            (State::read(&tables.meta)?, count_holders(&tables.open)?)
+            (State::read(&tables.meta)?, Holders::count(&tables.open)?)
         };
         transaction.commit()?;
         let memo = Arc::new(Memo::default());
-        let view = View::publish(&database, &state, &names, &memo, 0)?;
+        let view = View::publish(&database, &state, &names, &memo, holders.publish(), 0)?;
         Ok(Namespace {
             database,
             state,
@@ -178,7 +179,14 @@ impl Namespace {
     }
 
     fn publish(&mut self) -> Result<(), TableError> {
-        self.view = View::publish(&self.database, &self.state, &self.names, &self.memo, self.version)?;
+        self.view = View::publish(
+            &self.database,
+            &self.state,
+            &self.names,
+            &self.memo,
+            self.holders.publish(),
+            self.version,
+        )?;
         Ok(())
     }
 
@@ -212,7 +220,7 @@ impl Namespace {
             let mut tables = WriteTables::open(&transaction, names.clone())?;
             State::check_layout(&mut tables)
                 .and_then(|()| load_names(&tables, &names, &mut numbers))
-                .and_then(|()| Ok((State::read(&tables.meta)?, count_holders(&tables.open)?)))
+                .and_then(|()| Ok((State::read(&tables.meta)?, Holders::count(&tables.open)?)))
         };
         let (state, holders) = match loaded {
             Ok(loaded) => loaded,

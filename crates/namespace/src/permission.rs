@@ -1,6 +1,8 @@
 //! Who may do what: HDFS's `FSPermissionChecker`, with its order and its messages. Knows owner, group,
 //! mode and the sticky bit; ACLs will stand before the mode (the next issues).
 
+use mobula_types::InodeId;
+
 use crate::command::{Caller, Rules};
 use crate::error::{Denied, Described, NamespaceError};
 use crate::record::Inode;
@@ -146,7 +148,7 @@ fn sticky_violated<R: Read>(tables: &R, caller: &Caller, parent: &Inode, child: 
         && tables.names().get(child.owner) != caller.user
 }
 
-/// `checkSubAccess`: every directory of the tree, depth first.
+/// `checkSubAccess`: every directory of the tree, depth first, the last by name first.
 fn check_below<R: Read>(
     tables: &R,
     caller: &Caller,
@@ -154,49 +156,133 @@ fn check_below<R: Read>(
     top: &Inode,
     check: Check,
 ) -> Result<(), NamespaceError> {
-    let mut stack = vec![(path, top.clone())];
-    while let Some((path, node)) = stack.pop() {
-        let Some(directory) = node.directory().copied() else { continue };
-        let skipped = directory.children == 0 && check.ignore_empty;
-        if !skipped && !permitted(tables, caller, &node, check.below) {
-            return Err(denied(tables, caller, path, &node, check.below));
+    let mut way = Way::new(path);
+    let mut next = Some(top.clone());
+    while let Some(node) = next {
+        if has_to_be_entered(tables, caller, &way, &node, top, check)? {
+            way.enter(node.id);
         }
-        let sticky = node.mode & STICKY != 0 && tables.names().get(node.owner) != caller.user;
-        if directory.children == 0 || (directory.subdirectories == 0 && !sticky) {
-            continue;
-        }
-        check_children(tables, caller, &path, &node, top, sticky, &mut stack)?;
+        next = way.next(|directory, before, found| {
+            tables.subdirectories_before(directory, before, STEPS_AHEAD_MAX, found)
+        })?;
     }
     Ok(())
 }
 
+/// Checks a directory, and the owners of what is in it if its sticky bit asks for that; whether there are directories
+/// in it.
+fn has_to_be_entered<R: Read>(
+    tables: &R,
+    caller: &Caller,
+    way: &Way,
+    node: &Inode,
+    top: &Inode,
+    check: Check,
+) -> Result<bool, NamespaceError> {
+    let Some(directory) = node.directory() else { return Ok(false) };
+    let skipped = directory.children == 0 && check.ignore_empty;
+    if !skipped && !permitted(tables, caller, node, check.below) {
+        return Err(denied(tables, caller, way.path(), node, check.below));
+    }
+    let sticky = node.mode & STICKY != 0 && tables.names().get(node.owner) != caller.user;
+    if sticky && directory.children > 0 {
+        check_children(tables, caller, way, node, top)?;
+    }
+    Ok(directory.subdirectories > 0)
+}
+
+/// That directory has the sticky bit and is another's: so must nothing in it be.
 fn check_children<R: Read>(
     tables: &R,
     caller: &Caller,
-    path: &str,
+    way: &Way,
     node: &Inode,
     top: &Inode,
-    sticky: bool,
-    stack: &mut Vec<(String, Inode)>,
 ) -> Result<(), NamespaceError> {
     let mut violated = None;
     tables.children(node.id, None, |name, child| {
-        let child_path = || format!("{}/{}", path.trim_end_matches('/'), String::from_utf8_lossy(name));
-        if sticky && tables.names().get(child.owner) != caller.user {
-            violated = Some(NamespaceError::DeniedBySticky {
-                user: caller.user.clone(),
-                child: Box::new(described(tables, child_path(), &child)),
-                // HDFS gives the directory's path with the attributes of the tree's top.
-                parent: Box::new(described(tables, path.into(), top)),
-            });
-            return Ok(Go::Stop);
+        if tables.names().get(child.owner) == caller.user {
+            return Ok(Go::On);
         }
-        if child.is_directory() {
-            stack.push((child_path(), child));
-        }
-        Ok(Go::On)
+        let path = way.path();
+        let child_path = format!("{}/{}", path.trim_end_matches('/'), String::from_utf8_lossy(name));
+        violated = Some(NamespaceError::DeniedBySticky {
+            user: caller.user.clone(),
+            child: Box::new(described(tables, child_path, &child)),
+            // HDFS gives the directory's path with the attributes of the tree's top.
+            parent: Box::new(described(tables, path, top)),
+        });
+        Ok(Go::Stop)
     })?;
     violated.map_or(Ok(()), Err)
+}
+
+/// Directories of one that are looked up together: a lookup costs more than what it finds.
+const STEPS_AHEAD_MAX: usize = 32;
+
+/// The way down to where a visit of a tree is. It grows with the tree's depth, neither with its width nor with the
+/// length of its paths: those are made of names when somebody is to be told one.
+struct Way {
+    top: String,
+    steps: Vec<Step>,
+}
+
+/// A directory that is being visited, and its own in turn.
+struct Step {
+    directory: InodeId,
+    /// The name of the one that is visited now.
+    at: Vec<u8>,
+    /// Those that come next, the very next one last.
+    coming: Vec<(Vec<u8>, Inode)>,
+    /// Where to look up more; none before the first.
+    from: Option<Vec<u8>>,
+    /// There are no more than those.
+    all: bool,
+}
+
+impl Way {
+    fn new(top: String) -> Way {
+        Way { top, steps: Vec::new() }
+    }
+
+    /// The path of what is visited now.
+    fn path(&self) -> String {
+        let Some((first, others)) = self.steps.split_first() else { return self.top.clone() };
+        let mut path = self.top.trim_end_matches('/').to_owned();
+        for step in std::iter::once(first).chain(others) {
+            path.push('/');
+            path.push_str(&String::from_utf8_lossy(&step.at));
+        }
+        path
+    }
+
+    /// What is visited now is a directory: its own come next.
+    fn enter(&mut self, directory: InodeId) {
+        let (at, coming) = (Vec::new(), Vec::new());
+        self.steps.push(Step { directory, at, coming, from: None, all: false });
+    }
+
+    /// Goes on to the next directory. `look` pushes up to [`STEPS_AHEAD_MAX`] of those that come after a name, less
+    /// only if there are no more.
+    fn next(
+        &mut self,
+        mut look: impl FnMut(InodeId, Option<&[u8]>, &mut Vec<(Vec<u8>, Inode)>) -> Result<(), TableError>,
+    ) -> Result<Option<Inode>, TableError> {
+        while let Some(step) = self.steps.last_mut() {
+            if step.coming.is_empty() && !step.all {
+                look(step.directory, step.from.as_deref(), &mut step.coming)?;
+                step.all = step.coming.len() < STEPS_AHEAD_MAX;
+                step.from = step.coming.last().map(|(name, _)| name.clone());
+                step.coming.reverse();
+            }
+            if let Some((name, node)) = step.coming.pop() {
+                step.at = name;
+                return Ok(Some(node));
+            }
+            self.steps.pop();
+        }
+        Ok(None)
+    }
 }
 
 /// The refusal of `access` to that inode.
@@ -255,26 +341,74 @@ pub(crate) fn visit_tree<R: Read>(
     mut visit: impl FnMut(&Inode) -> Result<(), TableError>,
 ) -> Result<(), NamespaceError> {
     let checked = rules.permissions && !caller.superuser;
-    let mut stack: Vec<(String, Inode)> = vec![(path, top.clone())];
-    while let Some((path, node)) = stack.pop() {
+    let mut way = Way::new(path);
+    let mut next = Some(top.clone());
+    while let Some(node) = next {
         visit(&node)?;
-        if !node.is_directory() {
-            continue;
-        }
-        if checked && !permitted(tables, caller, &node, READ | EXECUTE) {
-            return Err(denied(tables, caller, path, &node, READ | EXECUTE));
-        }
-        let first = stack.len();
-        tables.children(node.id, None, |name, child| {
-            if child.is_directory() {
-                let path = format!("{}/{}", path.trim_end_matches('/'), String::from_utf8_lossy(name));
-                stack.push((path, child));
-            } else {
-                visit(&child)?;
+        if node.is_directory() {
+            if checked && !permitted(tables, caller, &node, READ | EXECUTE) {
+                return Err(denied(tables, caller, way.path(), &node, READ | EXECUTE));
             }
-            Ok(Go::On)
+            way.enter(node.id);
+        }
+        next = way.next(|directory, after, found| {
+            tables.children(directory, after, |name, child| {
+                if !child.is_directory() {
+                    visit(&child)?;
+                    return Ok(Go::On);
+                }
+                found.push((name.to_vec(), child));
+                Ok(if found.len() < STEPS_AHEAD_MAX { Go::On } else { Go::Stop })
+            })
         })?;
-        stack[first..].reverse();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::record::{Body, Directory};
+    use mobula_types::Millis;
+
+    fn directory(id: u64) -> Inode {
+        let body = Body::Directory(Directory::default());
+        Inode { id: InodeId(id), mode: 0o755, owner: 0, group: 0, modified: Millis(0), body }
+    }
+
+    /// Names `000000` to, exclusive, so many.
+    fn children(count: usize, after: Option<&[u8]>, found: &mut Vec<(Vec<u8>, Inode)>) {
+        let first = after.map_or(0, |name| std::str::from_utf8(name).unwrap().parse::<usize>().unwrap() + 1);
+        for number in (first..count).take(STEPS_AHEAD_MAX) {
+            found.push((format!("{number:06}").into_bytes(), directory(1 + number as u64)));
+        }
+    }
+
+    #[test]
+    fn the_way_through_a_tree_grows_with_its_depth_alone() {
+        const WIDE: usize = 100_000;
+        let top = format!("/{}", "long/".repeat(1_500));
+        let mut way = Way::new(top.clone());
+        way.enter(InodeId(0));
+        let (mut visited, mut held_most) = (0, 0);
+        while let Some(node) = way
+            .next(|directory, after, found| {
+                // Of the children of 0, each seventh has three of its own.
+                let count = if directory.0 == 0 { WIDE } else { 3 };
+                children(count, after, found);
+                Ok(())
+            })
+            .unwrap()
+        {
+            visited += 1;
+            if way.steps.len() == 1 && node.id.0 % 7 == 0 {
+                assert_eq!(way.path(), format!("{top}{:06}", node.id.0 - 1));
+                way.enter(node.id);
+            }
+            held_most = held_most.max(way.steps.iter().map(|step| step.coming.len()).sum());
+        }
+        assert_eq!(visited, WIDE + WIDE / 7 * 3);
+        assert!(held_most <= 2 * STEPS_AHEAD_MAX, "{held_most} directories were held at once");
+    }
 }

@@ -267,7 +267,7 @@ fn reserved<'p, R: Read>(
             if rest == [RESERVED_NAME] {
                 return Ok((Cow::Borrowed(path), true));
             }
-            Ok((Cow::Owned(rest.iter().fold(HdfsPath::root(), |path, name| path.join(name))), true))
+            Ok((Cow::Owned(HdfsPath::root().descend(rest.into_iter())), true))
         }
         _ => Ok((Cow::Borrowed(path), false)),
     }
@@ -281,15 +281,13 @@ fn inode_path<'n, R: Read>(
 ) -> Result<HdfsPath, NamespaceError> {
     let id = id.parse::<i64>().map_err(|_| NamespaceError::InodePathInvalid(path.as_str().into()))?;
     let found = path_of(tables, InodeId(id as u64))?;
-    let mut found = found.ok_or_else(|| NamespaceError::InodePathNotFound(path.as_str().into()))?;
-    for (index, name) in rest.enumerate() {
-        if index == 0 && name == ".." {
-            // A single one, for NFS; HDFS forgets what comes after it, too.
-            return Ok(found.parent().unwrap_or_else(HdfsPath::root));
-        }
-        found = found.join(name);
+    let found = found.ok_or_else(|| NamespaceError::InodePathNotFound(path.as_str().into()))?;
+    let mut rest = rest.peekable();
+    if rest.peek() == Some(&"..") {
+        // A single one, for NFS; HDFS forgets what comes after it, too.
+        return Ok(found.parent().unwrap_or_else(HdfsPath::root));
     }
-    Ok(found)
+    Ok(found.descend(rest))
 }
 
 /// `/.reserved` itself: not to be made, moved or removed.

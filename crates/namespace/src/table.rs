@@ -226,6 +226,34 @@ pub(crate) trait Read {
         }
         Ok(())
     }
+
+    /// Pushes a directory's own directories whose names come before `before` (all, if none), the last one first, up to
+    /// `limit`.
+    fn subdirectories_before(
+        &self,
+        parent: InodeId,
+        before: Option<&[u8]>,
+        limit: usize,
+        found: &mut Vec<(Vec<u8>, Inode)>,
+    ) -> Result<(), TableError> {
+        assert!(self.is_settled(), "what the tables do not hold yet would not show");
+        let start = entry_key(parent, &[]);
+        let end = match before {
+            Some(name) => entry_key(parent, name),
+            None => entry_key(InodeId(parent.0 + 1), &[]),
+        };
+        for row in self.entries().range::<&[u8]>(start.as_slice()..end.as_slice())?.rev() {
+            let (key, value) = row?;
+            let inode = self.inode(value.value())?;
+            if inode.is_directory() {
+                found.push((key.value()[8..].to_vec(), inode));
+                if found.len() == limit {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether a visit goes on.

@@ -37,7 +37,7 @@ impl Apply<'_, '_> {
         if parents == Parents::Require {
             verify_parent(&walk)?;
         }
-        self.check_limits(&walk)?;
+        self.check_limits(&walk, "mkdirs")?;
         let implied = (mode & 0o777) | IMPLIED;
         self.make_parents(caller, &mut walk, implied)?;
         let directory = self.new_directory(caller, &walk, mode & MODE_MASK)?;
@@ -60,7 +60,7 @@ impl Apply<'_, '_> {
             }
             // The name is there already, and was checked when it was made.
             Some(_) => self.remove_overwritten(&mut walk)?,
-            None => self.check_limits(&walk)?,
+            None => self.check_limits(&walk, "create")?,
         }
         let ancestor = walk.nodes.last().expect("the root is there").mode;
         self.make_parents(caller, &mut walk, (ancestor & 0o777) | IMPLIED)?;
@@ -162,8 +162,10 @@ impl Apply<'_, '_> {
     }
 
     /// The names that are about to be made, and the room in the directory that gets the first of them:
-    /// `verifyINodeName`, `verifyMaxComponentLength`, `verifyMaxDirItems`.
-    fn check_limits(&self, walk: &Walk<'_>) -> Result<(), NamespaceError> {
+    /// `verifyINodeName`, `verifyMaxComponentLength`, `verifyMaxDirItems`; and that the path is none too long which
+    /// was given as one below an inode, where HDFS has no limit to how deep a tree grows.
+    fn check_limits(&self, walk: &Walk<'_>, operation: &'static str) -> Result<(), NamespaceError> {
+        check_length(&walk.path, operation)?;
         for index in walk.nodes.len()..=walk.depth {
             self.check_new_name(walk.name(index), || walk.prefix(index - 1), index == 1)?;
         }
@@ -205,6 +207,7 @@ impl Apply<'_, '_> {
         let from = self.resolve(caller, source, Aim::Write, "rename")?;
         check_name(target, "rename", invalid_file_name)?;
         let mut to = self.resolve(caller, target, Aim::Create, "rename")?;
+        check_length(&to.path, "rename")?;
         if let Some(last) = to.last().filter(|last| last.is_directory()) {
             let name = from.name(from.depth);
             if !name.is_empty() {
@@ -247,6 +250,7 @@ impl Apply<'_, '_> {
         let from = self.resolve(caller, source, Aim::Write, "rename")?;
         check_name(target, "rename", invalid_file_name)?;
         let mut to = self.resolve(caller, target, Aim::Create, "rename")?;
+        check_length(&to.path, "rename")?;
         if to_trash {
             self.settle(&from)?;
         }

@@ -2,17 +2,19 @@
 //! caller once (DESIGN D8).
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use mobula_types::{Block, BlockId, GenStamp, HdfsPath, InodeId, Millis};
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase};
 
 use crate::apply::file_status;
 use crate::block::{self, Analysis};
 use crate::command::{Caller, Format, Rules};
 use crate::directories::Memo;
 use crate::error::NamespaceError;
+use crate::holders::PublishedHolders;
 use crate::lease::{check_lease, file_of};
 use crate::names::Names;
 use crate::namespace::{Counts, LogPosition};
@@ -74,6 +76,7 @@ pub struct View {
 struct Published {
     tables: ReadTables,
     state: State,
+    holders: PublishedHolders,
 }
 
 impl fmt::Debug for View {
@@ -88,10 +91,11 @@ impl View {
         state: &State,
         names: &Arc<Names>,
         memo: &Arc<Memo>,
+        holders: PublishedHolders,
         version: u64,
     ) -> Result<View, TableError> {
         let tables = ReadTables::open(database.begin_read()?, names.clone(), memo.clone(), version)?;
-        Ok(View { published: Arc::new(Published { tables, state: state.clone() }) })
+        Ok(View { published: Arc::new(Published { tables, state: state.clone(), holders }) })
     }
 
     fn tables(&self) -> &ReadTables {
@@ -466,7 +470,7 @@ impl View {
         previous: Option<Block>,
     ) -> Result<BlockPlan, NamespaceError> {
         let walk = self.resolve_file(caller, path, file, "addBlock")?;
-        let (record, open) = check_lease(&walk, file, holder, || Ok(self.leases(holder)?.len() as u64))?;
+        let (record, open) = check_lease(&walk, file, holder, || self.files_held(holder))?;
         let pool = self.state().format.as_ref().map_or("", |format| format.pool.as_str());
         let analysis = block::analyze(self.tables(), &self.state().rules, pool, &walk, record, previous)?;
         let mut plan = BlockPlan {
@@ -524,7 +528,7 @@ impl View {
         holder: &str,
     ) -> Result<OpenFile, NamespaceError> {
         let walk = self.resolve_file(caller, path, file, "checkLease")?;
-        check_lease(&walk, file, holder, || Ok(self.leases(holder)?.len() as u64))?;
+        check_lease(&walk, file, holder, || self.files_held(holder))?;
         Ok(open_file(&walk).expect("the lease was checked"))
     }
 
@@ -540,7 +544,7 @@ impl View {
         holder: &str,
     ) -> Result<LastBlocks, NamespaceError> {
         let walk = self.resolve_file(caller, path, file, "checkLease")?;
-        let (record, open) = check_lease(&walk, file, holder, || Ok(self.leases(holder)?.len() as u64))?;
+        let (record, open) = check_lease(&walk, file, holder, || self.files_held(holder))?;
         let inode = walk.last().expect("the lease was checked").id;
         let from_end = |nth: u32| {
             let index = record.blocks.checked_sub(nth);
@@ -658,19 +662,43 @@ impl View {
         Ok(Some(RunningRecovery { file, block: row.block(id), targets: open.targets.clone(), recovery }))
     }
 
-    /// The files that `holder` writes. Looks at every open file.
+    /// How many files `holder` writes. Of the newest view, whichever this is, and without a look at the tables.
+    pub fn files_held(&self, holder: &str) -> u64 {
+        self.published.holders.held(holder)
+    }
+
+    /// Holders of leases in order, up to `limit` of those after `after` (all, if none). As [`View::files_held`].
+    pub fn holders(&self, after: Option<&str>, limit: usize) -> Vec<Arc<str>> {
+        self.published.holders.page(after, limit)
+    }
+
+    /// The files that these write, of the next `rows` open ones after `after`, and where to go on, if there are
+    /// more. Those in trees that were cut off are left out.
     ///
     /// # Errors
     /// The tables'.
-    pub fn leases(&self, holder: &str) -> Result<Vec<InodeId>, TableError> {
+    pub fn files_of(
+        &self,
+        holders: &BTreeSet<Arc<str>>,
+        after: InodeId,
+        rows: usize,
+    ) -> Result<(Vec<OpenFile>, Option<InodeId>), TableError> {
         let mut files = Vec::new();
-        for row in self.tables().open.iter()? {
+        let mut seen = 0;
+        for row in self.tables().open.range(after.0.saturating_add(1)..)? {
             let (id, value) = row?;
-            if Construction::decode_holder(value.value())? == holder {
-                files.push(InodeId(id.value()));
+            let id = InodeId(id.value());
+            if holders.contains(Construction::decode_holder(value.value())?)
+                && let Some(walk) = resolve::chain(self.tables(), id)?
+            {
+                files.extend(open_file(&walk));
+            }
+            seen += 1;
+            if seen >= rows {
+                return Ok((files, Some(id)));
             }
         }
-        Ok(files)
+        Ok((files, None))
     }
 
     /// Who writes this file; none if nobody does or there is no such file.

@@ -15,6 +15,7 @@ use mobula_wire::rpc::{self, CallFrame, FatalDetail, Incoming, ServerDecoder};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Sleep, sleep};
 
+use crate::budget::{Budget, Claim, Share};
 use crate::outbox::{Outbox, Responder};
 use crate::server::{Call, RpcServerOptions, RpcService};
 use crate::socket::{Sending, poll_fill};
@@ -37,6 +38,9 @@ pub(crate) struct Connection {
     stream: Stream,
     peer: SocketAddr,
     service: Arc<dyn RpcService>,
+    budget: Arc<Budget>,
+    /// For the frame at the front of `input`.
+    claim: Claim,
     options: Arc<RpcServerOptions>,
     clock: Clock,
     decoder: ServerDecoder,
@@ -75,7 +79,7 @@ enum Phase {
 enum Taken {
     /// All that is whole was taken.
     All,
-    /// The client has so much underway that the rest waits.
+    /// The client, or all of them together, have so much underway that the rest waits.
     Enough,
 }
 
@@ -84,6 +88,7 @@ impl Connection {
         stream: Stream,
         peer: SocketAddr,
         service: Arc<dyn RpcService>,
+        budget: Arc<Budget>,
         options: Arc<RpcServerOptions>,
         clock: Clock,
         outbox: Arc<Outbox>,
@@ -93,6 +98,8 @@ impl Connection {
             stream,
             peer,
             service,
+            budget,
+            claim: Claim::default(),
             options,
             clock,
             decoder: ServerDecoder::new(),
@@ -149,7 +156,7 @@ impl Connection {
     /// Takes what arrived, and reads what arrives; whether there was any of it.
     fn poll_take(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let before = self.issued;
-        match self.take_input() {
+        match self.take_input(cx) {
             Taken::All if self.phase == Phase::Serving => {
                 if self.poll_read(cx)?.is_ready() {
                     return Ok(true);
@@ -213,6 +220,7 @@ impl Connection {
     fn end(&mut self, phase: Phase) {
         self.phase = phase;
         self.input = BytesMut::new();
+        self.claim = Claim::default();
         self.deadline = Some(Box::pin(sleep(ENDING_LIMIT)));
     }
 
@@ -222,8 +230,13 @@ impl Connection {
             && self.sending.left() + self.outbox.bytes() < self.options.outbox_bytes_max
     }
 
-    fn take_input(&mut self) -> Taken {
+    fn take_input(&mut self, cx: &mut Context<'_>) -> Taken {
         while self.may_take() {
+            if let Some(length) = self.decoder.claimed(&self.input)
+                && self.claim.poll(&self.budget, length, cx).is_pending()
+            {
+                return Taken::Enough;
+            }
             match self.decoder.next(&mut self.input) {
                 Ok(Some(incoming)) => self.on_incoming(incoming),
                 Ok(None) => return Taken::All,
@@ -242,8 +255,9 @@ impl Connection {
 
     fn on_incoming(&mut self, incoming: Incoming) {
         self.frame = None;
+        let room = self.claim.take();
         match incoming {
-            Incoming::Call(frame) => self.on_call(frame),
+            Incoming::Call(frame) => self.on_call(frame, room),
             Incoming::Ping => {}
             Incoming::Sasl(answer) => {
                 if let Some(answer) = answer {
@@ -267,10 +281,10 @@ impl Connection {
         self.deadline = None;
     }
 
-    fn on_call(&mut self, frame: CallFrame) {
+    fn on_call(&mut self, frame: CallFrame, room: Share) {
         let user = self.user.as_ref().expect("the decoder lets no call through before the context");
         self.issued += 1;
-        let reply = Responder::new(self.outbox.clone(), frame.answer_to());
+        let reply = Responder::new(self.outbox.clone(), frame.answer_to(), room);
         let CallFrame { call_id, client_id, retry_count, protocol, method, version, caller_context: _, body } =
             frame;
         if version != rpc::PROTOCOL_VERSION && rpc::is_known_protocol(&protocol) {

@@ -4,6 +4,7 @@
 //! Invariants: one task owns each socket, reads and writes it; others only append to its outbox, whose lock is
 //! held for the copy alone. What a peer sends or does not read costs memory up to a named bound and no more.
 
+mod budget;
 mod client;
 mod connection;
 mod outbox;

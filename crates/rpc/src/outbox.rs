@@ -10,6 +10,7 @@ use mobula_wire::rpc::{self, AnswerTo, ErrorDetail, FatalDetail};
 use parking_lot::Mutex;
 use prost::Message;
 
+use crate::budget::Share;
 use crate::server::Call;
 use crate::socket::give_back;
 
@@ -148,11 +149,13 @@ pub struct Responder {
     /// None once it has answered.
     outbox: Option<Arc<Outbox>>,
     to: AnswerTo,
+    /// The request's room, until it is answered.
+    _room: Share,
 }
 
 impl Responder {
-    pub(crate) fn new(outbox: Arc<Outbox>, to: AnswerTo) -> Responder {
-        Responder { outbox: Some(outbox), to }
+    pub(crate) fn new(outbox: Arc<Outbox>, to: AnswerTo, room: Share) -> Responder {
+        Responder { outbox: Some(outbox), to, _room: room }
     }
 
     /// Sends the result.

@@ -12,6 +12,7 @@ use mobula_types::ClientId;
 use mobula_wire::remote::{RemoteException, class};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
+use crate::budget::Budget;
 use crate::connection::Connection;
 use crate::outbox::{Outbox, Responder};
 
@@ -80,6 +81,9 @@ pub struct RpcServerOptions {
     pub calls_in_flight_max: usize,
     /// Bytes of answers that a client has not read yet; its next frames are not read meanwhile.
     pub outbox_bytes_max: usize,
+    /// Bytes of requests, of all connections, that are being read or wait for their answer: as many of short requests and
+    /// as many of long ones. A connection whose next one finds no room is not read meanwhile.
+    pub request_bytes_max: usize,
 }
 
 /// A running server; dropping it closes the listener and all connections.
@@ -101,6 +105,7 @@ impl RpcServer {
         let acceptor = Acceptor {
             listener,
             service,
+            budget: Arc::new(Budget::new(options.request_bytes_max)),
             options: Arc::new(options),
             clock: env.clock.clone(),
             tasks: JoinSet::new(),
@@ -134,6 +139,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 struct Acceptor {
     listener: Listener,
     service: Arc<dyn RpcService>,
+    budget: Arc<Budget>,
     options: Arc<RpcServerOptions>,
     clock: Clock,
     /// One task a connection; each ends with its number.
@@ -171,7 +177,8 @@ impl Acceptor {
         self.next += 1;
         self.connections.insert(number, outbox.clone());
         let (service, options) = (self.service.clone(), self.options.clone());
-        let connection = Connection::new(stream, peer, service, options, self.clock.clone(), outbox);
+        let budget = self.budget.clone();
+        let connection = Connection::new(stream, peer, service, budget, options, self.clock.clone(), outbox);
         self.tasks.spawn(async move {
             connection.run().await;
             number

@@ -79,3 +79,40 @@ impl<'a> Fields<'a> {
 
 /// Largest field number that protobuf knows.
 const MAX_FIELD: u64 = (1 << 29) - 1;
+
+/// How many fields of the message `input` a path of field numbers leads to, through messages within messages: what
+/// decoding it would make of a few bytes each, it tells beforehand. Fields that no message can be at are passed by.
+///
+/// # Errors
+/// The encoding's.
+pub fn count_fields(input: &[u8], path: &[u32]) -> Result<usize, WireError> {
+    let Some((first, rest)) = path.split_first() else { return Ok(1) };
+    let mut fields = Fields::new("request", input);
+    let mut count = 0;
+    while let Some((number, value)) = fields.next()? {
+        if number == *first {
+            count += match value {
+                Value::Bytes(within, _) => count_fields(within, rest)?,
+                Value::Varint(_) | Value::Fixed => usize::from(rest.is_empty()),
+            };
+        }
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_counted_where_the_path_leads() {
+        // Field 4 thrice, once with two of field 1 in it; field 1, a number, once.
+        let input = [0x22, 0, 0x08, 1, 0x22, 4, 0x0a, 0, 0x0a, 0, 0x22, 0];
+        assert_eq!(count_fields(&input, &[4]), Ok(3));
+        assert_eq!(count_fields(&input, &[4, 1]), Ok(2));
+        assert_eq!(count_fields(&input, &[1]), Ok(1));
+        assert_eq!(count_fields(&input, &[1, 1]), Ok(0));
+        assert_eq!(count_fields(&input, &[5]), Ok(0));
+        assert!(count_fields(&input[..11], &[4]).is_err());
+    }
+}

@@ -18,4 +18,5 @@ pub mod rpc;
 pub mod varint;
 
 pub use error::WireError;
+pub use fields::count_fields;
 pub use varint::{decode_delimited, encode_delimited, take_delimited, try_decode_delimited};

@@ -90,7 +90,12 @@ pub async fn listen(env: &Env) -> Listener {
 }
 
 pub fn rpc_options() -> RpcServerOptions {
-    RpcServerOptions { connections_max: 1000, calls_in_flight_max: 1000, outbox_bytes_max: 8 << 20 }
+    RpcServerOptions {
+        connections_max: 1000,
+        calls_in_flight_max: 1000,
+        outbox_bytes_max: 8 << 20,
+        request_bytes_max: 64 << 20,
+    }
 }
 
 /// HDFS's first generation stamp, and one.

@@ -45,8 +45,12 @@ impl FakeNamenode {
     pub async fn start(env: &Env) -> FakeNamenode {
         let listener = env.net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let notes = Arc::new(Mutex::new(Notes { cluster: "CID-1".into(), ..Notes::default() }));
-        let options =
-            RpcServerOptions { connections_max: 100, calls_in_flight_max: 100, outbox_bytes_max: 1 << 20 };
+        let options = RpcServerOptions {
+            connections_max: 100,
+            calls_in_flight_max: 100,
+            outbox_bytes_max: 1 << 20,
+            request_bytes_max: 128 << 20,
+        };
         let server = RpcServer::start(env, listener, Arc::new(Service(notes.clone())), options);
         FakeNamenode { server, notes }
     }

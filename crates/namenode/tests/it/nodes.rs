@@ -1,6 +1,13 @@
 //! DatanodeProtocol: registration, heartbeats, reports, orders, broken connections.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mobula_disk::RealDisk;
 use mobula_fleet::{NodeFilter, NodeState};
+use mobula_namenode::{GroupDirectory, GroupMapping, NameNode};
+use mobula_net::Env;
 use mobula_proto::hdfs;
 use mobula_proto::hdfs::datanode as dn;
 
@@ -197,6 +204,52 @@ async fn errors_and_bad_blocks_are_heard() {
         msg: "all disks".into(),
     };
     let _: dn::ErrorReportResponseProto = nodes[0].rpc.call("errorReport", &request).await;
+}
+
+/// Two threads look users up: on a real disk's pools, since a crashing disk's would block the test itself.
+#[tokio::test]
+async fn a_directory_of_users_that_hangs_holds_up_no_beat_and_nobody_who_was_known() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let asked_again = Arc::new(AtomicBool::new(false));
+    let (hanging, again, told) = (Arc::clone(&hangs), Arc::clone(&asked_again), std::sync::Mutex::new(told));
+    let directory = GroupDirectory::new(move |user| {
+        if hanging.load(Ordering::Acquire) {
+            again.fetch_or(user == "hdfs", Ordering::Release);
+            // Until the test ends.
+            let _ = told.lock().unwrap().recv();
+        }
+        Some(vec![format!("group-of-{user}")])
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.name_dir = folder.path().join("name");
+    config.groups = GroupMapping::Ask(directory);
+    config.groups_ttl = Duration::from_millis(100);
+    let namenode = NameNode::start(Env::real(), RealDisk::new(), config.clone()).await.unwrap();
+    let fixture = Fixture { disk: mobula_disk::fake::CrashDisk::new(1), config, namenode: Some(namenode) };
+    let mut node = fixture.datanode("n1").await;
+    let client = fixture.client("hdfs");
+    client.mkdirs("/a").await;
+
+    hangs.store(true, Ordering::Release);
+    until("what is known to be out of date", || async {
+        assert!(client.status("/a").await.is_some());
+        asked_again.load(Ordering::Acquire)
+    })
+    .await;
+    let strangers: Vec<_> = ["x", "y", "z"].map(|user| fixture.client(user)).into();
+    for stranger in &strangers {
+        let asked = tokio::time::timeout(Duration::from_millis(50), stranger.status("/a"));
+        assert!(asked.await.is_err(), "nobody can say who that is");
+    }
+    for _ in 0..5 {
+        node.beat().await;
+        assert!(client.status("/a").await.is_some(), "who was known is still served");
+    }
+    assert_eq!(fixture.namenode().service().nodes(NodeFilter::All)[0].state, NodeState::Live);
+    drop(tell);
+    assert!(strangers[0].status("/a").await.is_some());
 }
 
 /// A disk was cloned, identity and all, and both servers run. Whichever registered last is the node: the other one's

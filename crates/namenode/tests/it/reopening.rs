@@ -3,7 +3,9 @@
 
 use std::io::ErrorKind;
 
-use mobula_disk::fake::{CallKind, Loss};
+use mobula_disk::fake::{CallKind, CrashDisk, Loss};
+use mobula_namenode::NameNode;
+use mobula_net::{Clock, Env};
 use mobula_proto::hdfs;
 use mobula_types::{InodeId, Millis, ReplicaState};
 
@@ -287,4 +289,23 @@ async fn a_late_holder_can_do_nothing_more() {
     assert_eq!(last.b, at(&block, order.new_gen_stamp, 100));
     assert_eq!(last.locs.len(), 3);
     assert_eq!(client.blocks("/f").await.last_block.unwrap().b.num_bytes, Some(100));
+}
+
+/// The log's time stays where it was, and whoever renewed a moment ago did so by that time, too.
+#[tokio::test]
+async fn a_clock_that_is_set_back_gives_nobodys_lease_away() {
+    let clock = Clock::virtual_from(1_700_000_000_000);
+    let env = Env { clock: clock.clone(), ..Env::real() };
+    let (disk, config) = (CrashDisk::new(1), config());
+    let namenode = NameNode::start(env, disk.process(), config.clone()).await.unwrap();
+    let fixture = Fixture { disk, config, namenode: Some(namenode) };
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let renew = hdfs::RenewLeaseRequestProto { client_name: "w1".into(), ..Default::default() };
+    let _: hdfs::RenewLeaseResponseProto = client.call("renewLease", &renew).await;
+    clock.jump(-3_600_000);
+    let (class, _) = client.refused("append", &append("/f", "w2")).await;
+    assert_eq!(class, "AlreadyBeingCreatedException");
+    let (class, _) = client.refused("create", &create("/f", "w2")).await;
+    assert_eq!(class, "AlreadyBeingCreatedException");
 }

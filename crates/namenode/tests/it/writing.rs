@@ -1,6 +1,7 @@
 //! Files: create, addBlock, complete, leases, with DataNodes that the test plays.
 
 use mobula_proto::hdfs;
+use mobula_proto::hdfs::datanode as dn;
 
 use crate::fixture::*;
 
@@ -332,4 +333,57 @@ async fn a_silent_writers_file_is_closed() {
         client.call::<_, hdfs::IsFileClosedResponseProto>("isFileClosed", &request).await.result
     })
     .await;
+}
+
+#[tokio::test]
+async fn names_of_nodes_are_no_longer_and_no_more_than_any_are() {
+    let fixture = Fixture::start().await;
+    let mut nodes = fixture.three().await;
+    let client = fixture.client("hdfs");
+    client.create("/f").await;
+    let many = (0..513).map(|port| format!("10.0.0.1:{port}")).collect();
+    let favoring = hdfs::AddBlockRequestProto { favored_nodes: many, ..add_block("/f", None) };
+    let (_, message) = client.refused("addBlock", &favoring).await;
+    assert_eq!(message, "513 nodes, more than 512");
+    let node =
+        hdfs::DatanodeInfoProto { id: nodes[0].registration.datanode_id.clone(), ..Default::default() };
+    let excluding = hdfs::AddBlockRequestProto { exclude_nodes: vec![node; 513], ..add_block("/f", None) };
+    let (_, message) = client.refused("addBlock", &excluding).await;
+    assert_eq!(message, "addBlock with a list of 513, more than 512");
+    let long = hdfs::AddBlockRequestProto { src: "/".repeat(2 << 20), ..add_block("/f", None) };
+    let (_, message) = client.refused("addBlock", &long).await;
+    assert!(message.starts_with("addBlock with a request of 20971"), "{message}");
+    let replica = hdfs::LocatedBlockProto::default();
+    let bad = hdfs::ReportBadBlocksRequestProto { blocks: vec![replica; 513] };
+    let (_, message) = client.refused("reportBadBlocks", &bad).await;
+    assert!(message.contains("513"), "{message}");
+
+    let block = client.add_block("/f", None).await.b;
+    let named =
+        hdfs::DatanodeIdProto { datanode_uuid: "x".repeat(257), ..nodes[0].registration.datanode_id.clone() };
+    let update = hdfs::UpdatePipelineRequestProto {
+        client_name: "w1".into(),
+        old_block: block.clone(),
+        new_block: block,
+        new_nodes: vec![named],
+        storage_i_ds: vec!["s".into()],
+    };
+    let (_, message) = client.refused("updatePipeline", &update).await;
+    assert_eq!(message, "a DataNode's UUID of 257 bytes, more than 256");
+    let update = hdfs::UpdatePipelineRequestProto {
+        new_nodes: vec![nodes[0].registration.datanode_id.clone()],
+        storage_i_ds: vec!["s".repeat(257)],
+        ..update
+    };
+    let (_, message) = client.refused("updatePipeline", &update).await;
+    assert_eq!(message, "a storage's ID of 257 bytes, more than 256");
+
+    nodes[0].registration.datanode_id.host_name = "h".repeat(257);
+    let request = dn::RegisterDatanodeRequestProto { registration: nodes[0].registration.clone() };
+    let (_, message) = nodes[0].rpc.refused("registerDatanode", &request).await;
+    assert_eq!(message, "a DataNode's host name of 257 bytes, more than 256");
+    let mut beat = nodes[1].heartbeat();
+    beat.reports[0].storage_uuid = "s".repeat(257);
+    let (_, message) = nodes[1].rpc.refused("sendHeartbeat", &beat).await;
+    assert_eq!(message, "a storage's ID of 257 bytes, more than 256");
 }

@@ -106,6 +106,46 @@ async fn calls_in_flight_are_bounded() {
     }
 }
 
+/// Of all connections together, and until they are answered.
+#[tokio::test]
+async fn bytes_of_requests_are_bounded() {
+    let fixture = Fixture::with(RpcServerOptions { request_bytes_max: 1 << 20, ..limits() }).await;
+    let (long, short) = (text("x".repeat(300 << 10)), text("x".repeat(20 << 10)));
+    let mut writers = Vec::new();
+    for _ in 0..2 {
+        let raw = fixture.ready().await;
+        let (read, mut write) = raw.0.into_split();
+        let calls: BytesMut = (0..5).flat_map(|id| call_bytes(id, "hold", &long)).collect();
+        // Before all of it is read, much is released.
+        writers.push((read, tokio::spawn(async move { write.write_all(&calls).await.map(|()| write) })));
+    }
+    let held = || fixture.service.held.lock().len();
+    for round in [3, 3, 3, 1] {
+        wait_for("the next ones are held", || held() == round).await;
+        // None comes above the limit, and short ones have room.
+        let answer: Text = fixture.client().call("echo", &short).await.unwrap();
+        assert_eq!(answer, short);
+        assert_eq!(held(), round);
+        fixture.service.release();
+    }
+    let mut open = Vec::new();
+    for (read, writer) in writers {
+        open.push((read, writer.await.unwrap().unwrap()));
+    }
+
+    // One that is longer than all of the room has it for itself.
+    let longest = text("x".repeat(3 << 20));
+    let mut raw = fixture.ready().await;
+    raw.send(&call_bytes(0, "hold", &longest)).await;
+    wait_for("it is held", || held() == 1).await;
+    let mut waiting = fixture.ready().await;
+    waiting.send(&call_bytes(0, "echo", &text("x".repeat(65 << 10)))).await;
+    fixture.client().call::<_, Text>("echo", &short).await.unwrap();
+    assert_eq!(fixture.service.calls.load(Ordering::Relaxed), 10 + 4 + 1 + 1);
+    fixture.service.release();
+    waiting.response(&mut BytesMut::new()).await;
+}
+
 #[tokio::test]
 async fn one_connection_too_many() {
     let fixture = Fixture::with(RpcServerOptions { connections_max: 3, ..limits() }).await;

@@ -74,7 +74,12 @@ pub struct Fixture {
 }
 
 pub fn limits() -> RpcServerOptions {
-    RpcServerOptions { connections_max: 10_000, calls_in_flight_max: 4096, outbox_bytes_max: 1 << 20 }
+    RpcServerOptions {
+        connections_max: 10_000,
+        calls_in_flight_max: 4096,
+        outbox_bytes_max: 1 << 20,
+        request_bytes_max: 64 << 20,
+    }
 }
 
 impl Fixture {

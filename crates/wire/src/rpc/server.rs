@@ -157,6 +157,14 @@ impl ServerDecoder {
         self.state == State::Ready
     }
 
+    /// How long the frame at the front of `input` is, with its length, as soon as it says so; `None` before the context,
+    /// when frames are short, and for one that is too long.
+    pub fn claimed(&self, input: &BytesMut) -> Option<usize> {
+        let prefix = input.first_chunk().filter(|_| self.is_ready())?;
+        let length = u32::from_be_bytes(*prefix) as usize;
+        (length <= MESSAGE_LENGTH_MAX).then_some(prefix.len() + length)
+    }
+
     /// Takes the next thing from the front of `input`; `None` if it has not arrived whole.
     ///
     /// # Errors
