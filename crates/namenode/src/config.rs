@@ -78,7 +78,7 @@ impl Default for NamenodeConfig {
                 calls_in_flight_max: 1_024,
                 outbox_bytes_max: 8 << 20,
                 // A full report of some million replicas.
-                request_bytes_max: 128 << 20,
+                request_bytes_max: 256 << 20,
             },
             trust_advertised_address: false,
             placement_wait: Duration::from_secs(10),

@@ -115,7 +115,8 @@ impl Groups {
     /// The lookup of that user that is under way; else it begins.
     fn look_up(self: &Arc<Self>, user: &str) -> Lookup {
         let mut underway = self.underway.lock();
-        if let Some(lookup) = underway.get(user) {
+        // One whose teller is gone has ended without a word: it panicked.
+        if let Some(lookup) = underway.get(user).filter(|lookup| lookup.told.has_changed().is_ok()) {
             return lookup.clone();
         }
         let (tell, told) = watch::channel(None);

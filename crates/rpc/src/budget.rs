@@ -31,6 +31,8 @@ pub(crate) struct Share {
 #[derive(Default)]
 pub(crate) struct Claim {
     held: Option<Share>,
+    /// Bytes of the frame that it is for.
+    length: usize,
     waiting: Option<Pin<Box<Waiting>>>,
 }
 
@@ -67,6 +69,7 @@ impl Claim {
         if self.held.is_some() {
             return Poll::Ready(());
         }
+        self.length = length;
         let mut waiting = match self.waiting.take() {
             Some(waiting) => waiting,
             None => match budget.ask(length) {
@@ -88,6 +91,11 @@ impl Claim {
                 Poll::Pending
             }
         }
+    }
+
+    /// The length of a long frame that has its room and is not here yet: others wait for it.
+    pub(crate) fn keeps_others_waiting(&self) -> Option<usize> {
+        (self.held.is_some() && self.length > SHORT_LENGTH).then_some(self.length)
     }
 
     /// The frame was taken: what it was promised goes with it.

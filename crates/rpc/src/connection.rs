@@ -26,6 +26,10 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 const STALL_LIMIT: Duration = Duration::from_secs(300);
 /// Longest time from a frame's first byte to its last.
 const FRAME_LIMIT: Duration = Duration::from_secs(300);
+/// A client of whose long frame nothing has come for so long is cut off: it has room that others wait for.
+const LONG_FRAME_PAUSE: Duration = Duration::from_secs(10);
+/// Bytes a second that a long frame must have over all.
+const LONG_FRAME_RATE: usize = 1 << 20;
 /// Longest time for the last bytes before closing.
 const ENDING_LIMIT: Duration = Duration::from_secs(5);
 /// After the last bytes the client may go on sending for so long and so much: closing while its bytes arrive would destroy
@@ -57,6 +61,8 @@ pub(crate) struct Connection {
     stall: Option<Pin<Box<Sleep>>>,
     /// When a frame that has begun has taken too long.
     frame: Option<Pin<Box<Sleep>>>,
+    /// Since something of a long frame came.
+    pause: Option<Pin<Box<Sleep>>>,
     phase: Phase,
 }
 
@@ -111,6 +117,7 @@ impl Connection {
             deadline: Some(Box::pin(sleep(HANDSHAKE_LIMIT))),
             stall: None,
             frame: None,
+            pause: None,
             phase: Phase::Serving,
         }
     }
@@ -159,18 +166,30 @@ impl Connection {
         match self.take_input(cx) {
             Taken::All if self.phase == Phase::Serving => {
                 if self.poll_read(cx)?.is_ready() {
+                    self.pause = None;
                     return Ok(true);
                 }
-                if self.input.is_empty() {
-                    self.frame = None;
-                } else {
-                    self.frame.get_or_insert_with(|| Box::pin(sleep(FRAME_LIMIT)));
-                }
+                self.await_frame();
             }
             // That it waits is not the client's doing.
-            Taken::All | Taken::Enough => self.frame = None,
+            Taken::All | Taken::Enough => (self.frame, self.pause) = (None, None),
         }
         Ok(self.issued != before || self.phase != Phase::Serving)
+    }
+
+    /// Nothing is here: sets the clocks within which the client must have sent the rest of what it began.
+    fn await_frame(&mut self) {
+        if self.input.is_empty() {
+            self.frame = None;
+            return;
+        }
+        let Some(length) = self.claim.keeps_others_waiting() else {
+            self.frame.get_or_insert_with(|| Box::pin(sleep(FRAME_LIMIT)));
+            return;
+        };
+        let seconds = Duration::from_secs((length / LONG_FRAME_RATE) as u64);
+        self.frame.get_or_insert_with(|| Box::pin(sleep(LONG_FRAME_PAUSE + seconds)));
+        self.pause.get_or_insert_with(|| Box::pin(sleep(LONG_FRAME_PAUSE)));
     }
 
     /// Writes until nothing waits or the socket takes no more.
@@ -209,7 +228,9 @@ impl Connection {
     }
 
     fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        for clock in [&mut self.deadline, &mut self.stall, &mut self.frame].into_iter().flatten() {
+        for clock in
+            [&mut self.deadline, &mut self.stall, &mut self.frame, &mut self.pause].into_iter().flatten()
+        {
             if clock.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
@@ -254,7 +275,7 @@ impl Connection {
     }
 
     fn on_incoming(&mut self, incoming: Incoming) {
-        self.frame = None;
+        (self.frame, self.pause) = (None, None);
         let room = self.claim.take();
         match incoming {
             Incoming::Call(frame) => self.on_call(frame, room),

@@ -146,6 +146,19 @@ async fn bytes_of_requests_are_bounded() {
     waiting.response(&mut BytesMut::new()).await;
 }
 
+/// Four bytes that announce a frame as long as all of the room, and nothing behind them: the room is others' again before
+/// long.
+#[tokio::test]
+async fn who_announces_a_long_frame_must_send_it() {
+    let fixture = Fixture::with(RpcServerOptions { request_bytes_max: 1 << 20, ..limits() }).await;
+    let mut stalled = fixture.ready().await;
+    stalled.send(&(1_u32 << 20).to_be_bytes()).await;
+    let long = text("x".repeat(300 << 10));
+    let waits = fixture.client();
+    let answer = tokio::time::timeout(Duration::from_secs(25), waits.call::<_, Text>("echo", &long)).await;
+    assert_eq!(answer.unwrap().unwrap(), long);
+}
+
 #[tokio::test]
 async fn one_connection_too_many() {
     let fixture = Fixture::with(RpcServerOptions { connections_max: 3, ..limits() }).await;
