@@ -74,6 +74,41 @@ def test_reads_as_a_local_file_does(mobula_fs, noise, tmp_path):
             assert local.tell() == remote.tell(), f"MOBULA_SEED={seed} step {step}"
 
 
+class _Interrupted:
+    """A reader of `hdfs-native` whose stream is interrupted once, after its third piece, as Ctrl-C does it."""
+
+    def __init__(self, inner):
+        self._inner = inner
+        self._left = 3
+
+    def read_range(self, offset, length):
+        return self._inner.read_range(offset, length)
+
+    def read_range_stream(self, offset, length):
+        self._stream = self._inner.read_range_stream(offset, length)
+        return self
+
+    def __next__(self):
+        piece = next(self._stream)
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt  # the piece is gone with it
+        return piece
+
+
+def test_a_read_that_was_interrupted_loses_no_bytes(mobula_fs, noise):
+    data = noise(5 * MIB + 123, 8)
+    mobula_fs.pipe("/f", data, block_size=MIB)
+    with mobula_fs.open("/f", "rb") as file:
+        file._inner = _Interrupted(file._inner)
+        assert file.read(10) == data[:10]
+        with pytest.raises(KeyboardInterrupt):
+            file.read(3 * MIB)
+        assert file.tell() == 10
+        assert file.read(1000) == data[10:1010]
+        assert file.read() == data[1010:]
+
+
 def test_ranges_never_reach_past_the_end(mobula_fs):
     mobula_fs.pipe("/f", b"0123456789")
     assert mobula_fs.cat_file("/f", 2, 4) == b"23"

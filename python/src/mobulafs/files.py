@@ -61,12 +61,12 @@ class Reader(io.BufferedIOBase):
         if base + offset < 0:
             raise ValueError(f"position {base + offset} is before the file's begin")
         with self._lock:
-            ahead = base + offset - self._at
-            if 0 <= ahead <= len(self._ahead):
-                self._ahead = self._ahead[ahead:]
-            elif ahead != 0:
-                self._ahead, self._stream = memoryview(b""), None
-            self._at = base + offset
+            before = self._at
+            try:
+                self._move(base + offset)
+            except BaseException:
+                self._take_back(before)
+                raise
         return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -77,9 +77,13 @@ class Reader(io.BufferedIOBase):
             wanted = left if size is None or size < 0 else min(size, left)
             if wanted == 0:
                 return b""
-            data = self._take(wanted)
-            self._at += wanted
-            self._ended_at = self._at
+            before = self._at
+            try:
+                data = self._take(wanted)
+                self._at = self._ended_at = before + wanted
+            except BaseException:
+                self._take_back(before)
+                raise
             return data
 
     def read1(self, size: int = -1, /) -> bytes:
@@ -118,6 +122,19 @@ class Reader(io.BufferedIOBase):
     def _check(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file")
+
+    def _move(self, target: int) -> None:
+        ahead = target - self._at
+        if 0 <= ahead <= len(self._ahead):
+            self._ahead = self._ahead[ahead:]
+        elif ahead != 0:
+            self._ahead, self._stream = memoryview(b""), None
+        self._at = target
+
+    def _take_back(self, before: int) -> None:
+        """After an exception, which may come anywhere (Ctrl-C): what the stream gave may be lost, so it begins anew."""
+        self._at = self._ended_at = before
+        self._ahead, self._stream = memoryview(b""), None
 
     def _take(self, wanted: int) -> bytes:
         ready = len(self._ahead)
