@@ -15,7 +15,7 @@ numpy = pytest.importorskip("numpy")
 
 from conftest import wait_until
 
-from mobulafs.ray import AutoHealer, DataManager, Deployment
+from mobulafs.ray import AutoHealer, DataManager, Deployment, artifacts
 
 MIB = 1 << 20
 
@@ -116,6 +116,17 @@ def test_names_that_are(manager, name, tmp_path):
     assert manager.get(name, into=tmp_path / "out") == len(name.encode())
     manager.remove(name)
     assert manager.list_artifacts() == []
+
+
+@pytest.mark.parametrize("name", ["w[1]", "w\\1", "*", "w?", "{w1,v}"])
+def test_a_file_gets_the_named_artifact_whatever_the_name_means_to_a_shell(manager, monkeypatch, name, tmp_path):
+    monkeypatch.setattr(artifacts, "_BINARY_BYTES_MIN", 0)  # all go through the program
+    manager.add("w1", b"other")
+    manager.add(name, b"this one")
+    assert manager.get(name, into=tmp_path / "out") == 8
+    assert (tmp_path / "out").read_bytes() == b"this one"
+    assert manager.get("w1", into=tmp_path / "[out]") == 5
+    assert (tmp_path / "[out]").read_bytes() == b"other"
 
 
 def test_what_is_there_twice_and_what_is_not(manager):

@@ -232,6 +232,15 @@ def test_names_of_all_kinds(mobula_fs):
     assert len(mobula_fs.ls("/names", detail=False)) == 6
 
 
+@pytest.mark.parametrize("name", ["[x]", "a\\b", "*", "?", "{x,y}", "x]"])
+def test_a_checksum_is_the_named_files_whatever_its_name_means_to_a_shell(mobula_fs, name):
+    for other in ("x", "ab", "xy", "y"):
+        mobula_fs.pipe_file(f"/names/{other}", b"other")
+    mobula_fs.pipe_file(f"/names/{name}", b"this one")
+    mobula_fs.pipe_file("/same", b"this one")
+    assert mobula_fs.checksum(f"/names/{name}") == mobula_fs.checksum("/same")
+
+
 def test_find_glob_du_walk(mobula_fs):
     for path in ("/t/a", "/t/b/c", "/t/b/d/e"):
         mobula_fs.pipe(path, b"12345")

@@ -200,7 +200,7 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
         path = self._strip_protocol(path)
         if self.isdir(path):
             raise IsADirectoryError(path)
-        printed = binary.run("fs", "-fs", self.unstrip_protocol("/"), "-checksum", path)
+        printed = binary.run("fs", "-fs", self.unstrip_protocol("/"), "-checksum", binary.literal(path))
         return " ".join(printed.rsplit(path, 1)[-1].split())
 
     def ukey(self, path: str) -> str:

@@ -400,7 +400,7 @@ class DataManager:
             if info["size"] < _BINARY_BYTES_MIN:
                 self._files.get_file(path, temporary)
             else:
-                binary.run("fs", "-fs", self.deployment.uri, "-get", path, temporary)
+                binary.run("fs", "-fs", self.deployment.uri, "-get", binary.literal(path), temporary)
             length = temporary.stat().st_size
             temporary.replace(target)
         finally:
