@@ -257,6 +257,28 @@ def test_find_glob_du_walk(mobula_fs):
     assert [len(files) for _, _, files in mobula_fs.walk("/t")] == [1, 1, 1, 0]
 
 
+def test_find_omits_what_vanishes_meanwhile_and_nothing_else(mobula_fs, monkeypatch):
+    paths = [f"/t/{folder}/{name}" for folder in ("a", "b", "c") for name in ("1", "2")]
+    paths += ["/t/0", "/t/z"]
+    for path in paths:
+        mobula_fs.pipe(path, b"1")
+    walked = mobula_fs.client.list_status
+
+    def list_status(path, recursive):
+        """The server's walk, of which somebody removes a directory whose entry was told just now."""
+        for status in walked(path, recursive):
+            yield status
+            if status.path == "/t/b" and mobula_fs.exists("/t/b"):
+                mobula_fs.rm("/t/b", recursive=True)
+
+    kept = sorted(path for path in paths if not path.startswith("/t/b/"))
+    monkeypatch.setattr(mobula_fs.client, "list_status", list_status)
+    assert mobula_fs.find("/t") == kept
+    assert not mobula_fs.exists("/t/b")
+    mobula_fs.pipe("/t/b/1", b"1")
+    assert mobula_fs.find("/t", withdirs=True) == sorted(["/t", "/t/a", "/t/c", *kept])
+
+
 def test_moves_and_copies(mobula_fs):
     mobula_fs.pipe("/a", b"1")
     mobula_fs.mkdir("/d")

@@ -167,10 +167,27 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 if withdirs and self.isdir(path):
                     infos.append(self.info(path))
         except FileNotFoundError:
-            infos = []
+            # One directory below that vanished meanwhile ends the server's walk, and so does a path that is not there.
+            infos = self._what_stays(path, withdirs)
         found = {info["name"]: info for info in infos if withdirs or info["type"] == "file"}
         names = sorted(found)
         return {name: found[name] for name in names} if detail else names
+
+    def _what_stays(self, path: str, withdirs: bool) -> list[dict[str, Any]]:
+        """All below a path; directories that vanish while we look are left out, and only they."""
+        infos: list[dict[str, Any]] = []
+        waiting = [path]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                inside = self.ls(folder)
+                if withdirs and folder == path and self.isdir(path):
+                    infos.append(self.info(path))
+            except FileNotFoundError:
+                continue
+            infos += inside
+            waiting += [info["name"] for info in inside if info["type"] == "directory"]
+        return infos
 
     def du(
         self,
