@@ -194,6 +194,26 @@ def test_a_reader_sees_the_old_or_the_new(manager):
     assert seen and manager.get("a") == versions[-1]
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_chunk_is_one_versions_although_it_is_replaced_meanwhile(manager, monkeypatch, moment):
+    """Around the open, once: where the chunks of one version end is in the midst of the other's."""
+    old, new = b"1" * (2 * MIB), b"2" * (2 * MIB)
+    manager.add("a", old)
+    halves = DataManager(chunk_length=MIB // 2, replication_factor=3, cluster=manager.deployment)
+    opened = manager._files.open
+    updates = iter([lambda: halves.update("a", new)])
+
+    def open_(path, mode):
+        if moment == "before":
+            next(updates, lambda: None)()
+        file = opened(path, mode)
+        next(updates, lambda: None)()
+        return file
+
+    monkeypatch.setattr(manager._files, "open", open_)
+    assert manager.get_chunk("a", 1) == new[: MIB // 2]
+
+
 @pytest.mark.parametrize("length", [0, -512, 1, 511, 513, 1 << 40])
 def test_chunk_lengths_that_are_none(manager, length):
     with pytest.raises(mobulafs.BadArgument, match="chunk_length"):
@@ -233,6 +253,33 @@ def test_many_small_ones_in_flight(manager):
     assert manager.get("042") == b"42"
     with pytest.raises(mobulafs.ArtifactExists):
         manager.add_many([("042", b"")])
+
+
+def test_many_are_taken_as_there_is_place_and_one_that_fails_stops_no_other(manager, monkeypatch):
+    added = 0
+    lock = threading.Lock()
+    add = manager.add
+
+    def counted(name, data):
+        nonlocal added
+        try:
+            return add(name, data)
+        finally:
+            with lock:
+                added += 1
+
+    monkeypatch.setattr(manager, "add", counted)
+    ahead = []
+
+    def items():
+        for number in range(60):
+            ahead.append(number - added)
+            yield (f"{number:02}", 7 if number == 30 else b"%d" % number)
+
+    with pytest.raises(mobulafs.BadArgument, match="int"):
+        manager.add_many(items(), in_flight=4)
+    assert max(ahead) <= 4
+    assert manager.list_artifacts() == [f"{number:02}" for number in range(60) if number != 30]
 
 
 def test_the_healer_tells_what_happened(manager):

@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,9 +167,31 @@ class DataManager:
         return self._store(name, data, replace=True)
 
     def add_many(self, items: Iterable[tuple[str, Any]], in_flight: int = 16) -> int:
-        """Adds many artifacts, so many at once; how many there were. The first failure is raised at the end."""
+        """Adds many artifacts, so many at once; how many there were. The first failure is raised at the end.
+
+        All others are added nevertheless. An item is taken when there is a place for it, so that `items` may be a
+        generator of more than fits into memory.
+        """
+        count = 0
+        failure: BaseException | None = None
+        running: set[Future[int]] = set()
+
+        def take(done: set[Future[int]]) -> None:
+            nonlocal failure
+            for future in done:
+                failure = failure or future.exception()
+
         with ThreadPoolExecutor(in_flight, thread_name_prefix="mobulafs add") as pool:
-            return len(list(pool.map(lambda item: self.add(*item), items)))
+            for item in items:
+                running.add(pool.submit(lambda item: self.add(*item), item))
+                count += 1
+                if len(running) >= in_flight:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    take(done)
+            take(wait(running).done)
+        if failure is not None:
+            raise failure
+        return count
 
     def get(self, name: str, into: str | os.PathLike[str] | None = None, *, as_bytes: bool = False) -> Any:
         """The artifact: bytes, or an array if it was one (`as_bytes` gives its file); `into` a local file: its length.
@@ -188,9 +210,7 @@ class DataManager:
         path = self._path(name)
 
         def read() -> bytes:
-            file = self._files.open(path, "rb")
-            assert isinstance(file, Reader)
-            blocks = self._files.block_locations(path)
+            file, blocks = self._opened(path)
             if not 0 <= number < len(blocks):
                 raise BadArgument(f"{name!r} has {len(blocks)} chunks: there is no chunk {number}")
             return file.read_range(blocks[number].offset, blocks[number].length)
@@ -391,6 +411,16 @@ class DataManager:
                 if now == seen:
                     raise
                 seen = now
+
+    def _opened(self, path: str) -> tuple[Reader, tuple[Block, ...]]:
+        """The artifact, open, and its chunks: both of the same version, however often it is replaced meanwhile."""
+        entry = self._files.namenode.listing(path)[0]
+        while True:
+            file = self._files.open(path, "rb")
+            assert isinstance(file, Reader)
+            before, entry = entry, self._files.namenode.listing(path)[0]
+            if entry.file_id == before.file_id:
+                return file, entry.blocks
 
     def _fetch(self, path: str, target: Path) -> int:
         info = self._files.info(path)
