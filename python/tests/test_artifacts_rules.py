@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -246,6 +250,50 @@ def test_tables_and_pictures(manager, tmp_path):
     places = {address: number for number, address in enumerate(artifacts[0].chunks[0].spaces)}
     draw([("before", artifacts, places), ("after", artifacts, places)], tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+BOB = """
+import sys
+from pathlib import Path
+from mobulafs.ray import DataManager, Deployment, artifacts
+manager = DataManager(cluster=Deployment("none", sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+artifacts._BINARY_BYTES_MIN = 0
+# One space has no room: that is not why.
+manager._full = lambda: artifacts._Full.SOME
+for data in (b"1", Path(sys.executable), iter([b"1"])):
+    try:
+        manager.add("a", data)
+    except Exception as problem:
+        print(type(problem).__name__, problem)
+"""
+
+
+def test_who_may_not_write_is_told_that_and_not_of_full_spaces(manager):
+    where = manager.deployment
+    command = [sys.executable, "-c", BOB, where.host, str(where.port), where.status_url]
+    done = subprocess.run(command, env={**os.environ, "HADOOP_USER_NAME": "bob"}, stdout=subprocess.PIPE, text=True)
+    told = done.stdout.splitlines()
+    assert len(told) == 3 and all(line.startswith("PermissionError ") and "user=bob" in line for line in told), told
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (mobulafs.ClusterFailed("put: all nodes failed"), True),
+        (mobulafs.RemoteError("java.io.IOException", "no more good datanodes"), True),
+        (mobulafs.BlocksUnreachable("no DataNode takes a block"), True),
+        (OSError(errno.ENOSPC, "no space left"), True),
+        (OSError("broken pipe (os error 32)"), True),
+        (PermissionError("user=bob"), False),
+        (OSError(errno.EIO, "the local file cannot be read"), False),
+        (TimeoutError("timed out"), False),
+        (mobulafs.NameNodeUnreachable("no NameNode answers"), False),
+        (mobulafs.BadArgument("a piece is int"), False),
+        (KeyboardInterrupt(), False),
+    ],
+)
+def test_only_a_servers_failure_asks_for_room(problem, expected):
+    assert artifacts._may_mean_full(problem) is expected
 
 
 def test_many_small_ones_in_flight(manager):

@@ -225,6 +225,66 @@ def test_errors_are_pythons(mobula_fs):
         mobula_fs.open("/f", "rwb")
 
 
+def test_a_directory_where_a_file_is_wanted_is_told_as_that(mobula_fs):
+    mobula_fs.mkdir("/d")
+    for wrong in (
+        mobula_fs.block_locations,
+        lambda path: mobula_fs.truncate(path, 1),
+        lambda path: mobula_fs.open(path, "rb"),
+        lambda path: mobula_fs.open(path, "ab"),
+    ):
+        with pytest.raises(IsADirectoryError, match="/d"):
+            wrong("/d")
+    for missing in (mobula_fs.block_locations, mobula_fs.open):
+        with pytest.raises(FileNotFoundError):
+            missing("/what is not a file")
+
+
+def test_a_file_that_another_one_writes_is_told_as_that(mobula_cluster, mobula_fs):
+    other = mobula_cluster.filesystem(replication=1)
+    with mobula_fs.open("/f", "wb") as file:
+        file.write(b"1")
+        file.hsync()
+        for wrong in (lambda: other.open("/f", "ab"), lambda: other.truncate("/f", 0)):
+            with pytest.raises(OSError, match="being written") as told:
+                wrong()
+            assert told.value.errno == errno.EBUSY
+        with pytest.raises(FileExistsError):
+            other.open("/f", "xb")
+    with other.open("/f", "ab") as file:
+        file.write(b"2")
+    assert mobula_fs.cat("/f") == b"12"
+
+
+class _Refused:
+    """A writer of `hdfs-native` whose DataNode, or NameNode, has just died."""
+
+    def write(self, data):
+        raise OSError("Connection refused (os error 111)")
+
+
+def test_a_writers_refused_connection_is_the_namenodes_only_if_that_is_gone():
+    with mobulafs.local(datanodes=1) as cluster:
+        files = cluster.filesystem()
+        writers = [files.open(f"/{number}", "wb") for number in range(2)]
+        for writer in writers:
+            writer._inner = _Refused()
+        with pytest.raises(mobulafs.BlocksUnreachable, match="no DataNode takes"):
+            writers[0].write(b"1" * (2 * MIB))
+    with pytest.raises(mobulafs.NameNodeUnreachable):
+        writers[1].write(b"1" * (2 * MIB))
+
+
+def test_a_pipeline_that_is_lost_is_no_failed_read(tmp_path):
+    with mobulafs.local(datanodes=1) as cluster:
+        file = cluster.filesystem().open("/f", "wb")
+        file.write(b"1")
+        file.hsync()
+    with pytest.raises(mobulafs.BlocksUnreachable, match="no DataNode takes"):
+        file.write(b"1" * (2 * MIB))
+        file.hsync()
+
+
 def test_names_of_all_kinds(mobula_fs):
     for name in ("ä ö", "a#b?c%20", "日本", "[x]", "-rf", "a\tb"):
         mobula_fs.pipe_file(f"/names/{name}", name.encode())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .connection import translated
+from .errors import BlocksUnreachable, NameNodeUnreachable
 
 __all__ = ["Reader", "Writer"]
 
@@ -178,13 +179,24 @@ class Writer(io.BufferedIOBase):
 
     mode = "wb"
 
-    def __init__(self, path: str, inner: Any, finish: Callable[[bool], None] | None = None, at: int = 0) -> None:
-        """Takes a writer of `hdfs-native` over; `finish` commits or discards a file of a transaction."""
+    def __init__(
+        self,
+        path: str,
+        inner: Any,
+        finish: Callable[[bool], None] | None = None,
+        at: int = 0,
+        probe: Callable[[], None] | None = None,
+    ) -> None:
+        """Takes a writer of `hdfs-native` over.
+
+        `finish` commits or discards a file of a transaction; `probe` raises NameNodeUnreachable if that is so.
+        """
         self.path = self.name = path
         # Its Python part closes, and so completes, the file whenever it is collected, for up to 30 s wherever we are
         # then; and after a write that failed, too. So we keep what is inside.
         self._inner, inner.inner = inner.inner, _Nothing()
         self._finish = finish
+        self._probe = probe
         self._gathered = bytearray()
         self._at = at
         self._failed = False
@@ -302,4 +314,10 @@ class _Guard:
     def __exit__(self, kind: Any, value: Any, trace: Any) -> bool | None:
         if kind is not None:
             self.writer._failed = True
-        return self.inner.__exit__(kind, value, trace)
+        try:
+            return self.inner.__exit__(kind, value, trace)
+        except NameNodeUnreachable:
+            # A refused connection tells not whose it was: of the NameNode, or of a DataNode that has just died.
+            if self.writer._probe is not None:
+                self.writer._probe()
+            raise BlocksUnreachable(f"{self.writer.path}: no DataNode takes a block: {value}") from value

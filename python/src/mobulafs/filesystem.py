@@ -27,7 +27,7 @@ from . import binary, connection
 from .connection import translated
 from .errors import BadArgument
 from .files import Reader, Writer
-from .namenode import Block, NameNode
+from .namenode import Block, NameNode, probe
 
 __all__ = ["MobulaFileSystem"]
 
@@ -345,7 +345,7 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise ValueError(f"mode {mode!r}: use rb, wb, xb or ab")
         exclusive = mode == "xb" or not kwargs.get("overwrite", True)
         if autocommit:
-            return Writer(path, self._create(path, not exclusive, block_size, kwargs))
+            return self._writer(path, self._create(path, not exclusive, block_size, kwargs))
         temporary = _beside(path)
 
         def finish(keep: bool) -> None:
@@ -354,7 +354,7 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
             elif self.exists(temporary):
                 self._delete(temporary, False)
 
-        return Writer(path, self._create(temporary, False, block_size, kwargs), finish)
+        return self._writer(path, self._create(temporary, False, block_size, kwargs), finish=finish)
 
     def open(self, path: Any, mode: str = "rb", block_size: int | None = None, **kwargs: Any) -> Any:
         """Opens a file. `block_size` is the new file's, in bytes; `replication` and `overwrite` are taken too."""
@@ -365,11 +365,21 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _append(self, path: str, block_size: int | None, kwargs: dict[str, Any]) -> Writer:
         if not self.exists(path):
-            return Writer(path, self._create(path, False, block_size, kwargs))
+            try:
+                return self._writer(path, self._create(path, False, block_size, kwargs))
+            except FileExistsError:
+                pass  # somebody was faster
         with translated(path):
             # Asked first: while the file is open for writing its length is not known.
             length = self.client.get_file_info(path).length
-            return Writer(path, self.client.append(path), at=length)
+            return self._writer(path, self.client.append(path), at=length)
+
+    def _writer(self, path: str, inner: Any, **more: Any) -> Writer:
+        return Writer(path, inner, probe=self._probe, **more)
+
+    def _probe(self) -> None:
+        if self.host and self.port:
+            probe(self.host, self.port)
 
     def _create(self, path: str, overwrite: bool, block_size: int | None, kwargs: dict[str, Any]) -> Any:
         options = hdfs_native.WriteOptions(

@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import binary
 from ..errors import (
@@ -29,6 +29,7 @@ from ..errors import (
     BlocksUnreachable,
     ClusterFailed,
     MobulaError,
+    RemoteError,
 )
 from ..files import Reader
 from ..logs import logger
@@ -40,6 +41,7 @@ from .table import Table
 __all__ = ["ArtifactStatus", "Artifacts", "Chunk", "DataManager", "DataSpace"]
 
 _LOG = logger(__name__)
+_T = TypeVar("_T")
 
 _ROOT = "/mobula"
 _PLACE = f"{_ROOT}/artifacts"
@@ -360,10 +362,7 @@ class DataManager:
             raise ArtifactExists(f"there is an artifact {name!r}: update replaces it") from None
         except BaseException as problem:
             # Looked at before what is half written goes and makes room.
-            full = _Full.NONE
-            other = (ConnectionError, FileNotFoundError)
-            if isinstance(problem, (OSError, ClusterFailed)) and not isinstance(problem, other):
-                full = self._full()
+            full = self._full() if _may_mean_full(problem) else _Full.NONE
             self._discard(temporary)
             if full is _Full.ALL:
                 raise OSError(errno.ENOSPC, f"no space has room for a chunk of {name!r} left: {problem}") from problem
@@ -377,7 +376,7 @@ class DataManager:
             return self._put(path, data, first)
         if first:
             # hdfs-native cannot ask for a place; the program can.
-            return binary.feed(*self._put_command(first), "-", path, pieces=_pieces(data))
+            return _by_program(lambda: binary.feed(*self._put_command(first), "-", path, pieces=_pieces(data)))
         with self._files.open(path, "wb") as file:
             for piece in _pieces(data):
                 file.write(piece)
@@ -390,7 +389,7 @@ class DataManager:
         if length < _BINARY_BYTES_MIN and not first:
             self._files.put_file(source, path)
             return length
-        binary.run(*self._put_command(first), source, path)
+        _by_program(lambda: binary.run(*self._put_command(first), source, path))
         return int(self._files.size(path))
 
     def _put_command(self, first: str | None) -> list[str]:
@@ -579,6 +578,24 @@ def _status(name: str, entry: FileEntry, live: set[str]) -> ArtifactStatus:
 def _chunk(number: int, block: Block, entry: FileEntry, live: set[str]) -> Chunk:
     good = () if block.corrupt else tuple(address for address in block.nodes if address in live)
     return Chunk(number, block.length, len(good), entry.replication, good, block.block_id)
+
+
+def _by_program(job: Callable[[], _T]) -> _T:
+    """What the program says in words alone, as Python's exception."""
+    try:
+        return job()
+    except ClusterFailed as problem:
+        if "Permission denied" in str(problem):
+            raise PermissionError(str(problem)) from None
+        raise
+
+
+def _may_mean_full(problem: BaseException) -> bool:
+    """Whether a server failed, and not the caller's data, rights or name."""
+    if isinstance(problem, OSError) and not isinstance(problem, MobulaError):
+        # What hdfs-native tells of a DataNode has no number; what Python tells has one, and mostly its own class.
+        return type(problem) is OSError and problem.errno in (None, errno.ENOSPC)
+    return isinstance(problem, (ClusterFailed, RemoteError, BlocksUnreachable))
 
 
 def _pieces(data: Any) -> Iterator[Any]:
