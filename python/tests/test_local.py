@@ -69,12 +69,11 @@ def test_a_parent_that_is_killed_takes_it_along(tmp_path):
 
 def test_a_forked_child_does_not_hold_its_lifeline(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with mobulafs.local(datanodes=1) as cluster:
-        with _forked(time.sleep, 600):
-            # Its own end, seen by nobody but us: what a SIGKILL of ours would leave.
-            assert cluster._process.stdin
-            cluster._process.stdin.close()
-            wait_until(lambda: not cluster.running, 20, "the cluster ended")
+    with mobulafs.local(datanodes=1) as cluster, _forked(time.sleep, 600):
+        # Its own end, seen by nobody but us: what a SIGKILL of ours would leave.
+        assert cluster._process.stdin
+        cluster._process.stdin.close()
+        wait_until(lambda: not cluster.running, 20, "the cluster ended")
     assert list(tmp_path.iterdir()) == []
 
 

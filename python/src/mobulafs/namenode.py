@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 import uuid
+import weakref
 from dataclasses import dataclass
 
 from . import protobuf as pb
@@ -94,6 +95,19 @@ class Stats:
     missing: int
 
 
+#: Those of this process.
+_all: weakref.WeakSet[NameNode] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # A fork may have copied a lock while another thread held it.
+    for one in list(_all):
+        one._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def probe(host: str, port: int, limit: float = _CONNECT_LIMIT) -> None:
     """Returns as soon as somebody listens there. Raises NameNodeUnreachable after `limit` seconds."""
     deadline = time.monotonic() + limit
@@ -123,6 +137,7 @@ class NameNode:
         self.host = host
         self.port = port
         self._lock = threading.Lock()
+        _all.add(self)
         self._socket: socket.socket | None = None
         self._owner = 0
         self._calls = 0
