@@ -12,6 +12,7 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FuturesTimeout
+from contextlib import ExitStack
 
 import fsspec
 import pytest
@@ -169,6 +170,48 @@ def test_it_survives_fork_and_pickle(mobula_fs, method):
     assert ours.poll(40) and ours.recv() == b"inherited"  # 60 s if the child had waited for its parent's connection
     child.join(30)
     assert child.exitcode == 0
+
+
+def _child_of_open_files(reader, writer, namenode, pipe):
+    told = []
+    for use in (lambda: reader.read(5), lambda: reader.read_range(0, 5), lambda: writer.write(b"2"), writer.hsync):
+        try:
+            told.append(use())
+        except OSError as problem:
+            told.append(str(problem))
+    writer.close()
+    reader.close()
+    told.append(namenode.stats().missing)
+    pipe.send(told)
+
+
+def test_what_was_open_at_a_fork_is_the_parents(mobula_fs):
+    """With every lock held meanwhile, as by another thread: the child has a copy that nobody gives back."""
+    mobula_fs.pipe("/f", b"0123456789")
+    assert mobula_fs.namenode.stats().missing == 0
+    context = multiprocessing.get_context("fork")
+    ours, childs = context.Pipe()
+    with mobula_fs.open("/f", "rb") as reader, mobula_fs.open("/g", "wb") as writer:
+        assert reader.read(2) == b"01"
+        writer.write(b"1")
+        child = context.Process(target=_child_of_open_files, args=(reader, writer, mobula_fs.namenode, childs))
+        with ExitStack() as held:
+            for lock in (reader._lock, writer._lock, mobula_fs.namenode._lock):
+                thread = held.enter_context(ThreadPoolExecutor(1))
+                thread.submit(lock.acquire).result()
+                held.callback(lambda thread=thread, lock=lock: thread.submit(lock.release).result())
+            child.start()
+        try:
+            assert ours.poll(20), "the child hangs"
+            *refused, missing = ours.recv()
+        finally:
+            child.kill()
+            child.join()
+        assert len(refused) == 4 and all("before a fork" in str(told) for told in refused), refused
+        assert missing == 0
+        assert reader.read() == b"23456789"
+        writer.write(b"3")
+    assert mobula_fs.cat("/g") == b"13"
 
 
 def test_options_travel_with_it(mobula_cluster):
@@ -366,6 +409,83 @@ def test_transactions(mobula_fs):
             file.write(b"2")
         raise RuntimeError("changed my mind")
     assert mobula_fs.cat("/t") == b"1"
+    assert mobula_fs.find("/") == ["/t"]
+
+
+@pytest.mark.parametrize("how", ["pipe", "put", "copy", "create", "text"])
+def test_transactions_hold_whatever_way_a_file_is_written(mobula_fs, tmp_path, how):
+    (tmp_path / "new").write_bytes(b"new")
+    mobula_fs.pipe("/source", b"new")
+    target = "/t" if how in ("pipe", "put", "copy") else "/fresh"
+    mobula_fs.pipe("/t", b"old")
+
+    def write():
+        if how == "pipe":
+            mobula_fs.pipe("/t", b"new")
+        elif how == "put":
+            mobula_fs.put_file(tmp_path / "new", "/t")
+        elif how == "copy":
+            mobula_fs.cp_file("/source", "/t")
+        elif how == "create":
+            mobula_fs.pipe_file("/fresh", b"new", mode="create")
+        else:
+            with mobula_fs.open("/fresh", "x", encoding="utf-8") as file:
+                file.write("new")
+
+    before = ["/source", "/t"]
+    with pytest.raises(RuntimeError, match="changed my mind"), mobula_fs.transaction:
+        write()
+        raise RuntimeError("changed my mind")
+    assert mobula_fs.cat("/t") == b"old" and mobula_fs.find("/") == before
+    with mobula_fs.transaction:
+        write()
+        assert mobula_fs.cat("/t") == b"old" and not mobula_fs.exists("/fresh")
+    assert mobula_fs.cat(target) == b"new" and mobula_fs.find("/") == sorted({*before, target})
+
+
+def test_a_transaction_refuses_what_it_cannot_take_back(mobula_fs):
+    mobula_fs.pipe("/t", b"old")
+    with mobula_fs.transaction:
+        with pytest.raises(mobulafs.NotSupported, match="append"):
+            mobula_fs.open("/t", "ab")
+        with pytest.raises(FileExistsError):
+            mobula_fs.open("/t", "xb")
+    with pytest.raises(FileExistsError), mobula_fs.transaction:
+        with mobula_fs.open("/x", "xb") as file:
+            file.write(b"late")
+        mobula_fs.client.create("/x").close()  # by somebody else, meanwhile
+    assert mobula_fs.cat("/t") == b"old" and mobula_fs.cat("/x") == b""
+    assert mobula_fs.find("/") == ["/t", "/x"]
+
+
+def _failing_write(files, folder):
+    with files.open("/t", "wb") as file:
+        file.write(b"1" * (2 * MIB))
+        with pytest.raises(OSError, match="broken"), file._guarded():
+            raise OSError("broken")
+
+
+def _failing_put(files, folder):
+    def stop(*_):
+        raise OSError("broken")
+
+    (folder / "in").write_bytes(b"1" * MIB)
+    callback = Callback()
+    callback.relative_update = stop
+    with pytest.raises(OSError, match="broken"):
+        files.put_file(folder / "in", "/t", callback=callback)
+
+
+def _unclosed(files, folder):
+    files.open("/t", "wb").write(b"1")
+
+
+@pytest.mark.parametrize("fail", [_failing_write, _failing_put, _unclosed])
+def test_a_transaction_commits_no_file_that_is_not_whole(mobula_fs, tmp_path, fail):
+    mobula_fs.pipe("/t", b"old")
+    with pytest.raises(OSError, match="not committed"), mobula_fs.transaction:
+        fail(mobula_fs, tmp_path)
+    assert mobula_fs.cat("/t") == b"old"
     assert mobula_fs.find("/") == ["/t"]
 
 

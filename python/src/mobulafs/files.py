@@ -7,6 +7,7 @@ never completes its file, so that no reader takes a cut file for a whole one. Bo
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,6 +35,7 @@ class Reader(io.BufferedIOBase):
         self.path = self.name = path
         self.size = len(inner)
         self._inner = inner
+        self._process = os.getpid()
         self._at = 0
         self._lock = threading.RLock()
         # Bytes that were read ahead and begin at `_at`, and the stream that goes on behind them.
@@ -112,7 +114,7 @@ class Reader(io.BufferedIOBase):
             return bytes(self._inner.read_range(offset, wanted))
 
     def close(self) -> None:
-        """Lets go of what was read ahead."""
+        """Lets go of what was read ahead; without a lock, which a fork may have copied as it was held."""
         self._ahead, self._stream = memoryview(b""), None
         super().close()
 
@@ -123,6 +125,8 @@ class Reader(io.BufferedIOBase):
     def _check(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file")
+        if self._process != os.getpid():
+            raise OSError(f"{self.path} was opened before a fork: open it in the child, too")
 
     def _move(self, target: int) -> None:
         ahead = target - self._at
@@ -200,6 +204,7 @@ class Writer(io.BufferedIOBase):
         self._gathered = bytearray()
         self._at = at
         self._failed = False
+        self._process = os.getpid()
         self._lock = threading.RLock()
 
     def writable(self) -> bool:
@@ -212,6 +217,7 @@ class Writer(io.BufferedIOBase):
 
     def write(self, data: Any, /) -> int:
         """Takes all bytes of `data`."""
+        self._check_process()
         with self._lock:
             self._check()
             view = memoryview(data)
@@ -225,12 +231,15 @@ class Writer(io.BufferedIOBase):
 
     def flush(self) -> None:
         """Hands what was gathered to the pipeline; promises nothing yet (`hsync` does)."""
+        if self._inherited():
+            return
         with self._lock:
             if not self.closed:
                 self._push()
 
     def hsync(self) -> None:
         """Returns when all that was written is on the disks of every replica and readers may see it."""
+        self._check_process()
         with self._lock:
             self._check()
             self._push()
@@ -238,7 +247,13 @@ class Writer(io.BufferedIOBase):
                 self._inner.hsync()
 
     def close(self) -> None:
-        """Completes the file; after a write that failed it is left as it is, never called whole."""
+        """Completes the file; after a write that failed it is left as it is, never called whole.
+
+        In the child of a fork nothing happens: the file is the parent's.
+        """
+        if self._inherited():
+            super().close()
+            return
         with self._lock:
             if self.closed:
                 return
@@ -251,13 +266,25 @@ class Writer(io.BufferedIOBase):
                 super().close()
 
     def commit(self) -> None:
-        """The end of a transaction: the file takes its place."""
+        """The end of a transaction: the file takes its place. Raises OSError if it is not whole, and it goes."""
+        self._check_process()
+        if not self._finish:
+            return
+        if self._failed or not self.closed:
+            what = "a write to it failed" if self._failed else "it was not closed"
+            self.discard()
+            raise OSError(f"{self.path} is not committed: {what}")
+        self._finish(True)
+
+    def spoil(self) -> None:
+        """What was written is not all that should be: a transaction shall not commit it."""
         if self._finish:
-            self._finish(True)
+            self._failed = True
 
     def discard(self) -> None:
         """The end of a transaction that is taken back: the file goes."""
-        if self._finish:
+        if self._finish and not self._inherited():
+            self._failed = True  # one that is still open is not completed any more
             self._finish(False)
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
@@ -273,6 +300,14 @@ class Writer(io.BufferedIOBase):
             raise ValueError("I/O operation on closed file")
         if self._failed:
             raise OSError(f"{self.path}: an earlier write failed, the file will not be completed")
+
+    def _inherited(self) -> bool:
+        return self._process != os.getpid()
+
+    def _check_process(self) -> None:
+        # Before any lock is taken: a fork may have copied it as another thread held it.
+        if self._inherited():
+            raise OSError(f"{self.path} was opened before a fork: the parent writes it, open another one in the child")
 
     def _push(self) -> None:
         if self._gathered and not self._failed:
