@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FuturesTimeout
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ numpy = pytest.importorskip("numpy")
 from conftest import wait_until
 
 from mobulafs.ray import AutoHealer, DataManager, Deployment, artifacts
+from mobulafs.ray.actors import free_ports
+from mobulafs.ray.daemon import Daemon
 
 MIB = 1 << 20
 
@@ -337,6 +341,40 @@ def test_the_healer_tells_what_happened(manager):
     kinds = {event.kind for event in healer.events(timeout=0)}
     assert "node_new" in kinds
     assert list(healer.events(since=healer.latest(), timeout=0)) == []
+
+
+def test_the_healer_lives_through_a_restart_of_the_namenode(tmp_path):
+    port, page = free_ports("127.0.0.1", 2)
+    namenode, datanode = (Daemon(tmp_path / name / "run", claim_limit=60) for name in ("namenode", "datanode"))
+    args = ["namenode", "--dir", str(tmp_path / "namenode" / "data"), "--listen", f"127.0.0.1:{port}"]
+    args += ["--http-port", str(page)]
+    try:
+        namenode.ensure(args)
+        space = ["datanode", "--dir", str(tmp_path / "datanode" / "data"), "--listen", "127.0.0.1:0"]
+        datanode.ensure([*space, "--namenode", f"127.0.0.1:{port}"])
+        where = Deployment("none", "127.0.0.1", port, f"http://127.0.0.1:{page}")
+        manager = DataManager(chunk_length=MIB, replication_factor=1, cluster=where)
+        manager.add("a", b"1")
+        namenode.kill()
+        with ThreadPoolExecutor(1) as pool:
+            told: list[str] = []
+            healing = pool.submit(manager.heal, timeout=60, on_event=lambda event: told.append(event.kind))
+            with pytest.raises(FuturesTimeout):
+                healing.result(timeout=1)
+            namenode.ensure(args)
+            assert healing.result(timeout=60).whole
+        # A number of the process before: all events of this one are new.
+        kinds = {event.kind for event in manager.healer.events(since=10**6, timeout=0)}
+        assert "node_new" in kinds
+        assert list(manager.healer.events(since=manager.healer.latest(), timeout=0)) == []
+        namenode.kill()
+        with pytest.raises(TimeoutError, match="no NameNode answers"):
+            manager.heal(timeout=0.5)
+        with pytest.raises(mobulafs.NameNodeUnreachable):
+            list(manager.healer.events(timeout=0))
+    finally:
+        datanode.kill()
+        namenode.kill()
 
 
 def test_an_unfinished_upload_of_a_dead_driver_is_swept(manager):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import http.client
 import ipaddress
 import json
 import os
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..errors import BadArgument, ClusterFailed, NotDeployed, RayNotInitialised
+from ..errors import BadArgument, ClusterFailed, NameNodeUnreachable, NotDeployed, RayNotInitialised
 from ..filesystem import MobulaFileSystem
 from ..logs import configure, logger
 from .actors import NAMESPACE, Manager, Settings, launch_host, manager_name
@@ -269,10 +271,15 @@ def ask(call: Callable[[], Any]) -> Any:
 
 
 def fetch(url: str, target: str) -> dict[str, Any]:
-    """JSON from a NameNode's status page."""
-    with urllib.request.urlopen(url + target, timeout=10) as answer:
-        found: dict[str, Any] = json.load(answer)
-        return found
+    """JSON from a NameNode's status page. Raises NameNodeUnreachable, also if the answer breaks off."""
+    try:
+        with urllib.request.urlopen(url + target, timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+    except urllib.error.HTTPError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as problem:
+        raise NameNodeUnreachable(f"no NameNode answers at {url}: {problem}") from problem
 
 
 def _manager(name: str) -> Any:
