@@ -210,6 +210,8 @@ class Host(_Supervisor):
         with self._lock:
             for index in indices:
                 if index not in self._spaces:
+            if self._ending.is_set():
+                return []
                     self._spaces[index] = Space(index, self._take_slot(index), self.settings, self._bind())
             spaces = list(self._spaces.values())
         _at_once(lambda space: space.follow(namenode), spaces)
@@ -237,7 +239,8 @@ class Host(_Supervisor):
             space.leave()
 
     def shutdown(self) -> None:
-        """Ends all DataNodes in order."""
+        """Ends all DataNodes in order, for good: a `follow` that comes late begins none."""
+        self._ending.set()
         with self._lock:
             spaces = list(self._spaces.values())
             self._spaces.clear()
@@ -342,6 +345,8 @@ class Manager(_Supervisor):
                 raise KeyError(node_id)
             self._wanted[node_id] = self._wanted.get(node_id, self.settings.spaces_per_node) + 1
             index = self._free_index()
+            if self._ending.is_set():
+                raise ClusterFailed("the cluster is being stopped")
             self._places[index] = node_id
             self._answers.pop(node_id, None)
         self._lead()
@@ -434,13 +439,18 @@ class Manager(_Supervisor):
         with self._lock:
             for node_id, address in self._alive().items():
                 self._hosts[node_id] = launch_host(self.settings, node_id, address)
-        for node_id, told in self._ask(self._hosts).items():
-            if isinstance(told, list):
-                self._places.update({space["index"]: node_id for space in told})
+            handles = dict(self._hosts)
+        answers = self._ask(handles)
+        with self._lock:
+            for node_id, told in answers.items():
+                if isinstance(told, list) and not self._ending.is_set():
+                    self._places.update({space["index"]: node_id for space in told})
 
     def _fill(self) -> None:
         """Each node that is alive gets its spaces; those of nodes that left are forgotten."""
         with self._lock:
+            if self._ending.is_set():
+                return
             alive = self._alive()
             for node_id in [node_id for node_id in self._hosts if node_id not in alive]:
                 gone = self._forget(node_id)
@@ -450,6 +460,8 @@ class Manager(_Supervisor):
                     self._hosts[node_id] = launch_host(self.settings, node_id, address)
                 have = sum(place == node_id for place in self._places.values())
                 for _ in range(self._wanted.get(node_id, self.settings.spaces_per_node) - have):
+            if self._ending.is_set():
+                return  # `shutdown` has told all hosts of before
                     self._places[self._free_index()] = node_id
 
     def _forget(self, node_id: str) -> list[int]:
@@ -479,6 +491,8 @@ class Manager(_Supervisor):
         """Forgets actors that died for good, as those of a manager that died before us do; they are made anew."""
         with self._lock:
             if not self._answers:
+                return
+            if self._ending.is_set():
                 return
             ready, _ = ray.wait(list(self._answers.values()), num_returns=len(self._answers), timeout=0)
             for node_id, answer in list(self._answers.items()):
