@@ -260,11 +260,12 @@ def _at_once(job: Callable[[Space], None], spaces: list[Space]) -> None:
 class Manager(_Supervisor):
     """Supervises the NameNode, and gives each node of the Ray cluster its spaces."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Starts, or takes up, the NameNode and the spaces of all nodes."""
+    def __init__(self, settings: Settings, owner: str = "") -> None:
+        """Starts, or takes up, the NameNode and the spaces of all nodes. `owner`: a word of the driver that made it."""
         super().__init__(settings)
         self._hosts: dict[str, Any] = {}
         self._places: dict[int, str] = {}
+        self._owner = owner
         self._wanted: dict[str, int] = {}
         self._answers: dict[str, Any] = {}
         self._looked_about = False
@@ -288,6 +289,10 @@ class Manager(_Supervisor):
 
     def wait_ready(self, limit: float) -> dict[str, Any]:
         """Waits until every space of every node serves; what does not by then is told in `problems`."""
+    def owner(self) -> str:
+        """The word that the driver gave which made this cluster."""
+        return self._owner
+
         where = self.address()
         deadline = time.monotonic() + limit
         while True:
