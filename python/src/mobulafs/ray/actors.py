@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..errors import ClusterFailed
 from ..logs import configure, logger
+from .changes import Changes
 from .daemon import Daemon
 from .keeper import Keeper, every_tick
 from .slots import Slot, take_slot
@@ -176,13 +177,14 @@ class Space:
         self._slot.release()
 
     def leave(self) -> None:
-        """Ends the DataNode for good; its folder is free for other nodes.
+        """Ends the DataNode for good; its folder stays as it is, and no space takes it any more.
 
         Not in order: one that says that it stops is waited for, for a minute, before its chunks are copied.
         """
         self._ending.set()
         self._keeper.kill(again=False)
-        self._slot.note(None)
+        self._keeper.stop()
+        self._slot.retire()
         self._slot.release()
 
     def _start(self) -> None:
@@ -208,10 +210,10 @@ class Host(_Supervisor):
     def follow(self, namenode: str, indices: list[int]) -> list[dict[str, Any]]:
         """Has spaces of these numbers, which serve this NameNode; returns when they do, or say why not."""
         with self._lock:
-            for index in indices:
-                if index not in self._spaces:
             if self._ending.is_set():
                 return []
+            for index in indices:
+                if index not in self._spaces:
                     self._spaces[index] = Space(index, self._take_slot(index), self.settings, self._bind())
             spaces = list(self._spaces.values())
         _at_once(lambda space: space.follow(namenode), spaces)
@@ -263,10 +265,10 @@ class Manager(_Supervisor):
     def __init__(self, settings: Settings, owner: str = "") -> None:
         """Starts, or takes up, the NameNode and the spaces of all nodes. `owner`: a word of the driver that made it."""
         super().__init__(settings)
+        self._owner = owner
         self._hosts: dict[str, Any] = {}
         self._places: dict[int, str] = {}
-        self._owner = owner
-        self._wanted: dict[str, int] = {}
+        self._changes = Changes(Path(settings.namenode_dir).expanduser() / "spaces.json")
         self._answers: dict[str, Any] = {}
         self._looked_about = False
         self._lock = threading.RLock()
@@ -287,12 +289,12 @@ class Manager(_Supervisor):
         host, _, port = uri.removeprefix("hdfs://").partition(":")
         return {"host": host, "port": int(port), "status": status}
 
-    def wait_ready(self, limit: float) -> dict[str, Any]:
-        """Waits until every space of every node serves; what does not by then is told in `problems`."""
     def owner(self) -> str:
         """The word that the driver gave which made this cluster."""
         return self._owner
 
+    def wait_ready(self, limit: float) -> dict[str, Any]:
+        """Waits until every space of every node serves; what does not by then is told in `problems`."""
         where = self.address()
         deadline = time.monotonic() + limit
         while True:
@@ -317,6 +319,7 @@ class Manager(_Supervisor):
             "node_id": self.node_id,
             "node_ip": self.node_ip,
             "namenode_dir": self.settings.namenode_dir,
+            "actor_pid": os.getpid(),
             **self._keeper.told(),
         }
 
@@ -342,27 +345,28 @@ class Manager(_Supervisor):
     def add_space(self, node_id: str | None = None) -> int:
         """One more space, on the node given or on the one with the fewest; its index."""
         with self._lock:
+            if self._ending.is_set():
+                raise ClusterFailed("the cluster is being stopped")
             alive = self._alive()
             if node_id is None:
                 counts = {node: sum(place == node for place in self._places.values()) for node in alive}
                 node_id = min(sorted(alive), key=lambda node: counts[node])
             if node_id not in alive:
                 raise KeyError(node_id)
-            self._wanted[node_id] = self._wanted.get(node_id, self.settings.spaces_per_node) + 1
+            self._changes.add(node_id, alive[node_id], 1, alive)
             index = self._free_index()
-            if self._ending.is_set():
-                raise ClusterFailed("the cluster is being stopped")
             self._places[index] = node_id
             self._answers.pop(node_id, None)
         self._lead()
         return index
 
     def remove_space(self, index: int) -> None:
-        """Ends a space for good; its data stays on its disk."""
+        """Ends a space for good; its data stays on its disk, in a folder that no space takes any more."""
         with self._lock:
+            alive = self._alive()
             node_id = self._places.pop(index)
             self._answers.pop(node_id, None)
-            self._wanted[node_id] = max(self._wanted.get(node_id, self.settings.spaces_per_node) - 1, 0)
+            self._changes.add(node_id, alive.get(node_id, ""), -1, alive)
             handle = self._hosts[node_id]
         ray.get(handle.remove.remote(index))
 
@@ -442,6 +446,8 @@ class Manager(_Supervisor):
     def _find_hosts(self) -> None:
         """The hosts that `start` began or that outlived this actor, and the numbers of their spaces."""
         with self._lock:
+            if self._ending.is_set():
+                return
             for node_id, address in self._alive().items():
                 self._hosts[node_id] = launch_host(self.settings, node_id, address)
             handles = dict(self._hosts)
@@ -455,7 +461,7 @@ class Manager(_Supervisor):
         """Each node that is alive gets its spaces; those of nodes that left are forgotten."""
         with self._lock:
             if self._ending.is_set():
-                return
+                return  # `shutdown` has told all hosts of before
             alive = self._alive()
             for node_id in [node_id for node_id in self._hosts if node_id not in alive]:
                 gone = self._forget(node_id)
@@ -464,9 +470,8 @@ class Manager(_Supervisor):
                 if node_id not in self._hosts:
                     self._hosts[node_id] = launch_host(self.settings, node_id, address)
                 have = sum(place == node_id for place in self._places.values())
-                for _ in range(self._wanted.get(node_id, self.settings.spaces_per_node) - have):
-            if self._ending.is_set():
-                return  # `shutdown` has told all hosts of before
+                wanted = self.settings.spaces_per_node + self._changes.of(node_id, address, alive)
+                for _ in range(wanted - have):
                     self._places[self._free_index()] = node_id
 
     def _forget(self, node_id: str) -> list[int]:
@@ -487,6 +492,8 @@ class Manager(_Supervisor):
             return
         namenode = ready.words[0].removeprefix("hdfs://")
         with self._lock:
+            if self._ending.is_set():
+                return
             for node_id, handle in self._hosts.items():
                 if node_id not in self._answers:
                     indices = sorted(index for index, place in self._places.items() if place == node_id)
@@ -496,8 +503,6 @@ class Manager(_Supervisor):
         """Forgets actors that died for good, as those of a manager that died before us do; they are made anew."""
         with self._lock:
             if not self._answers:
-                return
-            if self._ending.is_set():
                 return
             ready, _ = ray.wait(list(self._answers.values()), num_returns=len(self._answers), timeout=0)
             for node_id, answer in list(self._answers.items()):
