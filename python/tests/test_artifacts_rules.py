@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FuturesTimeout
 from pathlib import Path
 
 import pytest
@@ -15,7 +21,9 @@ numpy = pytest.importorskip("numpy")
 
 from conftest import wait_until
 
-from mobulafs.ray import AutoHealer, DataManager, Deployment
+from mobulafs.ray import AutoHealer, DataManager, Deployment, artifacts
+from mobulafs.ray.actors import free_ports
+from mobulafs.ray.daemon import Daemon
 
 MIB = 1 << 20
 
@@ -118,6 +126,17 @@ def test_names_that_are(manager, name, tmp_path):
     assert manager.list_artifacts() == []
 
 
+@pytest.mark.parametrize("name", ["w[1]", "w\\1", "*", "w?", "{w1,v}"])
+def test_a_file_gets_the_named_artifact_whatever_the_name_means_to_a_shell(manager, monkeypatch, name, tmp_path):
+    monkeypatch.setattr(artifacts, "_BINARY_BYTES_MIN", 0)  # all go through the program
+    manager.add("w1", b"other")
+    manager.add(name, b"this one")
+    assert manager.get(name, into=tmp_path / "out") == 8
+    assert (tmp_path / "out").read_bytes() == b"this one"
+    assert manager.get("w1", into=tmp_path / "[out]") == 5
+    assert (tmp_path / "[out]").read_bytes() == b"other"
+
+
 def test_what_is_there_twice_and_what_is_not(manager):
     manager.add("a", b"1")
     with pytest.raises(mobulafs.ArtifactExists, match="update"):
@@ -183,6 +202,26 @@ def test_a_reader_sees_the_old_or_the_new(manager):
     assert seen and manager.get("a") == versions[-1]
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_chunk_is_one_versions_although_it_is_replaced_meanwhile(manager, monkeypatch, moment):
+    """Around the open, once: where the chunks of one version end is in the midst of the other's."""
+    old, new = b"1" * (2 * MIB), b"2" * (2 * MIB)
+    manager.add("a", old)
+    halves = DataManager(chunk_length=MIB // 2, replication_factor=3, cluster=manager.deployment)
+    opened = manager._files.open
+    updates = iter([lambda: halves.update("a", new)])
+
+    def open_(path, mode):
+        if moment == "before":
+            next(updates, lambda: None)()
+        file = opened(path, mode)
+        next(updates, lambda: None)()
+        return file
+
+    monkeypatch.setattr(manager._files, "open", open_)
+    assert manager.get_chunk("a", 1) == new[: MIB // 2]
+
+
 @pytest.mark.parametrize("length", [0, -512, 1, 511, 513, 1 << 40])
 def test_chunk_lengths_that_are_none(manager, length):
     with pytest.raises(mobulafs.BadArgument, match="chunk_length"):
@@ -217,11 +256,82 @@ def test_tables_and_pictures(manager, tmp_path):
     assert (tmp_path / "p.png").stat().st_size > 1000
 
 
+BOB = """
+import sys
+from pathlib import Path
+from mobulafs.ray import DataManager, Deployment, artifacts
+manager = DataManager(cluster=Deployment("none", sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+artifacts._BINARY_BYTES_MIN = 0
+# One space has no room: that is not why.
+manager._full = lambda: artifacts._Full.SOME
+for data in (b"1", Path(sys.executable), iter([b"1"])):
+    try:
+        manager.add("a", data)
+    except Exception as problem:
+        print(type(problem).__name__, problem)
+"""
+
+
+def test_who_may_not_write_is_told_that_and_not_of_full_spaces(manager):
+    where = manager.deployment
+    command = [sys.executable, "-c", BOB, where.host, str(where.port), where.status_url]
+    done = subprocess.run(command, env={**os.environ, "HADOOP_USER_NAME": "bob"}, stdout=subprocess.PIPE, text=True)
+    told = done.stdout.splitlines()
+    assert len(told) == 3 and all(line.startswith("PermissionError ") and "user=bob" in line for line in told), told
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (mobulafs.ClusterFailed("put: all nodes failed"), True),
+        (mobulafs.RemoteError("java.io.IOException", "no more good datanodes"), True),
+        (mobulafs.BlocksUnreachable("no DataNode takes a block"), True),
+        (OSError(errno.ENOSPC, "no space left"), True),
+        (OSError("broken pipe (os error 32)"), True),
+        (PermissionError("user=bob"), False),
+        (OSError(errno.EIO, "the local file cannot be read"), False),
+        (TimeoutError("timed out"), False),
+        (mobulafs.NameNodeUnreachable("no NameNode answers"), False),
+        (mobulafs.BadArgument("a piece is int"), False),
+        (KeyboardInterrupt(), False),
+    ],
+)
+def test_only_a_servers_failure_asks_for_room(problem, expected):
+    assert artifacts._may_mean_full(problem) is expected
+
+
 def test_many_small_ones_in_flight(manager):
     assert manager.add_many(((f"{n:03}", str(n).encode()) for n in range(100)), in_flight=16) == 100
     assert manager.get("042") == b"42"
     with pytest.raises(mobulafs.ArtifactExists):
         manager.add_many([("042", b"")])
+
+
+def test_many_are_taken_as_there_is_place_and_one_that_fails_stops_no_other(manager, monkeypatch):
+    added = 0
+    lock = threading.Lock()
+    add = manager.add
+
+    def counted(name, data):
+        nonlocal added
+        try:
+            return add(name, data)
+        finally:
+            with lock:
+                added += 1
+
+    monkeypatch.setattr(manager, "add", counted)
+    ahead = []
+
+    def items():
+        for number in range(60):
+            ahead.append(number - added)
+            yield (f"{number:02}", 7 if number == 30 else b"%d" % number)
+
+    with pytest.raises(mobulafs.BadArgument, match="int"):
+        manager.add_many(items(), in_flight=4)
+    assert max(ahead) <= 4
+    assert manager.list_artifacts() == [f"{number:02}" for number in range(60) if number != 30]
 
 
 def test_the_healer_tells_what_happened(manager):
@@ -231,6 +341,40 @@ def test_the_healer_tells_what_happened(manager):
     kinds = {event.kind for event in healer.events(timeout=0)}
     assert "node_new" in kinds
     assert list(healer.events(since=healer.latest(), timeout=0)) == []
+
+
+def test_the_healer_lives_through_a_restart_of_the_namenode(tmp_path):
+    port, page = free_ports("127.0.0.1", 2)
+    namenode, datanode = (Daemon(tmp_path / name / "run", claim_limit=60) for name in ("namenode", "datanode"))
+    args = ["namenode", "--dir", str(tmp_path / "namenode" / "data"), "--listen", f"127.0.0.1:{port}"]
+    args += ["--http-port", str(page)]
+    try:
+        namenode.ensure(args)
+        space = ["datanode", "--dir", str(tmp_path / "datanode" / "data"), "--listen", "127.0.0.1:0"]
+        datanode.ensure([*space, "--namenode", f"127.0.0.1:{port}"])
+        where = Deployment("none", "127.0.0.1", port, f"http://127.0.0.1:{page}")
+        manager = DataManager(chunk_length=MIB, replication_factor=1, cluster=where)
+        manager.add("a", b"1")
+        namenode.kill()
+        with ThreadPoolExecutor(1) as pool:
+            told: list[str] = []
+            healing = pool.submit(manager.heal, timeout=60, on_event=lambda event: told.append(event.kind))
+            with pytest.raises(FuturesTimeout):
+                healing.result(timeout=1)
+            namenode.ensure(args)
+            assert healing.result(timeout=60).whole
+        # A number of the process before: all events of this one are new.
+        kinds = {event.kind for event in manager.healer.events(since=10**6, timeout=0)}
+        assert "node_new" in kinds
+        assert list(manager.healer.events(since=manager.healer.latest(), timeout=0)) == []
+        namenode.kill()
+        with pytest.raises(TimeoutError, match="no NameNode answers"):
+            manager.heal(timeout=0.5)
+        with pytest.raises(mobulafs.NameNodeUnreachable):
+            list(manager.healer.events(timeout=0))
+    finally:
+        datanode.kill()
+        namenode.kill()
 
 
 def test_an_unfinished_upload_of_a_dead_driver_is_swept(manager):

@@ -12,6 +12,7 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FuturesTimeout
+from contextlib import ExitStack
 
 import fsspec
 import pytest
@@ -72,6 +73,41 @@ def test_reads_as_a_local_file_does(mobula_fs, noise, tmp_path):
                 size = rng.choice([1, 10, 1000, 70_000, MIB, 3 * MIB])
                 assert local.read(size) == remote.read(size), f"MOBULA_SEED={seed} step {step}"
             assert local.tell() == remote.tell(), f"MOBULA_SEED={seed} step {step}"
+
+
+class _Interrupted:
+    """A reader of `hdfs-native` whose stream is interrupted once, after its third piece, as Ctrl-C does it."""
+
+    def __init__(self, inner):
+        self._inner = inner
+        self._left = 3
+
+    def read_range(self, offset, length):
+        return self._inner.read_range(offset, length)
+
+    def read_range_stream(self, offset, length):
+        self._stream = self._inner.read_range_stream(offset, length)
+        return self
+
+    def __next__(self):
+        piece = next(self._stream)
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt  # the piece is gone with it
+        return piece
+
+
+def test_a_read_that_was_interrupted_loses_no_bytes(mobula_fs, noise):
+    data = noise(5 * MIB + 123, 8)
+    mobula_fs.pipe("/f", data, block_size=MIB)
+    with mobula_fs.open("/f", "rb") as file:
+        file._inner = _Interrupted(file._inner)
+        assert file.read(10) == data[:10]
+        with pytest.raises(KeyboardInterrupt):
+            file.read(3 * MIB)
+        assert file.tell() == 10
+        assert file.read(1000) == data[10:1010]
+        assert file.read() == data[1010:]
 
 
 def test_ranges_never_reach_past_the_end(mobula_fs):
@@ -136,6 +172,48 @@ def test_it_survives_fork_and_pickle(mobula_fs, method):
     assert child.exitcode == 0
 
 
+def _child_of_open_files(reader, writer, namenode, pipe):
+    told = []
+    for use in (lambda: reader.read(5), lambda: reader.read_range(0, 5), lambda: writer.write(b"2"), writer.hsync):
+        try:
+            told.append(use())
+        except OSError as problem:
+            told.append(str(problem))
+    writer.close()
+    reader.close()
+    told.append(namenode.stats().missing)
+    pipe.send(told)
+
+
+def test_what_was_open_at_a_fork_is_the_parents(mobula_fs):
+    """With every lock held meanwhile, as by another thread: the child has a copy that nobody gives back."""
+    mobula_fs.pipe("/f", b"0123456789")
+    assert mobula_fs.namenode.stats().missing == 0
+    context = multiprocessing.get_context("fork")
+    ours, childs = context.Pipe()
+    with mobula_fs.open("/f", "rb") as reader, mobula_fs.open("/g", "wb") as writer:
+        assert reader.read(2) == b"01"
+        writer.write(b"1")
+        child = context.Process(target=_child_of_open_files, args=(reader, writer, mobula_fs.namenode, childs))
+        with ExitStack() as held:
+            for lock in (reader._lock, writer._lock, mobula_fs.namenode._lock):
+                thread = held.enter_context(ThreadPoolExecutor(1))
+                thread.submit(lock.acquire).result()
+                held.callback(lambda thread=thread, lock=lock: thread.submit(lock.release).result())
+            child.start()
+        try:
+            assert ours.poll(20), "the child hangs"
+            *refused, missing = ours.recv()
+        finally:
+            child.kill()
+            child.join()
+        assert len(refused) == 4 and all("before a fork" in str(told) for told in refused), refused
+        assert missing == 0
+        assert reader.read() == b"23456789"
+        writer.write(b"3")
+    assert mobula_fs.cat("/g") == b"13"
+
+
 def test_options_travel_with_it(mobula_cluster):
     files = mobula_cluster.filesystem(replication=2, block_size=MIB)
     again = pickle.loads(pickle.dumps(files))
@@ -190,11 +268,80 @@ def test_errors_are_pythons(mobula_fs):
         mobula_fs.open("/f", "rwb")
 
 
+def test_a_directory_where_a_file_is_wanted_is_told_as_that(mobula_fs):
+    mobula_fs.mkdir("/d")
+    for wrong in (
+        mobula_fs.block_locations,
+        lambda path: mobula_fs.truncate(path, 1),
+        lambda path: mobula_fs.open(path, "rb"),
+        lambda path: mobula_fs.open(path, "ab"),
+    ):
+        with pytest.raises(IsADirectoryError, match="/d"):
+            wrong("/d")
+    for missing in (mobula_fs.block_locations, mobula_fs.open):
+        with pytest.raises(FileNotFoundError):
+            missing("/what is not a file")
+
+
+def test_a_file_that_another_one_writes_is_told_as_that(mobula_cluster, mobula_fs):
+    other = mobula_cluster.filesystem(replication=1)
+    with mobula_fs.open("/f", "wb") as file:
+        file.write(b"1")
+        file.hsync()
+        for wrong in (lambda: other.open("/f", "ab"), lambda: other.truncate("/f", 0)):
+            with pytest.raises(OSError, match="being written") as told:
+                wrong()
+            assert told.value.errno == errno.EBUSY
+        with pytest.raises(FileExistsError):
+            other.open("/f", "xb")
+    with other.open("/f", "ab") as file:
+        file.write(b"2")
+    assert mobula_fs.cat("/f") == b"12"
+
+
+class _Refused:
+    """A writer of `hdfs-native` whose DataNode, or NameNode, has just died."""
+
+    def write(self, data):
+        raise OSError("Connection refused (os error 111)")
+
+
+def test_a_writers_refused_connection_is_the_namenodes_only_if_that_is_gone():
+    with mobulafs.local(datanodes=1) as cluster:
+        files = cluster.filesystem()
+        writers = [files.open(f"/{number}", "wb") for number in range(2)]
+        for writer in writers:
+            writer._inner = _Refused()
+        with pytest.raises(mobulafs.BlocksUnreachable, match="no DataNode takes"):
+            writers[0].write(b"1" * (2 * MIB))
+    with pytest.raises(mobulafs.NameNodeUnreachable):
+        writers[1].write(b"1" * (2 * MIB))
+
+
+def test_a_pipeline_that_is_lost_is_no_failed_read(tmp_path):
+    with mobulafs.local(datanodes=1) as cluster:
+        file = cluster.filesystem().open("/f", "wb")
+        file.write(b"1")
+        file.hsync()
+    with pytest.raises(mobulafs.BlocksUnreachable, match="no DataNode takes"):
+        file.write(b"1" * (2 * MIB))
+        file.hsync()
+
+
 def test_names_of_all_kinds(mobula_fs):
     for name in ("ä ö", "a#b?c%20", "日本", "[x]", "-rf", "a\tb"):
         mobula_fs.pipe_file(f"/names/{name}", name.encode())
         assert mobula_fs.cat_file(f"/names/{name}") == name.encode()
     assert len(mobula_fs.ls("/names", detail=False)) == 6
+
+
+@pytest.mark.parametrize("name", ["[x]", "a\\b", "*", "?", "{x,y}", "x]"])
+def test_a_checksum_is_the_named_files_whatever_its_name_means_to_a_shell(mobula_fs, name):
+    for other in ("x", "ab", "xy", "y"):
+        mobula_fs.pipe_file(f"/names/{other}", b"other")
+    mobula_fs.pipe_file(f"/names/{name}", b"this one")
+    mobula_fs.pipe_file("/same", b"this one")
+    assert mobula_fs.checksum(f"/names/{name}") == mobula_fs.checksum("/same")
 
 
 def test_find_glob_du_walk(mobula_fs):
@@ -211,6 +358,28 @@ def test_find_glob_du_walk(mobula_fs):
     assert mobula_fs.du("/t") == 15
     assert mobula_fs.du("/t", total=False)["/t/b/c"] == 5
     assert [len(files) for _, _, files in mobula_fs.walk("/t")] == [1, 1, 1, 0]
+
+
+def test_find_omits_what_vanishes_meanwhile_and_nothing_else(mobula_fs, monkeypatch):
+    paths = [f"/t/{folder}/{name}" for folder in ("a", "b", "c") for name in ("1", "2")]
+    paths += ["/t/0", "/t/z"]
+    for path in paths:
+        mobula_fs.pipe(path, b"1")
+    walked = mobula_fs.client.list_status
+
+    def list_status(path, recursive):
+        """The server's walk, of which somebody removes a directory whose entry was told just now."""
+        for status in walked(path, recursive):
+            yield status
+            if status.path == "/t/b" and mobula_fs.exists("/t/b"):
+                mobula_fs.rm("/t/b", recursive=True)
+
+    kept = sorted(path for path in paths if not path.startswith("/t/b/"))
+    monkeypatch.setattr(mobula_fs.client, "list_status", list_status)
+    assert mobula_fs.find("/t") == kept
+    assert not mobula_fs.exists("/t/b")
+    mobula_fs.pipe("/t/b/1", b"1")
+    assert mobula_fs.find("/t", withdirs=True) == sorted(["/t", "/t/a", "/t/c", *kept])
 
 
 def test_moves_and_copies(mobula_fs):
@@ -240,6 +409,83 @@ def test_transactions(mobula_fs):
             file.write(b"2")
         raise RuntimeError("changed my mind")
     assert mobula_fs.cat("/t") == b"1"
+    assert mobula_fs.find("/") == ["/t"]
+
+
+@pytest.mark.parametrize("how", ["pipe", "put", "copy", "create", "text"])
+def test_transactions_hold_whatever_way_a_file_is_written(mobula_fs, tmp_path, how):
+    (tmp_path / "new").write_bytes(b"new")
+    mobula_fs.pipe("/source", b"new")
+    target = "/t" if how in ("pipe", "put", "copy") else "/fresh"
+    mobula_fs.pipe("/t", b"old")
+
+    def write():
+        if how == "pipe":
+            mobula_fs.pipe("/t", b"new")
+        elif how == "put":
+            mobula_fs.put_file(tmp_path / "new", "/t")
+        elif how == "copy":
+            mobula_fs.cp_file("/source", "/t")
+        elif how == "create":
+            mobula_fs.pipe_file("/fresh", b"new", mode="create")
+        else:
+            with mobula_fs.open("/fresh", "x", encoding="utf-8") as file:
+                file.write("new")
+
+    before = ["/source", "/t"]
+    with pytest.raises(RuntimeError, match="changed my mind"), mobula_fs.transaction:
+        write()
+        raise RuntimeError("changed my mind")
+    assert mobula_fs.cat("/t") == b"old" and mobula_fs.find("/") == before
+    with mobula_fs.transaction:
+        write()
+        assert mobula_fs.cat("/t") == b"old" and not mobula_fs.exists("/fresh")
+    assert mobula_fs.cat(target) == b"new" and mobula_fs.find("/") == sorted({*before, target})
+
+
+def test_a_transaction_refuses_what_it_cannot_take_back(mobula_fs):
+    mobula_fs.pipe("/t", b"old")
+    with mobula_fs.transaction:
+        with pytest.raises(mobulafs.NotSupported, match="append"):
+            mobula_fs.open("/t", "ab")
+        with pytest.raises(FileExistsError):
+            mobula_fs.open("/t", "xb")
+    with pytest.raises(FileExistsError), mobula_fs.transaction:
+        with mobula_fs.open("/x", "xb") as file:
+            file.write(b"late")
+        mobula_fs.client.create("/x").close()  # by somebody else, meanwhile
+    assert mobula_fs.cat("/t") == b"old" and mobula_fs.cat("/x") == b""
+    assert mobula_fs.find("/") == ["/t", "/x"]
+
+
+def _failing_write(files, folder):
+    with files.open("/t", "wb") as file:
+        file.write(b"1" * (2 * MIB))
+        with pytest.raises(OSError, match="broken"), file._guarded():
+            raise OSError("broken")
+
+
+def _failing_put(files, folder):
+    def stop(*_):
+        raise OSError("broken")
+
+    (folder / "in").write_bytes(b"1" * MIB)
+    callback = Callback()
+    callback.relative_update = stop
+    with pytest.raises(OSError, match="broken"):
+        files.put_file(folder / "in", "/t", callback=callback)
+
+
+def _unclosed(files, folder):
+    files.open("/t", "wb").write(b"1")
+
+
+@pytest.mark.parametrize("fail", [_failing_write, _failing_put, _unclosed])
+def test_a_transaction_commits_no_file_that_is_not_whole(mobula_fs, tmp_path, fail):
+    mobula_fs.pipe("/t", b"old")
+    with pytest.raises(OSError, match="not committed"), mobula_fs.transaction:
+        fail(mobula_fs, tmp_path)
+    assert mobula_fs.cat("/t") == b"old"
     assert mobula_fs.find("/") == ["/t"]
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,41 @@ def test_a_parent_that_is_killed_takes_it_along(tmp_path):
     parent.stdout.close()
     wait_until(lambda: not alive(child), 20, "the cluster ended")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forked_child_does_not_hold_its_lifeline(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with mobulafs.local(datanodes=1) as cluster, _forked(time.sleep, 600):
+        # Its own end, seen by nobody but us: what a SIGKILL of ours would leave.
+        assert cluster._process.stdin
+        cluster._process.stdin.close()
+        wait_until(lambda: not cluster.running, 20, "the cluster ended")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forked_child_does_not_delay_the_stop_nor_stops_it_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with mobulafs.local(datanodes=1) as cluster:
+        monkeypatch.setattr(sys.modules["mobulafs.local"], "_lifelines", set())  # as forked past Python's hooks
+        with _forked(cluster.stop) as child:
+            child.join(20)
+            assert child.exitcode == 0 and cluster.running
+        with _forked(time.sleep, 600):
+            began = time.monotonic()
+            cluster.stop()
+            assert time.monotonic() - began < 8  # 10 s, and a SIGKILL, if it had waited for its lifeline's end
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def _forked(job, *args):
+    child = multiprocessing.get_context("fork").Process(target=job, args=args)
+    child.start()
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_the_binary_is_not_taken_from_path(tmp_path, monkeypatch):

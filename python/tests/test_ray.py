@@ -151,6 +151,75 @@ def test_an_added_space_takes_what_was_missing(manager, noise):
         five.add_space("no such node")
 
 
+def test_a_space_that_was_removed_stays_removed_when_the_manager_dies(manager):
+    removed = manager.list_spaces()[0]
+    told = removed.check_status()
+    manager.remove_space(removed.index)
+    try:
+        _kill_the_manager()
+        assert removed.index not in [space.index for space in manager.list_spaces()]
+        assert not alive(told["pid"])
+    finally:
+        added = manager.add_space(told["node_id"])
+    # Its folder is given up, with the space.
+    assert added.check_status()["volumes"] != told["volumes"]
+    assert len(manager.list_spaces()) == 4
+
+
+def _kill_the_manager():
+    before = mobulafs.ray.status().namenode["actor_pid"]
+    ray.kill(ray.get_actor(manager_name("default"), namespace=NAMESPACE), no_restart=False)
+
+    def back():
+        # The one that is about to die may still answer.
+        status = mobulafs.ray.status()
+        return status.namenode["actor_pid"] != before and all(space["running"] for space in status.spaces)
+
+    wait_until(back, 90, "another manager")
+
+
+def test_an_added_space_is_there_again_after_a_stop(ray_cluster, tmp_path, noise):
+    data = noise(3 * MIB, 10)
+    launch(tmp_path, name="more", spaces_per_node=1)
+    try:
+        one = DataManager(chunk_length=MIB, replication_factor=1, cluster="more")
+        space = one.add_space()
+        space.add("a", data)
+        assert space.list() == {"a": 3}
+        mobulafs.ray.stop("more")
+        launch(tmp_path, name="more", spaces_per_node=1)
+        one = DataManager(chunk_length=MIB, replication_factor=1, cluster="more")
+        assert len(one.list_spaces()) == 3
+        assert one.get("a") == data
+    finally:
+        mobulafs.ray.stop("more")
+
+
+LATE = """
+import sys, ray, mobulafs.ray
+from mobulafs.ray import deploy
+ray.init(address={address!r}, _node_ip_address="127.0.0.2", log_to_driver=False)
+found = deploy._existing
+deploy._existing = lambda name: setattr(deploy, "_existing", found)  # as if it had looked a moment earlier
+deployment = mobulafs.ray.start("twice", volumes={folder!r} + "/spaces", namenode_dir={folder!r} + "/namenode")
+print(deployment.fsspec().cat("/kept"), flush=True)
+"""
+
+
+def test_of_two_drivers_that_start_at_once_only_one_ends_it(ray_cluster, tmp_path):
+    first = launch(tmp_path, name="twice", spaces_per_node=1)
+    try:
+        first.fsspec().pipe("/kept", b"kept")
+        text = LATE.format(address=ray_cluster.address, folder=str(tmp_path))
+        done = subprocess.run([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, timeout=120)
+        assert done.returncode == 0 and "b'kept'" in done.stdout, done
+        assert mobulafs.ray.connect("twice") == first
+        assert all(space["running"] for space in mobulafs.ray.status("twice").spaces)
+        assert first.fsspec().cat("/kept") == b"kept"
+    finally:
+        mobulafs.ray.stop("twice")
+
+
 def test_an_actor_that_dies_takes_its_running_daemon_up_again(manager):
     space = manager.list_spaces()[0]
     before = space.check_status()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sysconfig
 import tempfile
@@ -17,9 +18,10 @@ from typing import Any
 
 from .errors import BinaryNotFound, ClusterFailed
 
-__all__ = ["feed", "find_binary", "run"]
+__all__ = ["feed", "find_binary", "literal", "run"]
 
 _VARIABLE = "MOBULA_BINARY"
+_PATTERN_SIGNS = re.compile(r"([\\*?\[\]{}])")
 
 
 def find_binary() -> Path:
@@ -49,6 +51,11 @@ def _places() -> Iterator[Path]:
     for file in files:
         if file.name == "mobula" and file.parent.name == "bin":
             yield Path(str(file.locate())).resolve()
+
+
+def literal(path: str) -> str:
+    """A path of the cluster as an argument that stands for itself, whatever signs of patterns it has."""
+    return _PATTERN_SIGNS.sub(r"\\\1", path)
 
 
 def run(*args: str | Path, stdin: bytes | None = None, timeout: float | None = None) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import hdfs_native
 
 from .errors import BlocksUnreachable, NameNodeUnreachable
-from .namenode import probe, remote_exception
+from .namenode import path_exception, probe, remote_exception
 
 __all__ = ["client", "translated"]
 
@@ -81,11 +81,9 @@ def translated(path: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, FileExistsError) as problem:
         said = str(problem)
-        if "not a file" in said:
-            raise IsADirectoryError(path) from None
         if "not a directory" in said:
             raise FileExistsError(f"{path}: {said}") from None
-        raise type(problem)(said if path in said else f"{path}: {said}") from None
+        raise path_exception(type(problem), said if path in said else f"{path}: {said}") from None
     except RuntimeError as problem:
         raise _from_text(str(problem), path) from problem
     except OSError as problem:
@@ -107,5 +105,6 @@ def _from_text(said: str, path: str) -> Exception:
         return remote_exception(match["name"], text)
     if "no datanodes" in said.lower() or "InternalError" in said or "DataTransfer" in said or "BlockNot" in said:
         nodes = ", ".join(f"{ip}:{port}" for ip, port in _NODE.findall(said))
-        return BlocksUnreachable(f"{path}: no replica of a block can be read now: {nodes or said}")
+        what = "no DataNode takes a block" if "for write" in said else "no replica of a block can be read now"
+        return BlocksUnreachable(f"{path}: {what}: {nodes or said}")
     return OSError(f"{path}: {said}")

@@ -7,11 +7,13 @@ never completes its file, so that no reader takes a cut file for a whole one. Bo
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from .connection import translated
+from .errors import BlocksUnreachable, NameNodeUnreachable
 
 __all__ = ["Reader", "Writer"]
 
@@ -33,6 +35,7 @@ class Reader(io.BufferedIOBase):
         self.path = self.name = path
         self.size = len(inner)
         self._inner = inner
+        self._process = os.getpid()
         self._at = 0
         self._lock = threading.RLock()
         # Bytes that were read ahead and begin at `_at`, and the stream that goes on behind them.
@@ -61,12 +64,12 @@ class Reader(io.BufferedIOBase):
         if base + offset < 0:
             raise ValueError(f"position {base + offset} is before the file's begin")
         with self._lock:
-            ahead = base + offset - self._at
-            if 0 <= ahead <= len(self._ahead):
-                self._ahead = self._ahead[ahead:]
-            elif ahead != 0:
-                self._ahead, self._stream = memoryview(b""), None
-            self._at = base + offset
+            before = self._at
+            try:
+                self._move(base + offset)
+            except BaseException:
+                self._take_back(before)
+                raise
         return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -77,9 +80,13 @@ class Reader(io.BufferedIOBase):
             wanted = left if size is None or size < 0 else min(size, left)
             if wanted == 0:
                 return b""
-            data = self._take(wanted)
-            self._at += wanted
-            self._ended_at = self._at
+            before = self._at
+            try:
+                data = self._take(wanted)
+                self._at = self._ended_at = before + wanted
+            except BaseException:
+                self._take_back(before)
+                raise
             return data
 
     def read1(self, size: int = -1, /) -> bytes:
@@ -107,7 +114,7 @@ class Reader(io.BufferedIOBase):
             return bytes(self._inner.read_range(offset, wanted))
 
     def close(self) -> None:
-        """Lets go of what was read ahead."""
+        """Lets go of what was read ahead; without a lock, which a fork may have copied as it was held."""
         self._ahead, self._stream = memoryview(b""), None
         super().close()
 
@@ -118,6 +125,21 @@ class Reader(io.BufferedIOBase):
     def _check(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file")
+        if self._process != os.getpid():
+            raise OSError(f"{self.path} was opened before a fork: open it in the child, too")
+
+    def _move(self, target: int) -> None:
+        ahead = target - self._at
+        if 0 <= ahead <= len(self._ahead):
+            self._ahead = self._ahead[ahead:]
+        elif ahead != 0:
+            self._ahead, self._stream = memoryview(b""), None
+        self._at = target
+
+    def _take_back(self, before: int) -> None:
+        """After an exception, which may come anywhere (Ctrl-C): what the stream gave may be lost, so it begins anew."""
+        self._at = self._ended_at = before
+        self._ahead, self._stream = memoryview(b""), None
 
     def _take(self, wanted: int) -> bytes:
         ready = len(self._ahead)
@@ -161,16 +183,28 @@ class Writer(io.BufferedIOBase):
 
     mode = "wb"
 
-    def __init__(self, path: str, inner: Any, finish: Callable[[bool], None] | None = None, at: int = 0) -> None:
-        """Takes a writer of `hdfs-native` over; `finish` commits or discards a file of a transaction."""
+    def __init__(
+        self,
+        path: str,
+        inner: Any,
+        finish: Callable[[bool], None] | None = None,
+        at: int = 0,
+        probe: Callable[[], None] | None = None,
+    ) -> None:
+        """Takes a writer of `hdfs-native` over.
+
+        `finish` commits or discards a file of a transaction; `probe` raises NameNodeUnreachable if that is so.
+        """
         self.path = self.name = path
         # Its Python part closes, and so completes, the file whenever it is collected, for up to 30 s wherever we are
         # then; and after a write that failed, too. So we keep what is inside.
         self._inner, inner.inner = inner.inner, _Nothing()
         self._finish = finish
+        self._probe = probe
         self._gathered = bytearray()
         self._at = at
         self._failed = False
+        self._process = os.getpid()
         self._lock = threading.RLock()
 
     def writable(self) -> bool:
@@ -183,6 +217,7 @@ class Writer(io.BufferedIOBase):
 
     def write(self, data: Any, /) -> int:
         """Takes all bytes of `data`."""
+        self._check_process()
         with self._lock:
             self._check()
             view = memoryview(data)
@@ -196,12 +231,15 @@ class Writer(io.BufferedIOBase):
 
     def flush(self) -> None:
         """Hands what was gathered to the pipeline; promises nothing yet (`hsync` does)."""
+        if self._inherited():
+            return
         with self._lock:
             if not self.closed:
                 self._push()
 
     def hsync(self) -> None:
         """Returns when all that was written is on the disks of every replica and readers may see it."""
+        self._check_process()
         with self._lock:
             self._check()
             self._push()
@@ -209,7 +247,13 @@ class Writer(io.BufferedIOBase):
                 self._inner.hsync()
 
     def close(self) -> None:
-        """Completes the file; after a write that failed it is left as it is, never called whole."""
+        """Completes the file; after a write that failed it is left as it is, never called whole.
+
+        In the child of a fork nothing happens: the file is the parent's.
+        """
+        if self._inherited():
+            super().close()
+            return
         with self._lock:
             if self.closed:
                 return
@@ -222,13 +266,25 @@ class Writer(io.BufferedIOBase):
                 super().close()
 
     def commit(self) -> None:
-        """The end of a transaction: the file takes its place."""
+        """The end of a transaction: the file takes its place. Raises OSError if it is not whole, and it goes."""
+        self._check_process()
+        if not self._finish:
+            return
+        if self._failed or not self.closed:
+            what = "a write to it failed" if self._failed else "it was not closed"
+            self.discard()
+            raise OSError(f"{self.path} is not committed: {what}")
+        self._finish(True)
+
+    def spoil(self) -> None:
+        """What was written is not all that should be: a transaction shall not commit it."""
         if self._finish:
-            self._finish(True)
+            self._failed = True
 
     def discard(self) -> None:
         """The end of a transaction that is taken back: the file goes."""
-        if self._finish:
+        if self._finish and not self._inherited():
+            self._failed = True  # one that is still open is not completed any more
             self._finish(False)
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
@@ -244,6 +300,14 @@ class Writer(io.BufferedIOBase):
             raise ValueError("I/O operation on closed file")
         if self._failed:
             raise OSError(f"{self.path}: an earlier write failed, the file will not be completed")
+
+    def _inherited(self) -> bool:
+        return self._process != os.getpid()
+
+    def _check_process(self) -> None:
+        # Before any lock is taken: a fork may have copied it as another thread held it.
+        if self._inherited():
+            raise OSError(f"{self.path} was opened before a fork: the parent writes it, open another one in the child")
 
     def _push(self) -> None:
         if self._gathered and not self._failed:
@@ -285,4 +349,10 @@ class _Guard:
     def __exit__(self, kind: Any, value: Any, trace: Any) -> bool | None:
         if kind is not None:
             self.writer._failed = True
-        return self.inner.__exit__(kind, value, trace)
+        try:
+            return self.inner.__exit__(kind, value, trace)
+        except NameNodeUnreachable:
+            # A refused connection tells not whose it was: of the NameNode, or of a DataNode that has just died.
+            if self.writer._probe is not None:
+                self.writer._probe()
+            raise BlocksUnreachable(f"{self.writer.path}: no DataNode takes a block: {value}") from value

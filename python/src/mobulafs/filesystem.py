@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -25,9 +26,9 @@ from fsspec.utils import stringify_path, tokenize
 
 from . import binary, connection
 from .connection import translated
-from .errors import BadArgument
+from .errors import BadArgument, NotSupported
 from .files import Reader, Writer
-from .namenode import Block, NameNode
+from .namenode import Block, NameNode, probe
 
 __all__ = ["MobulaFileSystem"]
 
@@ -167,10 +168,27 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 if withdirs and self.isdir(path):
                     infos.append(self.info(path))
         except FileNotFoundError:
-            infos = []
+            # One directory below that vanished meanwhile ends the server's walk, and so does a path that is not there.
+            infos = self._what_stays(path, withdirs)
         found = {info["name"]: info for info in infos if withdirs or info["type"] == "file"}
         names = sorted(found)
         return {name: found[name] for name in names} if detail else names
+
+    def _what_stays(self, path: str, withdirs: bool) -> list[dict[str, Any]]:
+        """All below a path; directories that vanish while we look are left out, and only they."""
+        infos: list[dict[str, Any]] = []
+        waiting = [path]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                inside = self.ls(folder)
+                if withdirs and folder == path and self.isdir(path):
+                    infos.append(self.info(path))
+            except FileNotFoundError:
+                continue
+            infos += inside
+            waiting += [info["name"] for info in inside if info["type"] == "directory"]
+        return infos
 
     def du(
         self,
@@ -200,7 +218,7 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
         path = self._strip_protocol(path)
         if self.isdir(path):
             raise IsADirectoryError(path)
-        printed = binary.run("fs", "-fs", self.unstrip_protocol("/"), "-checksum", path)
+        printed = binary.run("fs", "-fs", self.unstrip_protocol("/"), "-checksum", binary.literal(path))
         return " ".join(printed.rsplit(path, 1)[-1].split())
 
     def ukey(self, path: str) -> str:
@@ -291,7 +309,11 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
             self.makedirs(target, exist_ok=True)
             return
         with self.open(source, "rb") as reader:
-            self._whole(target, lambda writer: _pump(reader, writer, _COPY_BYTES))
+            copy = partial(_pump, reader, piece=_COPY_BYTES)
+            if self._intrans:
+                self._write(target, "wb", copy)
+            else:
+                self._whole(target, copy)
 
     def set_replication(self, path: str, replication: int) -> None:
         """How many copies there shall be; the AutoHealer makes or drops them."""
@@ -323,36 +345,55 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
             with translated(path):
                 return Reader(path, self.client.read(path))
         if mode == "ab":
+            if not autocommit:
+                raise NotSupported(f"{path}: an append cannot be taken back, so it cannot be part of a transaction")
             return self._append(path, block_size, kwargs)
         if mode not in ("wb", "xb"):
             raise ValueError(f"mode {mode!r}: use rb, wb, xb or ab")
         exclusive = mode == "xb" or not kwargs.get("overwrite", True)
         if autocommit:
-            return Writer(path, self._create(path, not exclusive, block_size, kwargs))
+            return self._writer(path, self._create(path, not exclusive, block_size, kwargs))
+        if exclusive and self.exists(path):
+            raise FileExistsError(path)
         temporary = _beside(path)
 
         def finish(keep: bool) -> None:
             if keep:
-                self.replace(temporary, path)
+                with translated(path):
+                    self.client.rename(temporary, path, not exclusive)
             elif self.exists(temporary):
                 self._delete(temporary, False)
 
-        return Writer(path, self._create(temporary, False, block_size, kwargs), finish)
+        return self._writer(path, self._create(temporary, False, block_size, kwargs), finish=finish)
 
     def open(self, path: Any, mode: str = "rb", block_size: int | None = None, **kwargs: Any) -> Any:
         """Opens a file. `block_size` is the new file's, in bytes; `replication` and `overwrite` are taken too."""
         if mode in ("xb", "xt", "x"):  # fsspec wraps text by itself, but only for modes that it knows
-            file = self._open(path, "xb", block_size=block_size, **kwargs)
-            return file if mode == "xb" else io.TextIOWrapper(file)
+            text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
+            autocommit = kwargs.pop("autocommit", not self._intrans)
+            file = self._open(path, "xb", block_size=block_size, autocommit=autocommit, **kwargs)
+            if not autocommit:
+                self.transaction.files.append(file)
+            return file if mode == "xb" else io.TextIOWrapper(file, **text)
         return super().open(path, mode, block_size=block_size, **kwargs)
 
     def _append(self, path: str, block_size: int | None, kwargs: dict[str, Any]) -> Writer:
         if not self.exists(path):
-            return Writer(path, self._create(path, False, block_size, kwargs))
+            try:
+                return self._writer(path, self._create(path, False, block_size, kwargs))
+            except FileExistsError:
+                pass  # somebody was faster
         with translated(path):
             # Asked first: while the file is open for writing its length is not known.
             length = self.client.get_file_info(path).length
-            return Writer(path, self.client.append(path), at=length)
+            return self._writer(path, self.client.append(path), at=length)
+
+    def _writer(self, path: str, inner: Any, **more: Any) -> Writer:
+        return Writer(path, inner, probe=self._probe, **more)
+
+    def _probe(self) -> None:
+        if self.host and self.port:
+            probe(self.host, self.port)
 
     def _create(self, path: str, overwrite: bool, block_size: int | None, kwargs: dict[str, Any]) -> Any:
         options = hdfs_native.WriteOptions(
@@ -414,8 +455,7 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
         """Writes a whole file."""
-        with self._open(path, "xb" if mode == "create" else "wb", **kwargs) as writer:
-            writer.write(value)
+        self._write(path, "xb" if mode == "create" else "wb", lambda writer: writer.write(value), **kwargs)
 
     def put_file(
         self, lpath: Any, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **kw: Any
@@ -427,8 +467,8 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return
         with open(source, "rb") as reader:
             callback.set_size(os.fstat(reader.fileno()).st_size)
-            with self._open(target, "xb" if mode == "create" else "wb", **kw) as writer:
-                _pump(reader, writer, _COPY_BYTES, callback)
+            copy = partial(_pump, reader, piece=_COPY_BYTES, callback=callback)
+            self._write(target, "xb" if mode == "create" else "wb", copy, **kw)
 
     def get_file(self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, outfile: Any = None, **_: Any) -> None:
         """Fetches a file into a local one, or into an open one."""
@@ -449,6 +489,15 @@ class MobulaFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 _pump(reader, writer, _COPY_BYTES, callback)
 
     # -- helpers ---------------------------------------------------------------------------------------------------
+
+    def _write(self, path: str, mode: str, write: Callable[[Writer], Any], **options: Any) -> None:
+        """Writes a whole file, in a transaction if there is one: what failed half way is never committed."""
+        with self.open(path, mode, **options) as writer:
+            try:
+                write(writer)
+            except BaseException:
+                writer.spoil()
+                raise
 
     def _whole(self, path: str, write: Callable[[Writer], None]) -> None:
         temporary = _beside(path)

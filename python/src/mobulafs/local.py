@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 import urllib.request
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -26,6 +27,19 @@ _READY_LIMIT = 60.0
 _STOP_LIMIT = 10.0
 _LOG_LINES_KEPT = 30
 
+#: The clusters' processes. Each ends with its standard input, which this process alone may hold open.
+_lifelines: weakref.WeakSet[subprocess.Popen[str]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for process in list(_lifelines):
+        if process.stdin:
+            process.stdin.close()
+    _lifelines.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
 
 class LocalCluster:
     """A running cluster. Use it as a context manager, or call `stop`."""
@@ -33,6 +47,7 @@ class LocalCluster:
     def __init__(self, process: subprocess.Popen[str], uri: str, status_url: str | None, log: _Log) -> None:
         """Made by `local`."""
         self._process = process
+        self._owner = os.getpid()
         self._log = log
         #: `hdfs://host:port`.
         self.uri = uri
@@ -69,9 +84,16 @@ class LocalCluster:
         return self._log.text()
 
     def stop(self) -> None:
-        """Ends it in order, and waits. Without a folder of its own nothing stays."""
+        """Ends it in order, and waits. Without a folder of its own nothing stays.
+
+        In the child of a fork nothing happens: the cluster is the parent's.
+        """
+        if self._owner != os.getpid():
+            return
         if self._process.stdin and not self._process.stdin.closed:
             self._process.stdin.close()
+        # A child that was forked past Python's hooks may still hold the other end of its lifeline open.
+        self._process.terminate()
         try:
             self._process.wait(_STOP_LIMIT)
         except subprocess.TimeoutExpired:
@@ -128,6 +150,7 @@ def local(
         text=True,
         start_new_session=True,
     )
+    _lifelines.add(process)
     assert process.stdout and process.stderr
     log = _Log(process.stderr)
     alarm = threading.Timer(_READY_LIMIT, process.kill)

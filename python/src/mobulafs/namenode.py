@@ -9,17 +9,19 @@ from __future__ import annotations
 import errno
 import getpass
 import os
+import re
 import socket
 import struct
 import threading
 import time
 import uuid
+import weakref
 from dataclasses import dataclass
 
 from . import protobuf as pb
 from .errors import NameNodeUnreachable, NotSupported, RemoteError
 
-__all__ = ["Block", "FileEntry", "NameNode", "Node", "Stats", "probe", "remote_exception"]
+__all__ = ["Block", "FileEntry", "NameNode", "Node", "Stats", "path_exception", "probe", "remote_exception"]
 
 _PROTOCOL = "org.apache.hadoop.hdfs.protocol.ClientProtocol"
 _ENGINE_PROTOBUF = 2  # RpcKindProto.RPC_PROTOCOL_BUFFER
@@ -28,6 +30,10 @@ _ANSWER_BYTES_MAX = 128 << 20  # HDFS: ipc.maximum.response.length
 _CONNECT_LIMIT = 2.0
 _CALL_LIMIT = 60.0
 _PROBE_PAUSE = 0.1
+#: What the server says where a file is wanted and a directory is there.
+_DIRECTORY = re.compile(r"(^|: )(Path is not a file: |Cannot append to directory )")
+#: What it says of a file that is open for writing. Of one that shall be made it means: it is there.
+_BEING_WRITTEN = re.compile(r"(^|: )Failed to (?!CREATE_FILE)[A-Z_]+ .* because .*(lease|created|recover)")
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,19 @@ class Stats:
     missing: int
 
 
+#: Those of this process.
+_all: weakref.WeakSet[NameNode] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # A fork may have copied a lock while another thread held it.
+    for one in list(_all):
+        one._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def probe(host: str, port: int, limit: float = _CONNECT_LIMIT) -> None:
     """Returns as soon as somebody listens there. Raises NameNodeUnreachable after `limit` seconds."""
     deadline = time.monotonic() + limit
@@ -118,6 +137,7 @@ class NameNode:
         self.host = host
         self.port = port
         self._lock = threading.Lock()
+        _all.add(self)
         self._socket: socket.socket | None = None
         self._owner = 0
         self._calls = 0
@@ -314,14 +334,23 @@ def _node(info: pb.Fields, live: bool) -> Node:
     )
 
 
+def path_exception(kind: type[OSError], said: str) -> OSError:
+    """The exception for a path that is not there, or is; unless the words tell something else of it."""
+    if _DIRECTORY.search(said):
+        return IsADirectoryError(said)
+    if _BEING_WRITTEN.search(said):
+        return OSError(errno.EBUSY, f"it is being written: {said}")
+    return kind(said)
+
+
 def remote_exception(remote_class: str, message: str) -> Exception:
     """The server's exception as one of Python's, by the last part of its class's name."""
     name = remote_class.rsplit(".", 1)[-1]
     first = message.splitlines()[0] if message else ""
     if name == "FileNotFoundException":
-        return FileNotFoundError(first)
-    if name == "FileAlreadyExistsException":
-        return FileExistsError(first)
+        return path_exception(FileNotFoundError, first)
+    if name in ("FileAlreadyExistsException", "AlreadyBeingCreatedException", "RecoveryInProgressException"):
+        return path_exception(FileExistsError, first)
     if name == "AccessControlException":
         return PermissionError(first)
     if name == "PathIsNotEmptyDirectoryException":

@@ -65,12 +65,19 @@ impl StatusSource for NamenodeStatus {
 
     fn notices(&self, since: u64) -> Value {
         let names = self.names();
-        let notices = self.service.notices_since(since);
-        let last = notices.last().map_or(since, |(seq, ..)| seq + 1);
-        let shown: Vec<Value> =
-            notices.iter().map(|(seq, at, notice)| shown(*seq, *at, notice, &names)).collect();
-        json!({ "last": last, "notices": shown })
+        let kept = self.service.notices_since(0);
+        let next = kept.last().map_or(0, |(seq, ..)| seq + 1);
+        let from = first_wanted(since, next);
+        let wanted = kept.iter().filter(|(seq, ..)| *seq >= from);
+        let shown: Vec<Value> = wanted.map(|(seq, at, notice)| shown(*seq, *at, notice, &names)).collect();
+        json!({ "last": next, "notices": shown })
     }
+}
+
+/// The first notice for who asks from `since` on, where the next one will be number `next`. Numbers
+/// begin at 0 with each start: a `since` beyond them is of an earlier process, and all of ours are new.
+fn first_wanted(since: u64, next: u64) -> u64 {
+    if since > next { 0 } else { since }
 }
 
 fn shown(seq: u64, at: Millis, notice: &Notice, names: &Names) -> Value {
@@ -140,5 +147,18 @@ fn told(notice: &Notice, names: &Names) -> (&'static str, String) {
         Notice::CopiesOpen => ("copies_open", "the nodes have reported: copies may begin".into()),
         Notice::DeletesOpen => ("deletes_open", "the nodes have reported: deletions may begin".into()),
         Notice::Healed => ("healed", "every block has its replicas".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_wanted;
+
+    #[test]
+    fn numbers_of_an_earlier_process_begin_anew() {
+        assert_eq!(first_wanted(3, 7), 3);
+        assert_eq!(first_wanted(7, 7), 7);
+        assert_eq!(first_wanted(8, 7), 0);
+        assert_eq!(first_wanted(1, 0), 0);
     }
 }

@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..errors import ClusterFailed
 from ..logs import configure, logger
+from .changes import Changes
 from .daemon import Daemon
 from .keeper import Keeper, every_tick
 from .slots import Slot, take_slot
@@ -176,13 +177,14 @@ class Space:
         self._slot.release()
 
     def leave(self) -> None:
-        """Ends the DataNode for good; its folder is free for other nodes.
+        """Ends the DataNode for good; its folder stays as it is, and no space takes it any more.
 
         Not in order: one that says that it stops is waited for, for a minute, before its chunks are copied.
         """
         self._ending.set()
         self._keeper.kill(again=False)
-        self._slot.note(None)
+        self._keeper.stop()
+        self._slot.retire()
         self._slot.release()
 
     def _start(self) -> None:
@@ -208,6 +210,8 @@ class Host(_Supervisor):
     def follow(self, namenode: str, indices: list[int]) -> list[dict[str, Any]]:
         """Has spaces of these numbers, which serve this NameNode; returns when they do, or say why not."""
         with self._lock:
+            if self._ending.is_set():
+                return []
             for index in indices:
                 if index not in self._spaces:
                     self._spaces[index] = Space(index, self._take_slot(index), self.settings, self._bind())
@@ -237,7 +241,8 @@ class Host(_Supervisor):
             space.leave()
 
     def shutdown(self) -> None:
-        """Ends all DataNodes in order."""
+        """Ends all DataNodes in order, for good: a `follow` that comes late begins none."""
+        self._ending.set()
         with self._lock:
             spaces = list(self._spaces.values())
             self._spaces.clear()
@@ -257,12 +262,13 @@ def _at_once(job: Callable[[Space], None], spaces: list[Space]) -> None:
 class Manager(_Supervisor):
     """Supervises the NameNode, and gives each node of the Ray cluster its spaces."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Starts, or takes up, the NameNode and the spaces of all nodes."""
+    def __init__(self, settings: Settings, owner: str = "") -> None:
+        """Starts, or takes up, the NameNode and the spaces of all nodes. `owner`: a word of the driver that made it."""
         super().__init__(settings)
+        self._owner = owner
         self._hosts: dict[str, Any] = {}
         self._places: dict[int, str] = {}
-        self._wanted: dict[str, int] = {}
+        self._changes = Changes(Path(settings.namenode_dir).expanduser() / "spaces.json")
         self._answers: dict[str, Any] = {}
         self._looked_about = False
         self._lock = threading.RLock()
@@ -282,6 +288,10 @@ class Manager(_Supervisor):
         uri, status = (*self._keeper.daemon.ready.words, "")[:2]
         host, _, port = uri.removeprefix("hdfs://").partition(":")
         return {"host": host, "port": int(port), "status": status}
+
+    def owner(self) -> str:
+        """The word that the driver gave which made this cluster."""
+        return self._owner
 
     def wait_ready(self, limit: float) -> dict[str, Any]:
         """Waits until every space of every node serves; what does not by then is told in `problems`."""
@@ -309,6 +319,7 @@ class Manager(_Supervisor):
             "node_id": self.node_id,
             "node_ip": self.node_ip,
             "namenode_dir": self.settings.namenode_dir,
+            "actor_pid": os.getpid(),
             **self._keeper.told(),
         }
 
@@ -334,13 +345,15 @@ class Manager(_Supervisor):
     def add_space(self, node_id: str | None = None) -> int:
         """One more space, on the node given or on the one with the fewest; its index."""
         with self._lock:
+            if self._ending.is_set():
+                raise ClusterFailed("the cluster is being stopped")
             alive = self._alive()
             if node_id is None:
                 counts = {node: sum(place == node for place in self._places.values()) for node in alive}
                 node_id = min(sorted(alive), key=lambda node: counts[node])
             if node_id not in alive:
                 raise KeyError(node_id)
-            self._wanted[node_id] = self._wanted.get(node_id, self.settings.spaces_per_node) + 1
+            self._changes.add(node_id, alive[node_id], 1, alive)
             index = self._free_index()
             self._places[index] = node_id
             self._answers.pop(node_id, None)
@@ -348,11 +361,12 @@ class Manager(_Supervisor):
         return index
 
     def remove_space(self, index: int) -> None:
-        """Ends a space for good; its data stays on its disk."""
+        """Ends a space for good; its data stays on its disk, in a folder that no space takes any more."""
         with self._lock:
+            alive = self._alive()
             node_id = self._places.pop(index)
             self._answers.pop(node_id, None)
-            self._wanted[node_id] = max(self._wanted.get(node_id, self.settings.spaces_per_node) - 1, 0)
+            self._changes.add(node_id, alive.get(node_id, ""), -1, alive)
             handle = self._hosts[node_id]
         ray.get(handle.remove.remote(index))
 
@@ -432,15 +446,22 @@ class Manager(_Supervisor):
     def _find_hosts(self) -> None:
         """The hosts that `start` began or that outlived this actor, and the numbers of their spaces."""
         with self._lock:
+            if self._ending.is_set():
+                return
             for node_id, address in self._alive().items():
                 self._hosts[node_id] = launch_host(self.settings, node_id, address)
-        for node_id, told in self._ask(self._hosts).items():
-            if isinstance(told, list):
-                self._places.update({space["index"]: node_id for space in told})
+            handles = dict(self._hosts)
+        answers = self._ask(handles)
+        with self._lock:
+            for node_id, told in answers.items():
+                if isinstance(told, list) and not self._ending.is_set():
+                    self._places.update({space["index"]: node_id for space in told})
 
     def _fill(self) -> None:
         """Each node that is alive gets its spaces; those of nodes that left are forgotten."""
         with self._lock:
+            if self._ending.is_set():
+                return  # `shutdown` has told all hosts of before
             alive = self._alive()
             for node_id in [node_id for node_id in self._hosts if node_id not in alive]:
                 gone = self._forget(node_id)
@@ -449,7 +470,8 @@ class Manager(_Supervisor):
                 if node_id not in self._hosts:
                     self._hosts[node_id] = launch_host(self.settings, node_id, address)
                 have = sum(place == node_id for place in self._places.values())
-                for _ in range(self._wanted.get(node_id, self.settings.spaces_per_node) - have):
+                wanted = self.settings.spaces_per_node + self._changes.of(node_id, address, alive)
+                for _ in range(wanted - have):
                     self._places[self._free_index()] = node_id
 
     def _forget(self, node_id: str) -> list[int]:
@@ -470,6 +492,8 @@ class Manager(_Supervisor):
             return
         namenode = ready.words[0].removeprefix("hdfs://")
         with self._lock:
+            if self._ending.is_set():
+                return
             for node_id, handle in self._hosts.items():
                 if node_id not in self._answers:
                     indices = sorted(index for index, place in self._places.items() if place == node_id)

@@ -14,11 +14,11 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import binary
 from ..errors import (
@@ -29,6 +29,7 @@ from ..errors import (
     BlocksUnreachable,
     ClusterFailed,
     MobulaError,
+    RemoteError,
 )
 from ..files import Reader
 from ..logs import logger
@@ -40,6 +41,7 @@ from .table import Table
 __all__ = ["ArtifactStatus", "Artifacts", "Chunk", "DataManager", "DataSpace"]
 
 _LOG = logger(__name__)
+_T = TypeVar("_T")
 
 _ROOT = "/mobula"
 _PLACE = f"{_ROOT}/artifacts"
@@ -167,9 +169,31 @@ class DataManager:
         return self._store(name, data, replace=True)
 
     def add_many(self, items: Iterable[tuple[str, Any]], in_flight: int = 16) -> int:
-        """Adds many artifacts, so many at once; how many there were. The first failure is raised at the end."""
+        """Adds many artifacts, so many at once; how many there were. The first failure is raised at the end.
+
+        All others are added nevertheless. An item is taken when there is a place for it, so that `items` may be a
+        generator of more than fits into memory.
+        """
+        count = 0
+        failure: BaseException | None = None
+        running: set[Future[int]] = set()
+
+        def take(done: set[Future[int]]) -> None:
+            nonlocal failure
+            for future in done:
+                failure = failure or future.exception()
+
         with ThreadPoolExecutor(in_flight, thread_name_prefix="mobulafs add") as pool:
-            return len(list(pool.map(lambda item: self.add(*item), items)))
+            for item in items:
+                running.add(pool.submit(lambda item: self.add(*item), item))
+                count += 1
+                if len(running) >= in_flight:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    take(done)
+            take(wait(running).done)
+        if failure is not None:
+            raise failure
+        return count
 
     def get(self, name: str, into: str | os.PathLike[str] | None = None, *, as_bytes: bool = False) -> Any:
         """The artifact: bytes, or an array if it was one (`as_bytes` gives its file); `into` a local file: its length.
@@ -188,9 +212,7 @@ class DataManager:
         path = self._path(name)
 
         def read() -> bytes:
-            file = self._files.open(path, "rb")
-            assert isinstance(file, Reader)
-            blocks = self._files.block_locations(path)
+            file, blocks = self._opened(path)
             if not 0 <= number < len(blocks):
                 raise BadArgument(f"{name!r} has {len(blocks)} chunks: there is no chunk {number}")
             return file.read_range(blocks[number].offset, blocks[number].length)
@@ -340,10 +362,7 @@ class DataManager:
             raise ArtifactExists(f"there is an artifact {name!r}: update replaces it") from None
         except BaseException as problem:
             # Looked at before what is half written goes and makes room.
-            full = _Full.NONE
-            other = (ConnectionError, FileNotFoundError)
-            if isinstance(problem, (OSError, ClusterFailed)) and not isinstance(problem, other):
-                full = self._full()
+            full = self._full() if _may_mean_full(problem) else _Full.NONE
             self._discard(temporary)
             if full is _Full.ALL:
                 raise OSError(errno.ENOSPC, f"no space has room for a chunk of {name!r} left: {problem}") from problem
@@ -357,7 +376,7 @@ class DataManager:
             return self._put(path, data, first)
         if first:
             # hdfs-native cannot ask for a place; the program can.
-            return binary.feed(*self._put_command(first), "-", path, pieces=_pieces(data))
+            return _by_program(lambda: binary.feed(*self._put_command(first), "-", path, pieces=_pieces(data)))
         with self._files.open(path, "wb") as file:
             for piece in _pieces(data):
                 file.write(piece)
@@ -370,7 +389,7 @@ class DataManager:
         if length < _BINARY_BYTES_MIN and not first:
             self._files.put_file(source, path)
             return length
-        binary.run(*self._put_command(first), source, path)
+        _by_program(lambda: binary.run(*self._put_command(first), source, path))
         return int(self._files.size(path))
 
     def _put_command(self, first: str | None) -> list[str]:
@@ -392,6 +411,16 @@ class DataManager:
                     raise
                 seen = now
 
+    def _opened(self, path: str) -> tuple[Reader, tuple[Block, ...]]:
+        """The artifact, open, and its chunks: both of the same version, however often it is replaced meanwhile."""
+        entry = self._files.namenode.listing(path)[0]
+        while True:
+            file = self._files.open(path, "rb")
+            assert isinstance(file, Reader)
+            before, entry = entry, self._files.namenode.listing(path)[0]
+            if entry.file_id == before.file_id:
+                return file, entry.blocks
+
     def _fetch(self, path: str, target: Path) -> int:
         info = self._files.info(path)
         # Beside the target and then into place: nobody finds half a file there.
@@ -400,7 +429,7 @@ class DataManager:
             if info["size"] < _BINARY_BYTES_MIN:
                 self._files.get_file(path, temporary)
             else:
-                binary.run("fs", "-fs", self.deployment.uri, "-get", path, temporary)
+                binary.run("fs", "-fs", self.deployment.uri, "-get", binary.literal(path), temporary)
             length = temporary.stat().st_size
             temporary.replace(target)
         finally:
@@ -549,6 +578,24 @@ def _status(name: str, entry: FileEntry, live: set[str]) -> ArtifactStatus:
 def _chunk(number: int, block: Block, entry: FileEntry, live: set[str]) -> Chunk:
     good = () if block.corrupt else tuple(address for address in block.nodes if address in live)
     return Chunk(number, block.length, len(good), entry.replication, good, block.block_id)
+
+
+def _by_program(job: Callable[[], _T]) -> _T:
+    """What the program says in words alone, as Python's exception."""
+    try:
+        return job()
+    except ClusterFailed as problem:
+        if "Permission denied" in str(problem):
+            raise PermissionError(str(problem)) from None
+        raise
+
+
+def _may_mean_full(problem: BaseException) -> bool:
+    """Whether a server failed, and not the caller's data, rights or name."""
+    if isinstance(problem, OSError) and not isinstance(problem, MobulaError):
+        # What hdfs-native tells of a DataNode has no number; what Python tells has one, and mostly its own class.
+        return type(problem) is OSError and problem.errno in (None, errno.ENOSPC)
+    return isinstance(problem, (ClusterFailed, RemoteError, BlocksUnreachable))
 
 
 def _pieces(data: Any) -> Iterator[Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import http.client
 import ipaddress
 import json
 import os
 import time
+import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,7 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..errors import BadArgument, ClusterFailed, NotDeployed, RayNotInitialised
+from ..errors import BadArgument, ClusterFailed, NameNodeUnreachable, NotDeployed, RayNotInitialised
 from ..filesystem import MobulaFileSystem
 from ..logs import configure, logger
 from .actors import NAMESPACE, Manager, Settings, launch_host, manager_name
@@ -44,6 +47,8 @@ TRUST = (
 
 #: The actors of clusters that end with this driver: Ray ends them when nobody holds them.
 _held: dict[str, Any] = {}
+#: Those of them that this driver started, and so ends.
+_ours: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -174,24 +179,27 @@ def start(
         environment={key: os.environ[key] for key in _PASSED_ON if key in os.environ},
     )
     manager = _existing(name)
-    ours = manager is None
+    ours = False
     if manager is None:
         # All processes at once; the manager tells the hosts what to do as soon as both are there.
         hosts = [launch_host(settings, node_id, address) for node_id, address in nodes.items()]
-        manager = _launch(settings)
+        word = uuid.uuid4().hex
+        manager = _launch(settings, word)
         if not detached:
             _held[name] = [manager, *hosts]
+        # Of several drivers at once only one has made it: the others found it under its name.
+        ours = _is_made_with(manager, word)
+        if ours and not detached:
+            _ours.add(name)
             atexit.register(_end_with_driver, name)
     try:
         found = ray.get(manager.wait_ready.remote(_READY_LIMIT), timeout=_READY_LIMIT * 2)
     except ray.exceptions.RayError as problem:
-        if ours:
-            _give_up(name)
+        _give_up(name, ours)
         cause = getattr(problem, "cause", None)
         raise (cause if isinstance(cause, ClusterFailed) else ClusterFailed(str(problem))) from None
     if found["problems"]:
-        if ours:
-            _give_up(name)
+        _give_up(name, ours)
         raise ClusterFailed("; ".join(found["problems"]))
     if trust_network:
         _LOG.warning("%s", TRUST)
@@ -228,6 +236,7 @@ def stop(name: str = "default") -> None:
         ray.get(manager.shutdown.remote(), timeout=60)
     finally:
         _held.pop(name, None)
+        _ours.discard(name)
         ray.kill(manager)
     # Its name is free for the next `start` once Ray knows.
     deadline = time.monotonic() + 10
@@ -269,10 +278,15 @@ def ask(call: Callable[[], Any]) -> Any:
 
 
 def fetch(url: str, target: str) -> dict[str, Any]:
-    """JSON from a NameNode's status page."""
-    with urllib.request.urlopen(url + target, timeout=10) as answer:
-        found: dict[str, Any] = json.load(answer)
-        return found
+    """JSON from a NameNode's status page. Raises NameNodeUnreachable, also if the answer breaks off."""
+    try:
+        with urllib.request.urlopen(url + target, timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+    except urllib.error.HTTPError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as problem:
+        raise NameNodeUnreachable(f"no NameNode answers at {url}: {problem}") from problem
 
 
 def _manager(name: str) -> Any:
@@ -290,7 +304,14 @@ def _existing(name: str) -> Any:
         return None
 
 
-def _launch(settings: Settings) -> Any:
+def _is_made_with(manager: Any, word: str) -> bool:
+    try:
+        return bool(ray.get(manager.owner.remote(), timeout=_READY_LIMIT * 2) == word)
+    except ray.exceptions.RayError:
+        return False  # it did not start: what it says of that is asked for next
+
+
+def _launch(settings: Settings, word: str) -> Any:
     actor = ray.remote(Manager).options(
         name=manager_name(settings.name),
         namespace=NAMESPACE,
@@ -301,18 +322,21 @@ def _launch(settings: Settings) -> Any:
         max_concurrency=8,
         scheduling_strategy=NodeAffinitySchedulingStrategy(settings.namenode_node, soft=False),
     )
-    return actor.remote(settings)
+    return actor.remote(settings, word)
 
 
 def _end_with_driver(name: str) -> None:
-    if name in _held and ray.is_initialized():
+    if name in _ours and ray.is_initialized():
         try:
             stop(name)
         except Exception as problem:  # noqa: BLE001 - at exit; the claims lapse and end the servers
             _LOG.debug("not stopped in order: %s", problem)
 
 
-def _give_up(name: str) -> None:
+def _give_up(name: str, ours: bool) -> None:
+    if not ours:
+        _held.pop(name, None)
+        return
     try:
         stop(name)
     except Exception as problem:  # noqa: BLE001 - the first failure is the one to tell

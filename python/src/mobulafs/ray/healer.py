@@ -5,13 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+from ..errors import NameNodeUnreachable
 from .deploy import Deployment, connect, fetch
 
 __all__ = ["AutoHealer", "Event", "Health"]
 
+_T = TypeVar("_T")
+
 _LOOK_PAUSE = 0.2
+#: A NameNode that is started again is waited for so long by those who named no time.
+_AWAY_LIMIT = 60.0
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,16 @@ class AutoHealer:
         return int(self._notices(0)["last"])
 
     def events(self, since: int = 0, timeout: float | None = None) -> Iterator[Event]:
-        """Events from number `since` on, the past ones at once, further ones as they happen; `timeout` seconds long."""
+        """Events from number `since` on, the past ones at once, further ones as they happen; `timeout` seconds long.
+
+        A NameNode that is started again is waited for; its numbers begin at 0, and all its events are told. Raises
+        NameNodeUnreachable if it is not back by the end (without a `timeout`, a minute later).
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            found = self._notices(since)
+            found = self._patiently(partial(self._notices, since), deadline or time.monotonic() + _AWAY_LIMIT)
             since = int(found["last"])
-            yield from (Event(one["seq"], one["ms"], one["kind"], one["text"]) for one in found["notices"])
+            yield from _events(found)
             if deadline is not None and time.monotonic() >= deadline:
                 return
             time.sleep(_LOOK_PAUSE)
@@ -98,19 +108,32 @@ class AutoHealer:
     ) -> Health:
         """Waits until every chunk has all the copies it can have. Raises TimeoutError with what is missing.
 
-        A space that fell silent just now is waited for too, until it is back or its chunks are copied.
+        A space that fell silent just now is waited for too, until it is back or its chunks are copied, and so is a
+        NameNode that is started again.
         """
         deadline = time.monotonic() + timeout
-        since = self.latest()
+        try:
+            return self._wait_until_healthy(timeout, deadline, on_event, progress)
+        except NameNodeUnreachable as problem:
+            raise TimeoutError(f"not healthy within {timeout:g} s: {problem}") from problem
+
+    def _wait_until_healthy(
+        self,
+        timeout: float,
+        deadline: float,
+        on_event: Callable[[Event], Any] | None,
+        progress: Callable[[Health], Any] | None,
+    ) -> Health:
+        since = self._patiently(self.latest, deadline)
         while True:
-            health = self.status()
+            health = self._patiently(self.status, deadline)
             if progress:
                 progress(health)
             if on_event:
-                found = self._notices(since)
+                found = self._patiently(partial(self._notices, since), deadline)
                 since = int(found["last"])
-                for one in found["notices"]:
-                    on_event(Event(one["seq"], one["ms"], one["kind"], one["text"]))
+                for event in _events(found):
+                    on_event(event)
             if health.whole and health.spaces_suspect == 0:
                 return health
             if time.monotonic() > deadline:
@@ -122,3 +145,18 @@ class AutoHealer:
 
     def _notices(self, since: int) -> dict[str, Any]:
         return fetch(self._deployment.status_url, f"/notices?since={since}")
+
+    @staticmethod
+    def _patiently(look: Callable[[], _T], deadline: float) -> _T:
+        """Looks again as long as nobody answers. Raises NameNodeUnreachable at the deadline."""
+        while True:
+            try:
+                return look()
+            except NameNodeUnreachable:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_LOOK_PAUSE)
+
+
+def _events(found: dict[str, Any]) -> Iterator[Event]:
+    return (Event(one["seq"], one["ms"], one["kind"], one["text"]) for one in found["notices"])

@@ -30,13 +30,16 @@ class Keeper:
         self.starts = 0
         self._what = what
         self._args: list[str] | None = None
+        self._ended = False
         self._lock = threading.RLock()
         self._retry_at = 0.0
         self._pause = _RETRY_FIRST
 
     def want(self, args: list[str] | None) -> None:
-        """With these arguments; None: not at all."""
+        """With these arguments; None: not at all. After `stop` nothing is wanted any more."""
         with self._lock:
+            if self._ended:
+                return
             self._args, self._retry_at, self._pause = args, 0.0, _RETRY_FIRST
 
     def tick(self) -> None:
@@ -73,7 +76,7 @@ class Keeper:
     def stop(self) -> None:
         """Ends it in order, for good."""
         with self._lock:
-            self._args = None
+            self._args, self._ended = None, True
             self.daemon.stop()
 
     def told(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Which folder a space takes on its machine. Knows no Ray and no process.
 
 A volume holds `space-0`, `space-1`, ... Each has a lock that its supervisor holds as long as it lives, and a note of
-the Ray node that it last served and under which number. After a full stop of Ray all nodes have new ids and take what
-is free; a supervisor that is restarted gets its own back; a new node does not take the place of one that is only being
-restarted.
+the Ray node that it last served and under which number, or that it was given up: then nobody takes it any more. After
+a full stop of Ray all nodes have new ids and take what is free; a supervisor that is restarted gets its own back; a new
+node does not take the place of one that is only being restarted.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Slot:
         """Writes down whom it serves, as which space; None: nobody any more."""
         (self.folder / "owner").write_text(json.dumps({"node": node_id, "space": index}))
 
+    def retire(self) -> None:
+        """Writes down that it was given up for good."""
+        (self.folder / "owner").write_text(json.dumps({"retired": True}))
+
     def release(self) -> None:
         """Lets others take it."""
         if self._lock is not None:
@@ -49,6 +53,8 @@ def take_slot(volume: Path, node_id: str, alive_nodes: set[str], index: int | No
     """
     volume.mkdir(parents=True, exist_ok=True)
     numbers = sorted(int(found.name.rpartition("-")[2]) for found in volume.glob("space-*") if found.name[6:].isdigit())
+    known = set(numbers)
+    numbers = [number for number in numbers if not _noted(volume / f"space-{number}", "retired")]
     numbers.sort(key=lambda number: (_noted(volume / f"space-{number}", "space") != index, number))
     for mine in (True, False):
         for number in numbers:
@@ -58,13 +64,13 @@ def take_slot(volume: Path, node_id: str, alive_nodes: set[str], index: int | No
                 continue
             slot = _lock(folder)
             # Somebody may have taken and left it between our look and our lock.
-            if slot is not None and _owner(folder) == owner:
+            if slot is not None and _owner(folder) == owner and not _noted(folder, "retired"):
                 slot.note(node_id, index)
                 return slot
             if slot is not None:
                 slot.release()
     for number in range(_SPACES_MAX):
-        if number in numbers:
+        if number in known:
             continue
         slot = _lock(volume / f"space-{number}")
         if slot is not None and _owner(slot.folder) is None:
