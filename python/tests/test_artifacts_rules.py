@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FuturesTimeout
 from pathlib import Path
@@ -21,8 +22,9 @@ numpy = pytest.importorskip("numpy")
 
 from conftest import wait_until
 
-from mobulafs.ray import AutoHealer, DataManager, Deployment, artifacts
+from mobulafs.ray import AutoHealer, DataManager, Deployment, artifacts, healer
 from mobulafs.ray.actors import free_ports
+from mobulafs.ray.changes import Changes
 from mobulafs.ray.daemon import Daemon
 
 MIB = 1 << 20
@@ -375,6 +377,41 @@ def test_the_healer_lives_through_a_restart_of_the_namenode(tmp_path):
     finally:
         datanode.kill()
         namenode.kill()
+
+
+def test_a_restarted_namenode_is_believed_when_the_spaces_are_back():
+    def health(live):
+        return healer._health(
+            {"healed": True, "under_replicated": 0, "limited_by_nodes": 0, "missing": 0, "pending_copies": 0}
+            | {"nodes": [{"state": "live"}] * live}
+        )
+
+    known = healer._Known("first")
+    assert known.look("first", health(3)) and known.look("first", health(2)), "one of them is dead now"
+    assert not known.look("second", health(0)) and not known.look("second", health(1))
+    assert known.look("second", health(2))
+    assert not known.look("third", health(1))
+    known._until = 0.0  # its time is over
+    assert known.look("third", health(1))
+
+
+def test_events_of_a_new_start_are_all_told_whatever_their_number(manager, monkeypatch):
+    looker: AutoHealer = manager.healer
+    news = healer._News(looker.latest(), looker._notices(0)["start"])
+    assert looker._next(news, time.monotonic() + 5) == []
+    news.start = "an earlier one"
+    assert "node_new" in {event.kind for event in looker._next(news, time.monotonic() + 5)}
+    assert looker._next(news, time.monotonic() + 5) == []
+
+
+@pytest.mark.parametrize("kept", ["", "[[1", '{"a": 1}', "[[1, 2, null]]"])
+def test_what_cannot_be_read_of_the_spaces_changes_is_no_change(tmp_path, kept):
+    file = tmp_path / "spaces.json"
+    file.write_text(kept)
+    changes = Changes(file)
+    assert changes.of("node", "10.0.0.1", ["node"]) == 0
+    changes.add("node", "10.0.0.1", -1, ["node"])
+    assert Changes(file).of("node", "10.0.0.1", ["node"]) == -1
 
 
 def test_an_unfinished_upload_of_a_dead_driver_is_swept(manager):

@@ -182,6 +182,7 @@ def _child_of_open_files(reader, writer, namenode, pipe):
     writer.close()
     reader.close()
     told.append(namenode.stats().missing)
+    told.append(namenode._client_id)
     pipe.send(told)
 
 
@@ -203,12 +204,13 @@ def test_what_was_open_at_a_fork_is_the_parents(mobula_fs):
             child.start()
         try:
             assert ours.poll(20), "the child hangs"
-            *refused, missing = ours.recv()
+            *refused, missing, identity = ours.recv()
         finally:
             child.kill()
             child.join()
         assert len(refused) == 4 and all("before a fork" in str(told) for told in refused), refused
         assert missing == 0
+        assert identity != mobula_fs.namenode._client_id, "each call is answered once for each process"
         assert reader.read() == b"23456789"
         writer.write(b"3")
     assert mobula_fs.cat("/g") == b"13"
@@ -487,6 +489,14 @@ def test_a_transaction_commits_no_file_that_is_not_whole(mobula_fs, tmp_path, fa
         fail(mobula_fs, tmp_path)
     assert mobula_fs.cat("/t") == b"old"
     assert mobula_fs.find("/") == ["/t"]
+
+
+def test_a_transaction_that_cannot_be_committed_is_over(mobula_fs):
+    with pytest.raises(OSError, match="not closed"), mobula_fs.transaction:
+        mobula_fs.open("/over/unclosed", "wb").write(b"1")
+        mobula_fs.pipe("/over/behind", b"2")
+    mobula_fs.pipe("/over/later", b"3")
+    assert mobula_fs.ls("/over", detail=False) == ["/over/later"]
 
 
 def test_progress_and_local_files(mobula_fs, noise, tmp_path):

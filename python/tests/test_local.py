@@ -85,9 +85,8 @@ def test_a_forked_child_does_not_delay_the_stop_nor_stops_it_itself(tmp_path, mo
             child.join(20)
             assert child.exitcode == 0 and cluster.running
         with _forked(time.sleep, 600):
-            began = time.monotonic()
             cluster.stop()
-            assert time.monotonic() - began < 8  # 10 s, and a SIGKILL, if it had waited for its lifeline's end
+            assert cluster._process.returncode == 0  # -9 if it had waited for its lifeline's end in vain
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ use crate::namenode::NameNodeProxy;
 
 /// Half of the soft limit after which others may take a file (HDFS: 60 s).
 const RENEW_EVERY: Duration = Duration::from_secs(30);
-/// After one that failed.
+/// After one that failed; twice as long after each further one, up to [`RENEW_EVERY`].
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
 /// How many files are open for writing.
@@ -58,6 +58,7 @@ pub(crate) fn hold(leases: &Arc<Leases>, namenode: &NameNodeProxy, client_name: 
 /// time to fail.
 async fn renew<E: Display>(leases: Weak<Leases>, ask: impl AsyncFn() -> Result<(), E>) {
     let mut pause = RENEW_EVERY;
+    let mut again = RENEW_AGAIN;
     loop {
         tokio::time::sleep(pause).await;
         let Some(leases) = leases.upgrade() else { return };
@@ -69,10 +70,15 @@ async fn renew<E: Display>(leases: Weak<Leases>, ask: impl AsyncFn() -> Result<(
             }
         }
         pause = match ask().await {
-            Ok(()) => RENEW_EVERY,
+            Ok(()) => {
+                again = RENEW_AGAIN;
+                RENEW_EVERY
+            }
             Err(error) => {
                 tracing::warn!(%error, "the leases of open files were not renewed");
-                RENEW_AGAIN
+                let now = again;
+                again = (again * 2).min(RENEW_EVERY);
+                now
             }
         };
     }

@@ -402,15 +402,17 @@ impl State {
     /// The last known block at or before `position`, by its offset, and a byte of it from which on an answer reaches over
     /// `position`, too; none if there is no such byte.
     fn known_near(&self, position: u64) -> Option<(u64, u64)> {
-        let (offset, block) = self.blocks.range(..=position).next_back()?;
+        let (offset, block) = self.blocks.range(..=position).rev().find(|(_, block)| length_of(block) > 0)?;
         let from = position.min(offset + length_of(block).saturating_sub(1));
         (position - from < LOCATE_BYTES / 2).then_some((*offset, from))
     }
 
     /// Whether these are blocks of the file that was opened, as far as that can be seen: at the same place the same block.
+    /// One that has no byte yet may be given up for another.
     fn agrees(&self, blocks: &BTreeMap<u64, Arc<hdfs::LocatedBlockProto>>) -> bool {
         blocks.iter().all(|(offset, block)| {
-            self.blocks.get(offset).is_none_or(|known| known.b.block_id == block.b.block_id)
+            let same = |known: &hdfs::LocatedBlockProto| known.b.block_id == block.b.block_id;
+            self.blocks.get(offset).is_none_or(|known| length_of(known) == 0 || same(known))
         })
     }
 }
@@ -504,7 +506,8 @@ mod tests {
         assert_eq!(small.known_near(GIB), Some((GIB / 2, GIB - 1)), "just behind it");
         assert_eq!(small.known_near(5 * GIB), None, "far behind it");
         assert_eq!(state(&[(0, 4 * GIB)]).known_near(4 * GIB), Some((0, 4 * GIB - 1)), "behind a long block");
-        assert_eq!(state(&[(0, 0)]).known_near(0), Some((0, 0)), "in one that was just begun");
+        assert_eq!(state(&[(0, 0)]).known_near(0), None, "one that was just begun may be given up");
+        assert_eq!(state(&[(0, 9), (9, 0)]).known_near(9), Some((0, 8)));
         assert_eq!(state(&[]).known_near(3), None);
     }
 }

@@ -274,7 +274,11 @@ class Writer(io.BufferedIOBase):
             what = "a write to it failed" if self._failed else "it was not closed"
             self.discard()
             raise OSError(f"{self.path} is not committed: {what}")
-        self._finish(True)
+        try:
+            self._finish(True)
+        except BaseException:
+            self.discard()
+            raise
 
     def spoil(self) -> None:
         """What was written is not all that should be: a transaction shall not commit it."""

@@ -100,9 +100,11 @@ _all: weakref.WeakSet[NameNode] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    # A fork may have copied a lock while another thread held it.
+    # A fork may have copied a lock while another thread held it. And the NameNode answers a call once: by an identity
+    # that parent and child share, it would take the calls of one for those of the other.
     for one in list(_all):
         one._lock = threading.Lock()
+        one._client_id = uuid.uuid4().bytes
 
 
 os.register_at_fork(after_in_child=_after_fork)

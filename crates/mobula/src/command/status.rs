@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mobula_fleet::{NodeFilter, Notice};
 use mobula_namenode::Service;
@@ -14,6 +15,8 @@ use crate::http::StatusSource;
 #[derive(Debug)]
 pub struct NamenodeStatus {
     service: Arc<Service>,
+    /// Tells this start of the NameNode from earlier ones: numbers of notices begin at 0 with each.
+    start: String,
 }
 
 /// DataNodes' addresses by their identity: what people know them by.
@@ -22,7 +25,8 @@ type Names = BTreeMap<DatanodeUuid, String>;
 impl NamenodeStatus {
     /// The status behind `service`.
     pub fn new(service: Arc<Service>) -> NamenodeStatus {
-        NamenodeStatus { service }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        NamenodeStatus { service, start: format!("{}-{}", std::process::id(), since.as_nanos()) }
     }
 
     fn names(&self) -> Names {
@@ -52,6 +56,7 @@ impl StatusSource for NamenodeStatus {
             })
             .collect();
         json!({
+            "start": self.start,
             "healed": health.healed,
             "under_replicated": health.under_replicated,
             "limited_by_nodes": health.limited_by_nodes,
@@ -70,7 +75,7 @@ impl StatusSource for NamenodeStatus {
         let from = first_wanted(since, next);
         let wanted = kept.iter().filter(|(seq, ..)| *seq >= from);
         let shown: Vec<Value> = wanted.map(|(seq, at, notice)| shown(*seq, *at, notice, &names)).collect();
-        json!({ "last": next, "notices": shown })
+        json!({ "start": self.start, "last": next, "notices": shown })
     }
 }
 

@@ -11,7 +11,11 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from ..logs import logger
+
 __all__ = ["Changes"]
+
+_LOG = logger(__name__)
 
 
 class Changes:
@@ -23,8 +27,11 @@ class Changes:
         #: Each: the node's last id, its address, how many more.
         self._records: list[tuple[str, str, int]] = []
         if file.exists():
-            kept = json.loads(file.read_text())
-            self._records = [(str(node_id), str(address), int(more)) for node_id, address, more in kept]
+            try:
+                kept = json.loads(file.read_text())
+                self._records = [(str(node_id), str(address), int(more)) for node_id, address, more in kept]
+            except (TypeError, ValueError) as problem:
+                _LOG.warning("%s cannot be read, so no node has more spaces, or fewer, than usual: %s", file, problem)
 
     def of(self, node_id: str, address: str, alive: Collection[str]) -> int:
         """How many more; a node that is new takes the place of one of its address that is not alive any more."""
@@ -54,5 +61,8 @@ class Changes:
     def _write(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         beside = self._file.with_suffix(".new")
-        beside.write_text(json.dumps(self._records))
+        with beside.open("w") as out:
+            json.dump(self._records, out)
+            out.flush()
+            os.fsync(out.fileno())
         os.replace(beside, self._file)

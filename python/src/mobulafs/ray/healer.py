@@ -18,6 +18,8 @@ _T = TypeVar("_T")
 _LOOK_PAUSE = 0.2
 #: A NameNode that is started again is waited for so long by those who named no time.
 _AWAY_LIMIT = 60.0
+#: Spaces that a restarted NameNode has not heard of after so long are gone: it would have called them dead.
+_RETURN_LIMIT = 15.0
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,7 @@ class AutoHealer:
 
     def status(self) -> Health:
         """How the data is now."""
-        found = self._deployment.health()
-        states = [node["state"] for node in found["nodes"]]
-        return Health(
-            healed=bool(found["healed"]),
-            under_replicated=found["under_replicated"],
-            limited_by_spaces=found["limited_by_nodes"],
-            missing=found["missing"],
-            pending_copies=found["pending_copies"],
-            spaces_live=states.count("live"),
-            spaces_suspect=states.count("suspect"),
-            spaces_dead=states.count("dead"),
-        )
+        return _health(self._deployment.health())
 
     def latest(self) -> int:
         """The number that the next event will have: `events(since=...)` begins there."""
@@ -92,10 +83,9 @@ class AutoHealer:
         NameNodeUnreachable if it is not back by the end (without a `timeout`, a minute later).
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        news = _News(since)
         while True:
-            found = self._patiently(partial(self._notices, since), deadline or time.monotonic() + _AWAY_LIMIT)
-            since = int(found["last"])
-            yield from _events(found)
+            yield from self._next(news, deadline or time.monotonic() + _AWAY_LIMIT)
             if deadline is not None and time.monotonic() >= deadline:
                 return
             time.sleep(_LOOK_PAUSE)
@@ -124,17 +114,18 @@ class AutoHealer:
         on_event: Callable[[Event], Any] | None,
         progress: Callable[[Health], Any] | None,
     ) -> Health:
-        since = self._patiently(self.latest, deadline)
+        first = self._patiently(partial(self._notices, 0), deadline)
+        news = _News(int(first["last"]), first["start"])
+        known = _Known(first["start"])
         while True:
-            health = self._patiently(self.status, deadline)
+            found = self._patiently(self._deployment.health, deadline)
+            health = _health(found)
             if progress:
                 progress(health)
             if on_event:
-                found = self._patiently(partial(self._notices, since), deadline)
-                since = int(found["last"])
-                for event in _events(found):
+                for event in self._next(news, deadline):
                     on_event(event)
-            if health.whole and health.spaces_suspect == 0:
+            if known.look(found["start"], health) and health.whole and health.spaces_suspect == 0:
                 return health
             if time.monotonic() > deadline:
                 raise TimeoutError(
@@ -142,6 +133,14 @@ class AutoHealer:
                     f"copies, {health.pending_copies} copies under way, {health.spaces_suspect} spaces silent"
                 )
             time.sleep(_LOOK_PAUSE)
+
+    def _next(self, news: _News, deadline: float) -> list[Event]:
+        found = self._patiently(partial(self._notices, news.since), deadline)
+        if news.start not in (None, found["start"]):
+            # Another start, with numbers of its own: all of them are new.
+            found = self._patiently(partial(self._notices, 0), deadline)
+        news.since, news.start = int(found["last"]), found["start"]
+        return list(_events(found))
 
     def _notices(self, since: int) -> dict[str, Any]:
         return fetch(self._deployment.status_url, f"/notices?since={since}")
@@ -160,3 +159,43 @@ class AutoHealer:
 
 def _events(found: dict[str, Any]) -> Iterator[Event]:
     return (Event(one["seq"], one["ms"], one["kind"], one["text"]) for one in found["notices"])
+
+
+def _health(found: dict[str, Any]) -> Health:
+    states = [node["state"] for node in found["nodes"]]
+    return Health(
+        healed=bool(found["healed"]),
+        under_replicated=found["under_replicated"],
+        limited_by_spaces=found["limited_by_nodes"],
+        missing=found["missing"],
+        pending_copies=found["pending_copies"],
+        spaces_live=states.count("live"),
+        spaces_suspect=states.count("suspect"),
+        spaces_dead=states.count("dead"),
+    )
+
+
+@dataclass
+class _News:
+    """How far events were told, and of which start of the NameNode."""
+
+    since: int
+    start: str | None = None
+
+
+class _Known:
+    """Whether a NameNode knows the spaces again that it knew before it was started anew."""
+
+    def __init__(self, start: str) -> None:
+        self._start = start
+        self._spaces = 0
+        self._until = 0.0
+
+    def look(self, start: str, health: Health) -> bool:
+        """Whether what it says of all spaces can be believed: those that were live are, or have had their time."""
+        if start != self._start:
+            self._start, self._until = start, time.monotonic() + _RETURN_LIMIT
+        if time.monotonic() < self._until and health.spaces_live < self._spaces:
+            return False
+        self._spaces = health.spaces_live
+        return True
