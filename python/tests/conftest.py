@@ -101,7 +101,7 @@ def launch(folder: Path, **more: Any) -> Any:
     """Mobula on it, with everything in one folder and limits that suit a test."""
     import mobulafs.ray
 
-    options = {"volumes": folder / "spaces", "namenode_dir": folder / "namenode", "claim_limit": 15, "dead_after": 4}
+    options = {"volumes": folder / "spaces", "namenode_dir": folder / "namenode", "claim_limit": 40, "dead_after": 4}
     return mobulafs.ray.start(**{**options, "spaces_per_node": 2, **more})
 
 
