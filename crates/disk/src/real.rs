@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,6 +27,9 @@ const SLICES_MAX: usize = 1024;
 
 /// Where Linux names the machine's present run.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Of folders that are made.
+const FOLDER_MODE: u32 = 0o700;
 
 /// Bytes of a foreign lock file that are quoted in an error.
 const LOCK_QUOTE_MAX: u64 = 256;
@@ -96,7 +99,15 @@ impl Disk for RealDisk {
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path).map_err(at(path))
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above).map_err(at(above))?;
+        }
+        // What is in it is for those whom the NameNode lets read it, and for no other account of this machine
+        // (HDFS: `dfs.datanode.data.dir.perm`, `dfs.namenode.storage.dir.perm`).
+        match fs::DirBuilder::new().mode(FOLDER_MODE).create(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            made => made.map_err(at(path)),
+        }
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {

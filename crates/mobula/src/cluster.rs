@@ -55,10 +55,11 @@ pub struct Cluster {
     env: Env,
     disk: DiskRef,
     options: ClusterOptions,
-    folder: Folder,
     namenode: Option<NameNode>,
     datanodes: Vec<Option<DataNode>>,
     address: SocketAddr,
+    // Last, so that it goes after those who write into it.
+    folder: Folder,
 }
 
 #[derive(Debug)]

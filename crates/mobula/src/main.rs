@@ -111,7 +111,8 @@ fn print(text: &[u8]) -> Result<()> {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     start_log(&cli)?;
-    let folder = cli.conf.clone().or_else(|| std::env::var_os("HADOOP_CONF_DIR").map(PathBuf::from));
+    let variable = std::env::var_os("HADOOP_CONF_DIR").filter(|folder| !folder.is_empty());
+    let folder = cli.conf.clone().or_else(|| variable.map(PathBuf::from));
     let load = || Settings::load(folder.as_deref(), cli.config.as_deref());
     match cli.command {
         Command::Demo(args) => servers()?.block_on(demo::run(args)),

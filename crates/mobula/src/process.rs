@@ -39,7 +39,7 @@ pub fn allow_open_files() {
 /// Why a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Ctrl-C or SIGTERM.
+    /// Ctrl-C, SIGTERM or SIGHUP.
     Signal,
     /// Nobody renewed the claim on us.
     ClaimLapsed,
@@ -53,12 +53,13 @@ pub enum Ending {
 pub struct Asked {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Option<Signal>,
     parent: Option<pipe::Receiver>,
     claim: Option<Claim>,
 }
 
 impl Asked {
-    /// Listens for Ctrl-C and SIGTERM, for the end of standard input where that is a lifeline (whoever
+    /// Listens for Ctrl-C, SIGTERM and the end of our terminal, for the end of standard input where that is a lifeline (whoever
     /// started us holds its other end, so we cannot outlive them, even if they are killed), and for a
     /// claim that nobody renews.
     ///
@@ -75,6 +76,7 @@ impl Asked {
         Ok(Asked {
             interrupt: signal(SignalKind::interrupt()).context("cannot catch SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("cannot catch SIGTERM")?,
+            hangup: hangup()?,
             parent,
             claim: supervised.claim()?,
         })
@@ -93,14 +95,31 @@ impl Asked {
                 None => std::future::pending().await,
             }
         };
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             _ = self.interrupt.recv() => Ending::Signal,
             _ = self.terminate.recv() => Ending::Signal,
+            _ = hangup => Ending::Signal,
             () = parent => Ending::ParentGone,
             () = claim => Ending::ClaimLapsed,
         }
     }
+}
+
+/// The end of our terminal, unless we were started so as to outlive it (`nohup`).
+fn hangup() -> Result<Option<Signal>> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
+    if u64::from_str_radix(ignored.trim(), 16).is_ok_and(|signals| signals & 1 != 0) {
+        return Ok(None);
+    }
+    signal(SignalKind::hangup()).map(Some).context("cannot catch SIGHUP")
 }
 
 fn stdin_file() -> Result<File> {
@@ -114,7 +133,7 @@ fn stdin_file() -> Result<File> {
 pub enum Lifetime {
     /// No longer than we do, even if we are killed.
     Ours,
-    /// Until somebody ends it.
+    /// Until somebody ends it, once it is left to itself ([`Server::leave`]).
     ItsOwn,
 }
 
@@ -141,9 +160,11 @@ impl Server {
         command.args(args).stdout(Stdio::piped()).stderr(output);
         match lifetime {
             Lifetime::Ours => command.arg("--until-stdin-closes").stdin(Stdio::piped()).kill_on_drop(true),
-            // A group of its own: Ctrl-C at our terminal is not for it.
-            Lifetime::ItsOwn => command.stdin(Stdio::null()).process_group(0),
+            // A group of its own: Ctrl-C at our terminal is not for it. Ours, too, until it is left to itself.
+            Lifetime::ItsOwn => command.stdin(Stdio::null()).process_group(0).kill_on_drop(true),
         };
+        // It is told all by its arguments: what this machine has configured is for other clusters.
+        command.env_remove("HADOOP_CONF_DIR").current_dir(log.parent().unwrap_or(Path::new(".")));
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let lifeline = child.stdin.take();
         let address = match tokio::time::timeout(READY_LIMIT, ready_line(&mut child)).await {
@@ -167,6 +188,11 @@ impl Server {
     /// Its process.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// Leaves it running for good.
+    pub fn leave(self) {
+        std::mem::forget(self.child);
     }
 
     /// SIGKILL, and waits until the process is gone.
@@ -219,6 +245,23 @@ fn tail(log: &Path) -> String {
 /// A folder that is removed when it is dropped, unless it is kept.
 #[derive(Debug)]
 pub struct WorkFolder(Option<tempfile::TempDir>, PathBuf);
+
+/// How often the removal of a folder is tried: who was just killed may be in the middle of a last call in it.
+const REMOVE_TRIES: u32 = 100;
+/// Between two of them.
+const REMOVE_PAUSE: Duration = Duration::from_millis(10);
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        let Some(folder) = self.0.take() else { return };
+        for _ in 1..REMOVE_TRIES {
+            if std::fs::remove_dir_all(folder.path()).is_ok() {
+                break;
+            }
+            std::thread::sleep(REMOVE_PAUSE);
+        }
+    }
+}
 
 impl WorkFolder {
     /// A new folder in the system's temporary folder.

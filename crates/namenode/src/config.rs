@@ -131,6 +131,9 @@ pub enum GroupMapping {
     System,
     /// A fixed table; a user who is not in it has no groups.
     Static(BTreeMap<String, Vec<String>>),
+    /// A fixed table for some users; the operating system's database for all others
+    /// (HDFS: `hadoop.user.group.static.mapping.overrides`).
+    Overrides(BTreeMap<String, Vec<String>>),
     /// What the program that this NameNode is embedded in knows.
     Ask(GroupDirectory),
 }

@@ -143,7 +143,10 @@ impl Groups {
         let name = user.to_owned();
         match &self.mapping {
             GroupMapping::Static(table) => Some(table.get(user).cloned().unwrap_or_default()),
-            GroupMapping::System => self.pool.run(move || system_groups(&name)).await,
+            GroupMapping::Overrides(table) if table.contains_key(user) => table.get(user).cloned(),
+            GroupMapping::System | GroupMapping::Overrides(_) => {
+                self.pool.run(move || system_groups(&name)).await
+            }
             GroupMapping::Ask(directory) => {
                 let directory = directory.clone();
                 self.pool.run(move || directory.groups_of(&name)).await
@@ -257,6 +260,17 @@ mod tests {
         assert!(groups.resolve("nobody-knows").await.groups.is_empty());
         groups.refresh();
         assert!(groups.cached("bob").is_none());
+    }
+
+    /// Hadoop's own default is `dr.who=;`, which is to take nobody else's groups.
+    #[tokio::test]
+    async fn a_table_of_some_leaves_the_others_to_the_system() {
+        let table = [("dr.who".to_string(), Vec::new())].into_iter().collect();
+        let (some, all) = (groups(GroupMapping::Overrides(table)), groups(GroupMapping::System));
+        assert!(some.resolve("dr.who").await.groups.is_empty());
+        let root = some.resolve("root").await;
+        assert!(!root.groups.is_empty());
+        assert_eq!(root.groups, all.resolve("root").await.groups);
     }
 
     #[tokio::test]

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use mobula_namenode::Defaults;
 use mobula_net::Env;
 
 use super::namenode::serve_status;
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::config::units::parse_size;
 use crate::config::{NamenodeFlags, Settings, namenode_config};
-use crate::process::Asked;
+use crate::process::{Asked, allow_open_files};
 use crate::supervised::Supervised;
 
 /// `mobula local`
@@ -27,9 +28,9 @@ pub struct LocalArgs {
     /// Replicas of a file whose client does not say [default: 3, or as many as there are DataNodes]
     #[arg(long, value_name = "N")]
     replication: Option<u16>,
-    /// Block size of a file whose client does not say
-    #[arg(long, default_value = "128m", value_name = "SIZE")]
-    block_size: String,
+    /// Block size of a file whose client does not say [default: 128m]
+    #[arg(long, value_name = "SIZE")]
+    block_size: Option<String>,
     /// Smallest block size that a client may ask for [default: 1m]
     #[arg(long, value_name = "SIZE")]
     min_block_size: Option<String>,
@@ -52,6 +53,8 @@ const DATANODES_MAX: usize = 256;
 /// It cannot start, or had to stop.
 pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
     let options = options(settings, &args)?;
+    let defaults = options.namenode.defaults.clone();
+    allow_open_files();
     let mut asked = Asked::listen(&args.supervised)?;
     let cluster = tokio::select! {
         biased;
@@ -61,7 +64,7 @@ pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
     let namenode = cluster.namenode().context("a cluster that has just started has a NameNode")?;
     let http = serve_status(&Env::real(), namenode, args.http_port).await?;
     if let Some(folder) = &args.write_config {
-        write_config(folder, &cluster.uri(), &args)?;
+        write_config(folder, &cluster.uri(), &defaults)?;
     }
     if let Some(address) = http {
         println!("status http://{address}");
@@ -81,18 +84,19 @@ fn options(mut settings: Settings, args: &LocalArgs) -> Result<ClusterOptions> {
         bail!("--datanodes {}: from 1 to {DATANODES_MAX}", args.datanodes);
     }
     for (flag, text) in
-        [("--block-size", Some(&args.block_size)), ("--min-block-size", args.min_block_size.as_ref())]
+        [("--block-size", args.block_size.as_ref()), ("--min-block-size", args.min_block_size.as_ref())]
     {
         if let Some(text) = text {
             parse_size(text).ok_or_else(|| anyhow!("{flag} '{text}' is no size such as 128m"))?;
         }
     }
-    let replication = args.replication.unwrap_or_else(|| REPLICATION_DEFAULT.min(args.datanodes as u16));
+    let configured = settings.get("dfs.replication").is_some();
+    let usual = (!configured).then(|| REPLICATION_DEFAULT.min(args.datanodes as u16));
     let flags = NamenodeFlags {
         dir: Some(PathBuf::from("set for each cluster")),
         listen: Some(format!("127.0.0.1:{}", args.port)),
-        replication: Some(replication),
-        block_size: Some(args.block_size.clone()),
+        replication: args.replication.or(usual),
+        block_size: args.block_size.clone(),
         min_block_size: args.min_block_size.clone(),
     };
     flags.apply(&mut settings);
@@ -112,20 +116,31 @@ const REPLICATION_DEFAULT: u16 = 3;
 const OURS: &str = "<!-- Written by `mobula local --write-config`, anew at each start. -->";
 
 /// Writes what Hadoop's clients read from `HADOOP_CONF_DIR`. A file that somebody else wrote stays.
-fn write_config(folder: &Path, uri: &str, args: &LocalArgs) -> Result<()> {
+fn write_config(folder: &Path, uri: &str, defaults: &Defaults) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let replication = args.replication.unwrap_or_else(|| REPLICATION_DEFAULT.min(args.datanodes as u16));
     let files = [
         ("core-site.xml", vec![("fs.defaultFS", uri.to_string())]),
         (
             "hdfs-site.xml",
-            vec![("dfs.replication", replication.to_string()), ("dfs.blocksize", args.block_size.clone())],
+            vec![
+                ("dfs.replication", defaults.replication.to_string()),
+                ("dfs.blocksize", defaults.block_size.to_string()),
+            ],
         ),
     ];
     for (name, properties) in files {
         let path = folder.join(name);
-        if std::fs::read_to_string(&path).is_ok_and(|text| !text.contains(OURS)) {
-            bail!("{} is not ours: it stays as it is; give --write-config another folder", path.display());
+        match std::fs::read(&path) {
+            Ok(bytes) if !String::from_utf8_lossy(&bytes).contains(OURS) => {
+                bail!(
+                    "{} is not ours: it stays as it is; give --write-config another folder",
+                    path.display()
+                );
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+            _ => {}
         }
         let mut text = format!("<?xml version=\"1.0\"?>\n{OURS}\n<configuration>\n");
         for (key, value) in properties {

@@ -65,6 +65,10 @@ impl NamenodeFlags {
         if let Some(dir) = &self.dir {
             settings.set("dfs.namenode.name.dir", dir.display().to_string());
         }
+        if self.listen.is_some() {
+            // What a file says of the host to bind to was said of another address.
+            settings.remove("dfs.namenode.rpc-bind-host");
+        }
         let flags = [
             ("dfs.namenode.rpc-address", &self.listen),
             ("dfs.blocksize", &self.block_size),
@@ -118,7 +122,7 @@ pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
             "dfs.namenode.name.dir names several folders ({dir}): one is used, and copies are the log's followers' job"
         );
     }
-    config.name_dir = local_path(&dir);
+    config.name_dir = local_path(&dir, "dfs.namenode.name.dir")?;
     config.listen = namenode_listen(settings)?;
     config.rules = rules(settings)?;
     config.fleet = fleet(settings)?;
@@ -138,7 +142,7 @@ pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
         config.trust_advertised_address = trust;
     }
     if let Some(table) = settings.get("hadoop.user.group.static.mapping.overrides") {
-        config.groups = GroupMapping::Static(static_groups(&table));
+        config.groups = GroupMapping::Overrides(static_groups(&table));
     }
     Ok(config)
 }
@@ -226,8 +230,11 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
         let (kind, path) = volume(text)?;
         config.volumes.push(VolumeConfig { path, kind, capacity_limit: capacity, reserved });
     }
-    config.namenodes =
-        if flags.namenodes.is_empty() { settings.namenodes()? } else { flags.namenodes.clone() };
+    config.namenodes = match settings.get("dfs.namenode.rpc-address") {
+        _ if !flags.namenodes.is_empty() => flags.namenodes.clone(),
+        Some(address) => vec![address],
+        None => settings.namenodes()?,
+    };
     if let Some(address) = settings.get("dfs.datanode.address") {
         config.listen = resolve(&address)?;
     }
@@ -270,7 +277,7 @@ fn host_name(listen: IpAddr) -> String {
 /// `[SSD]/data/1` to its medium and path (HDFS: `StorageLocation`).
 fn volume(text: &str) -> Result<(StorageType, PathBuf)> {
     let Some((name, path)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
-        return Ok((StorageType::Disk, local_path(text)));
+        return Ok((StorageType::Disk, local_path(text, "dfs.datanode.data.dir")?));
     };
     let kind = (1..=6)
         .filter_map(StorageType::from_number)
@@ -278,13 +285,16 @@ fn volume(text: &str) -> Result<(StorageType, PathBuf)> {
         .ok_or_else(|| {
             anyhow!("'{text}': [{name}] is no medium; use DISK, SSD, ARCHIVE, RAM_DISK, PROVIDED or NVDIMM")
         })?;
-    Ok((kind, local_path(path)))
+    Ok((kind, local_path(path, "dfs.datanode.data.dir")?))
 }
 
 /// A path that may be written as a `file:` URI, as Hadoop's keys allow.
-fn local_path(text: &str) -> PathBuf {
+fn local_path(text: &str, key: &str) -> Result<PathBuf> {
     let text = text.trim();
-    PathBuf::from(text.strip_prefix("file://").or_else(|| text.strip_prefix("file:")).unwrap_or(text))
+    if text.contains("${") {
+        bail!("{key} is '{text}': nothing says what stands for ${{...}} in it");
+    }
+    Ok(PathBuf::from(text.strip_prefix("file://").or_else(|| text.strip_prefix("file:")).unwrap_or(text)))
 }
 
 fn resolve(address: &str) -> Result<SocketAddr> {

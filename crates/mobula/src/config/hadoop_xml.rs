@@ -13,6 +13,8 @@ pub struct Property {
     pub name: String,
     /// Value, `${...}` not yet filled in.
     pub value: String,
+    /// There is a `<value>`: without one nothing is set.
+    has_value: bool,
     /// `<final>true</final>`.
     pub last_word: bool,
 }
@@ -34,14 +36,18 @@ fn read_into(path: &Path, depth: usize, found: &mut Vec<Property>) -> Result<()>
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut reader = Reader::from_str(&text);
     reader.config_mut().trim_text(true);
-    let mut state = State::default();
+    let (mut state, mut open) = (State::default(), 0_u32);
     loop {
         let event = reader
             .read_event()
             .map_err(|error| anyhow!("{} at byte {}: {error}", path.display(), reader.error_position()))?;
         match event {
+            Event::Eof if open > 0 => {
+                bail!("{} ends in the middle: {open} elements are not closed", path.display())
+            }
             Event::Eof => return Ok(()),
             Event::Start(tag) => {
+                open += 1;
                 if let Some(included) = state.open(&tag, path)? {
                     read_into(&included, depth + 1, found)?;
                 }
@@ -51,7 +57,10 @@ fn read_into(path: &Path, depth: usize, found: &mut Vec<Property>) -> Result<()>
                     read_into(&included, depth + 1, found)?;
                 }
             }
-            Event::End(tag) => state.close(tag.local_name().as_ref(), found),
+            Event::End(tag) => {
+                open -= 1;
+                state.close(tag.local_name().as_ref(), found);
+            }
             Event::Text(text) => state.text.push_str(&text.decode()?),
             Event::CData(text) => state.text.push_str(&text.decode()?),
             Event::GeneralRef(entity) => state.text.push(character(&entity.decode()?)),
@@ -81,9 +90,11 @@ impl State {
         let text = std::mem::take(&mut self.text);
         match name {
             b"name" => self.property.name = text.trim().into(),
-            b"value" => self.property.value = text.trim().into(),
+            b"value" => (self.property.value, self.property.has_value) = (text.trim().into(), true),
             b"final" => self.property.last_word = text.trim() == "true",
-            b"property" if !self.property.name.is_empty() => found.push(std::mem::take(&mut self.property)),
+            b"property" if !self.property.name.is_empty() && self.property.has_value => {
+                found.push(std::mem::take(&mut self.property));
+            }
             _ => {}
         }
     }

@@ -14,6 +14,22 @@ pub struct Key {
     pub about: &'static str,
 }
 
+/// The key that has taken the place of an old one, which Hadoop still takes (HDFS: `HdfsConfiguration`, `Configuration`);
+/// any other as it is.
+pub fn of_today(key: &str) -> &str {
+    match key {
+        "fs.default.name" => "fs.defaultFS",
+        "dfs.block.size" => "dfs.blocksize",
+        "dfs.name.dir" => "dfs.namenode.name.dir",
+        "dfs.data.dir" => "dfs.datanode.data.dir",
+        "dfs.permissions" => "dfs.permissions.enabled",
+        "dfs.permissions.supergroup" => "dfs.permissions.superusergroup",
+        "dfs.umaskmode" => "fs.permissions.umask-mode",
+        "dfs.replication.min" => "dfs.namenode.replication.min",
+        other => other,
+    }
+}
+
 const fn key(name: &'static str, hadoop: &'static str, about: &'static str) -> Key {
     Key { name, hadoop, about }
 }

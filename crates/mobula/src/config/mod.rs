@@ -37,7 +37,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the folder's `core-site.xml` and `hdfs-site.xml` where they exist, then `mobula.toml`.
+    /// Reads the folder's `core-site.xml` and `hdfs-site.xml` where they exist, then `mobula.toml`. The folder must exist.
     /// `toml` names another file than `mobula.toml` in the working directory; it must then exist.
     ///
     /// # Errors
@@ -45,9 +45,11 @@ impl Settings {
     pub fn load(hadoop_folder: Option<&Path>, toml: Option<&Path>) -> Result<Settings> {
         let mut settings = Settings::default();
         if let Some(folder) = hadoop_folder {
+            std::fs::read_dir(folder)
+                .with_context(|| format!("cannot read the folder of configuration {}", folder.display()))?;
             for name in ["core-site.xml", "hdfs-site.xml"] {
                 let path = folder.join(name);
-                if path.exists() {
+                if path.try_exists().with_context(|| format!("cannot read {}", path.display()))? {
                     settings.add_hadoop_file(&path)?;
                 }
             }
@@ -67,7 +69,7 @@ impl Settings {
     pub fn add_hadoop_file(&mut self, path: &Path) -> Result<()> {
         for property in hadoop_xml::read(path)? {
             let origin = path.display().to_string();
-            self.put(&property.name, property.value, origin, property.last_word);
+            self.put(keys::of_today(&property.name), property.value, origin, property.last_word);
         }
         Ok(())
     }
@@ -79,7 +81,11 @@ impl Settings {
     pub fn add_mobula_file(&mut self, path: &Path) -> Result<()> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        for (key, value, line) in mobula_toml::parse(&text, &path.display().to_string())? {
+        let found = mobula_toml::parse(&text, &path.display().to_string())?;
+        if found.iter().any(|(key, ..)| *key == "dfs.namenode.rpc-address") {
+            self.remove("dfs.namenode.rpc-bind-host");
+        }
+        for (key, value, line) in found {
             self.by_key.insert(
                 key.to_string(),
                 Setting { value, origin: format!("{}:{line}", path.display()), last_word: false },
@@ -92,6 +98,11 @@ impl Settings {
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
         let origin = "the command line".to_string();
         self.by_key.insert(key.into(), Setting { value: value.into(), origin, last_word: false });
+    }
+
+    /// Forgets a key.
+    pub fn remove(&mut self, key: &str) {
+        self.by_key.remove(key);
     }
 
     /// The value of a key, with `${...}` filled in from other settings and the environment.
@@ -133,7 +144,7 @@ impl Settings {
     /// # Errors
     /// Text that is neither, with where it stood.
     pub fn truth(&self, key: &str) -> Result<Option<bool>> {
-        self.parsed(key, "true or false", |text| match text.trim() {
+        self.parsed(key, "true or false", |text| match text.trim().to_lowercase().as_str() {
             "true" => Some(true),
             "false" => Some(false),
             _ => None,
@@ -178,7 +189,7 @@ impl Settings {
         value.map(Some).ok_or_else(|| anyhow!("{}: {key} is '{text}', but must be {what}", self.origin(key)))
     }
 
-    /// Fills in `${key}`, `${env.NAME}` and `${user.name}`; what is unknown stays as it is written.
+    /// Fills in `${key}`, `${env.NAME}` and what Java knows; what is unknown stays as it is written.
     fn expand(&self, text: &str, depth: usize) -> String {
         let Some(start) = text.find("${").filter(|_| depth < EXPAND_DEPTH_MAX) else {
             return text.into();
@@ -186,10 +197,8 @@ impl Settings {
         let Some(end) = text[start..].find('}').map(|at| start + at) else { return text.into() };
         let name = &text[start + 2..end];
         let value = match name.strip_prefix("env.") {
-            Some(variable) => std::env::var(variable).ok(),
-            None if name == "user.name" => Some(user_name()),
-            None if name == "java.io.tmpdir" => Some(std::env::temp_dir().display().to_string()),
-            None => self.by_key.get(name).map(|setting| setting.value.clone()),
+            Some(variable) => of_environment(variable),
+            None => self.by_key.get(name).map(|setting| setting.value.clone()).or_else(|| of_java(name)),
         };
         let rest = self.expand(&text[end + 1..], depth);
         match value {
@@ -197,6 +206,27 @@ impl Settings {
             None => format!("{}{rest}", &text[..=end]),
         }
     }
+}
+
+/// `NAME`, `NAME:-what it is if it is unset or empty` or `NAME-what it is if it is unset`.
+fn of_environment(text: &str) -> Option<String> {
+    let (name, default) = match text.split_once('-') {
+        Some((name, default)) => (name, Some(default.to_owned())),
+        None => (text, None),
+    };
+    let (name, or_empty) = name.strip_suffix(':').map_or((name, false), |name| (name, true));
+    std::env::var(name).ok().filter(|value| !(or_empty && value.is_empty())).or(default)
+}
+
+/// Java's own variables, and the one key that others' defaults are made of.
+fn of_java(name: &str) -> Option<String> {
+    Some(match name {
+        "user.name" => user_name(),
+        "user.home" => std::env::var("HOME").ok()?,
+        "java.io.tmpdir" => std::env::temp_dir().display().to_string(),
+        "hadoop.tmp.dir" => format!("/tmp/hadoop-{}", user_name()),
+        _ => return None,
+    })
 }
 
 /// Hadoop follows `${...}` this deep (`Configuration.MAX_SUBST`).
@@ -266,6 +296,83 @@ mod tests {
         assert_eq!(settings.number::<u16>("dfs.replication").unwrap(), Some(1));
         settings.set("dfs.replication", "3");
         assert_eq!(settings.number::<u16>("dfs.replication").unwrap(), Some(3));
+    }
+
+    fn property(name: &str, value: &str) -> String {
+        format!("<property><name>{name}</name><value>{value}</value></property>")
+    }
+
+    fn hdfs_site(properties: &[(&str, &str)]) -> tempfile::TempDir {
+        let all: String = properties.iter().map(|(name, value)| property(name, value)).collect();
+        folder(&[("hdfs-site.xml", &format!("<configuration>{all}</configuration>"))])
+    }
+
+    #[test]
+    fn an_address_that_was_given_is_the_one_that_is_bound() {
+        let bind = "dfs.namenode.rpc-bind-host";
+        let site = hdfs_site(&[(bind, "0.0.0.0"), ("dfs.namenode.name.dir", "/d")]);
+        let listen = |settings: &Settings| namenode_config(settings).unwrap().listen.to_string();
+        let mut settings = Settings::load(Some(site.path()), None).unwrap();
+        settings.set("dfs.namenode.rpc-address", "127.0.0.1:7");
+        assert_eq!(listen(&settings), "0.0.0.0:7");
+        let flags = NamenodeFlags { listen: Some("127.0.0.1:8".into()), ..NamenodeFlags::default() };
+        flags.apply(&mut settings);
+        assert_eq!(listen(&settings), "127.0.0.1:8");
+        let ours = folder(&[("mobula.toml", "[namenode]\nlisten = \"127.0.0.1:9\"\n")]);
+        let toml = ours.path().join("mobula.toml");
+        assert_eq!(listen(&Settings::load(Some(site.path()), Some(&toml)).unwrap()), "127.0.0.1:9");
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_whole_is_an_error() {
+        let here = folder(&[("core-site.xml", "<configuration><property><name>a</name><value>b</value>")]);
+        let load = |folder: &Path| format!("{:#}", Settings::load(Some(folder), None).unwrap_err());
+        let missing = here.path().join("none");
+        assert!(load(&missing).contains(missing.to_str().unwrap()), "{}", load(&missing));
+        let text = load(here.path());
+        assert!(text.contains("core-site.xml ends in the middle"), "{text}");
+    }
+
+    #[test]
+    fn old_names_and_properties_without_a_value() {
+        let site = folder(&[(
+            "hdfs-site.xml",
+            &format!(
+                "<configuration>{}{}<property><name>dfs.replication</name></property></configuration>",
+                property("fs.default.name", "hdfs://old:1"),
+                property("dfs.permissions", "FALSE"),
+            ),
+        )]);
+        let settings = Settings::load(Some(site.path()), None).unwrap();
+        assert_eq!(settings.namenodes().unwrap(), ["old:1"]);
+        assert_eq!(settings.truth("dfs.permissions.enabled").unwrap(), Some(false));
+        assert_eq!(settings.number::<u16>("dfs.replication").unwrap(), None);
+    }
+
+    #[test]
+    fn variables_have_defaults_and_folders_none_left() {
+        let mut settings = Settings::default();
+        for (text, expected) in [
+            ("${env.MOBULA_NOT_SET:-/a}/x", "/a/x".to_string()),
+            ("${env.MOBULA_NOT_SET-/b-c}", "/b-c".to_string()),
+            ("${hadoop.tmp.dir}/dfs/name", format!("/tmp/hadoop-{}/dfs/name", user_name())),
+            ("${nope}/x", "${nope}/x".to_string()),
+        ] {
+            settings.set("dfs.namenode.name.dir", text);
+            assert_eq!(settings.get("dfs.namenode.name.dir").unwrap(), expected);
+        }
+        let error = namenode_config(&settings).unwrap_err().to_string();
+        assert!(error.contains("dfs.namenode.name.dir is '${nope}/x'"), "{error}");
+    }
+
+    #[test]
+    fn a_datanode_finds_the_namenode_where_that_serves() {
+        let mut settings = Settings::default();
+        settings.set("dfs.datanode.data.dir", "/d");
+        settings.set("dfs.namenode.rpc-address", "10.0.0.1:8020");
+        let of =
+            |settings: &Settings| datanode_config(settings, &DatanodeFlags::default()).unwrap().namenodes;
+        assert_eq!(of(&settings), ["10.0.0.1:8020"]);
     }
 
     #[test]

@@ -90,3 +90,44 @@ async fn the_demo_plays_to_its_end_and_cleans_up() {
     assert!(!text.contains('\u{1b}'), "plain lines in a pipe:\n{text}");
     assert_eq!(std::fs::read_dir(&temp).unwrap().count(), 0);
 }
+
+/// Somebody ends it, and it was to leave its cluster running: neither processes nor folders stay.
+#[tokio::test]
+async fn a_demo_that_is_interrupted_leaves_nothing() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let temp = folder.path().join("tmp");
+    std::fs::create_dir(&temp).unwrap();
+    // What this machine has configured is for other clusters.
+    let site =
+        "<configuration><property><name>dfs.datanode.ipc.address</name><value>127.0.0.1:1</value></property>";
+    std::fs::write(folder.path().join("hdfs-site.xml"), format!("{site}</configuration>")).unwrap();
+    let mut child = tokio::process::Command::new(crate::servers::binary())
+        .args(["demo", "--keep", folder.path().join("hdfs-site.xml").to_str().unwrap()])
+        .env("TMPDIR", &temp)
+        .env("HADOOP_CONF_DIR", folder.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().expect("the second act begins").contains("Store") {}
+    let pid = nix::unistd::Pid::from_raw(child.id().unwrap().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("interrupted; everything was taken down"), "{error}");
+    assert_eq!(std::fs::read_dir(&temp).unwrap().count(), 0);
+    let of_ours = |command: Vec<u8>| String::from_utf8_lossy(&command).contains(temp.to_str().unwrap());
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let processes = std::fs::read_dir("/proc").unwrap();
+        let commands = processes.filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok());
+        if !commands.into_iter().any(of_ours) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "a server runs on");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

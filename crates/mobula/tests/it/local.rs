@@ -41,8 +41,12 @@ async fn everything_is_there_again_after_a_restart_with_a_folder() {
     }
 }
 
-#[tokio::test]
-async fn without_a_folder_nothing_stays() {
+#[test]
+fn without_a_folder_nothing_stays() {
+    [false, true].into_iter().for_each(nothing_stays);
+}
+
+fn nothing_stays(hangs_up: bool) {
     let folder = tempfile::tempdir().unwrap();
     let temp = folder.path().join("tmp");
     std::fs::create_dir(&temp).unwrap();
@@ -59,8 +63,19 @@ async fn without_a_folder_nothing_stays() {
         .unwrap();
     assert!(line.starts_with("ready hdfs://127.0.0.1:"), "{line}");
     assert_eq!(std::fs::read_dir(&temp).unwrap().count(), 1);
-    // Whoever started it is gone: so it goes, and takes its folder with it.
-    drop(child.stdin.take());
+    // Whoever started it is gone, or its terminal: so it goes, and takes its folder with it.
+    if hangs_up {
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    }
+    // As `nohup` starts programs: those stay when their terminal goes.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    let outlives = u64::from_str_radix(ignored, 16).unwrap() & 1 != 0;
+    if !hangs_up || outlives {
+        assert_eq!(child.try_wait().unwrap(), None);
+        drop(child.stdin.take());
+    }
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(std::fs::read_dir(&temp).unwrap().count(), 0);
 }
@@ -133,10 +148,33 @@ async fn hadoops_configuration_files_are_written_but_nobody_elses_replaced() {
     let (out, error, code) = said(&["--conf", conf_text, "fs", "-mkdir", "/by-configuration"]).await;
     assert_eq!((out.as_str(), error.as_str(), code), ("", "", 0));
     process.orphan().await;
-    std::fs::write(conf.join("core-site.xml"), "<configuration/>").unwrap();
-    let (_, error, code) = said(&args).await;
-    assert_eq!(code, 1);
-    assert!(error.contains("core-site.xml"), "{error}");
+    for others in [&b"<configuration/>"[..], b"<!-- f\xfcr alle --><configuration/>"] {
+        std::fs::write(conf.join("core-site.xml"), others).unwrap();
+        let (_, error, code) = said(&args).await;
+        assert_eq!(code, 1);
+        assert!(error.contains("core-site.xml is not ours"), "{error}");
+        assert_eq!(std::fs::read(conf.join("core-site.xml")).unwrap(), others);
+    }
+}
+
+/// What files say counts where no flag says otherwise; and nobody else's account reads what is stored.
+#[tokio::test]
+async fn files_count_and_folders_are_ours_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    std::fs::write(path("mobula.toml"), "[client]\nreplication = 2\nblock_size = \"64m\"\n").unwrap();
+    let (toml, dir, conf) = (path("mobula.toml"), path("cluster"), path("conf"));
+    let args = [&["--config", &toml][..], &local(&dir, &["--write-config", &conf])].concat();
+    let mut process = Process::start(&args, &folder.path().join("log")).await;
+    let written = std::fs::read_to_string(path("conf/hdfs-site.xml")).unwrap();
+    assert!(written.contains("<name>dfs.replication</name><value>2<"), "{written}");
+    assert!(written.contains("<name>dfs.blocksize</name><value>67108864<"), "{written}");
+    for name in ["cluster/namenode", "cluster/datanode-0", "cluster/datanode-0/current"] {
+        let mode = std::fs::metadata(path(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
+    process.orphan().await;
 }
 
 #[tokio::test]

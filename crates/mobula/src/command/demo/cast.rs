@@ -36,13 +36,14 @@ impl Datanode {
 /// The servers and their folder.
 #[derive(Debug)]
 pub struct Cast {
-    folder: WorkFolder,
     lifetime: Lifetime,
     namenode: Option<Server>,
     address: String,
     status: String,
     /// The DataNodes, by number.
     pub datanodes: Vec<Datanode>,
+    // Last, so that it goes after those who write into it.
+    folder: WorkFolder,
 }
 
 impl Cast {
@@ -150,6 +151,11 @@ impl Cast {
 
     /// Leaves everybody running and the folder in place.
     pub fn keep(mut self) {
+        self.datanodes
+            .into_iter()
+            .filter_map(|node| node.server)
+            .chain(self.namenode)
+            .for_each(Server::leave);
         self.folder.keep();
     }
 

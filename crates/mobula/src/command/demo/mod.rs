@@ -18,7 +18,8 @@ use sha2::{Digest, Sha256};
 
 use crate::config::user_name;
 use crate::http;
-use crate::process::Lifetime;
+use crate::process::{Asked, Lifetime};
+use crate::supervised::Supervised;
 use cast::Cast;
 use screen::{Row, Screen, size};
 
@@ -52,10 +53,10 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 /// Whatever stood in the way; a difference in the bytes is one of them.
 pub async fn run(args: DemoArgs) -> Result<ExitCode> {
-    let mut interrupted = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut asked = Asked::listen(&Supervised::default())?;
     tokio::select! {
         biased;
-        _ = interrupted.recv() => bail!("interrupted; everything was taken down"),
+        _ = asked.wait() => bail!("interrupted; everything was taken down"),
         played = play(args) => played.map(|()| ExitCode::SUCCESS),
     }
 }
