@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mobula_disk::Pool;
 use mobula_namespace::Caller;
 use mobula_net::Clock;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::config::GroupMapping;
 
@@ -59,7 +60,41 @@ struct Known {
 #[derive(Clone, Debug)]
 struct Lookup {
     begun_ms: u64,
-    told: watch::Receiver<Option<Arc<Caller>>>,
+    told: Arc<Told>,
+}
+
+/// What those hear who wait for a lookup, in the order in which they came: a channel of tokio's that many wait at wakes
+/// them in none, and the simulator wants the same one each time.
+#[derive(Debug, Default)]
+struct Told {
+    identity: OnceLock<Arc<Caller>>,
+    ended: AtomicBool,
+    wake: Notify,
+}
+
+/// Ends a lookup, even one that panics.
+struct Teller(Arc<Told>);
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.wake.notify_waiters();
+    }
+}
+
+impl Told {
+    /// Waits for the end; none if nobody could say.
+    async fn wait(&self) -> Option<Arc<Caller>> {
+        loop {
+            let woken = self.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if self.ended.load(Ordering::Acquire) {
+                return self.identity.get().cloned();
+            }
+            woken.await;
+        }
+    }
 }
 
 impl Groups {
@@ -115,26 +150,25 @@ impl Groups {
     /// The lookup of that user that is under way; else it begins.
     fn look_up(self: &Arc<Self>, user: &str) -> Lookup {
         let mut underway = self.underway.lock();
-        // One whose teller is gone has ended without a word: it panicked.
-        if let Some(lookup) = underway.get(user).filter(|lookup| lookup.told.has_changed().is_ok()) {
+        // One that has ended and is still here panicked.
+        if let Some(lookup) = underway.get(user).filter(|lookup| !lookup.told.ended.load(Ordering::Acquire)) {
             return lookup.clone();
         }
-        let (tell, told) = watch::channel(None);
-        let lookup = Lookup { begun_ms: self.clock.monotonic_ms(), told };
+        let lookup = Lookup { begun_ms: self.clock.monotonic_ms(), told: Arc::default() };
+        let teller = Teller(Arc::clone(&lookup.told));
         let (groups, user) = (Arc::clone(self), Arc::<str>::from(user));
         underway.insert(Arc::clone(&user), lookup.clone());
         tokio::spawn(async move {
             let found = groups.ask(&user).await;
             let identity = groups.remember(&user, found);
             groups.underway.lock().remove(&user);
-            tell.send_replace(Some(identity));
+            _ = teller.0.identity.set(identity);
         });
         lookup
     }
 
-    async fn end_of(&self, mut lookup: Lookup, user: &str) -> Arc<Caller> {
-        let told = lookup.told.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
-        // Nobody is left to tell it only where all ends.
+    async fn end_of(&self, lookup: Lookup, user: &str) -> Arc<Caller> {
+        let told = lookup.told.wait().await;
         told.unwrap_or_else(|| Arc::new(self.identity(user, Vec::new())))
     }
 
