@@ -13,7 +13,6 @@ use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
 use mobula_wire::meta::{self, META_HEADER_LENGTH};
 
 use crate::replica::{OpenFiles, Pen, Progress, SyncNow};
-use crate::sync::sync_file;
 use crate::volume::{data_name, meta_name};
 
 /// What is read at once to verify a whole replica, in bytes of data; a multiple of any chunk that clients use.
@@ -179,16 +178,16 @@ pub(crate) fn cut(pen: &Pen, length: u64) -> io::Result<()> {
     // A write that failed halfway may have left more than is counted.
     let as_is = length == on_disk && files.data.length()? == length && files.meta.length()? == meta_length;
     if !as_is {
-        sync_file(&*files.data)?;
+        files.data.sync_data()?;
         files.meta.set_length(meta_length)?;
     }
     if let Some(sum) = sum {
         files.meta.write_all_at(&sum.to_be_bytes(), sum_at(checksum, start))?;
     }
     if !as_is {
-        sync_file(&*files.meta)?;
+        files.meta.sync_data()?;
         files.data.set_length(length)?;
-        sync_file(&*files.data)?;
+        files.data.sync_data()?;
         pen.cut(length, sum);
     }
     Ok(())
@@ -246,7 +245,7 @@ pub(crate) fn unlink(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     let target = disk.open(&copy, Open::Create)?;
     target.set_length(0)?;
     copy_bytes(&*file, &*target, file.length()?)?;
-    sync_file(&*target)?;
+    target.sync_data()?;
     drop((file, target));
     disk.rename(&copy, path)
 }

@@ -36,7 +36,6 @@ mod send;
 mod source;
 mod stir;
 mod store;
-mod sync;
 mod syncer;
 mod transfer;
 mod verdict;

@@ -302,7 +302,7 @@ async fn persist(
             let sync = if sync { SyncNow::Yes } else { SyncNow::No };
             pen.write(batch.write(growing.checksum).as_ref(), sync)?;
             if sync_folder {
-                crate::sync::sync_folder(&*growing.volume.disk, &growing.folder)?;
+                growing.volume.disk.sync_folder(&growing.folder)?;
             }
             Ok::<Batch, std::io::Error>(batch)
         };

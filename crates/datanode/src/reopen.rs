@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
+use mobula_disk::is_failed_sync;
 use mobula_types::{Block, BlockId, GenStamp, ReplicaState};
 
 use crate::claim::{Claim, Taken};
@@ -17,7 +18,6 @@ use crate::replica::{
 };
 use crate::reports::Change;
 use crate::store::{OpenError, Store, disk_bytes, whole};
-use crate::sync::{is_failed_sync, sync_file};
 use crate::volume::{VolumeRef, data_name, meta_name};
 
 /// What a client wants of a replica that is here.
@@ -198,8 +198,8 @@ impl Store {
             let moved = growing.volume.sync_pool.run(move || {
                 let growing = pen.growing();
                 let OpenFiles { data, meta } = growing.files()?;
-                sync_file(&*data)?;
-                sync_file(&*meta)?;
+                data.sync_data()?;
+                meta.sync_data()?;
                 files::move_both(&*growing.volume.disk, &growing.folder, &target, &growing.block)
             });
             if let Err(error) = moved.await {

@@ -20,7 +20,6 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::direct::Direct;
-use crate::sync::sync_file;
 use crate::volume::{VolumeRef, data_name, meta_name};
 
 /// Longest wait for a writer to stop (HDFS: `dfs.datanode.xceiver.stop.timeout.millis`).
@@ -366,7 +365,7 @@ impl Pen {
         }
         let data_first = write.is_some_and(|write| self.overwrites_synced_sum(write));
         if data_first {
-            sync_file(&*data_file)?;
+            data_file.sync_data()?;
         }
         if let Some(write) = write {
             let sums = |bytes: &[u8], at| meta_file.write_all_at(bytes, at);
@@ -377,9 +376,9 @@ impl Pen {
             // Both at the end, one behind the other: what the first sync has the file system's journal do, the
             // second finds done.
             if !data_first {
-                sync_file(&*data_file)?;
+                data_file.sync_data()?;
             }
-            sync_file(&*meta_file)?;
+            meta_file.sync_data()?;
             growing.synced.store(growing.progress().on_disk, Ordering::Relaxed);
         }
         Ok(())

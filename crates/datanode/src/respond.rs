@@ -346,8 +346,9 @@ async fn finish(
         return Err(ReceiveError::Request(what));
     }
     let open = open.take().expect("a block ends once");
-    let becomes_rbw = setup.sender == Sender::Transfer(Becomes::Rbw);
-    growing.acknowledge(if becomes_rbw { expected } else { packet.end });
+    if setup.sender != Sender::Transfer(Becomes::Rbw) {
+        growing.acknowledge(packet.end);
+    }
     let finished = match setup.sender {
         Sender::Transfer(Becomes::Rbw) => node.store.publish(open, expected).await,
         Sender::Transfer(Becomes::Final) => node.store.finalise(open, packet.end, None).await.map(|_| ()),

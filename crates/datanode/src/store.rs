@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 
-use mobula_disk::{FileRef, Open, is_shortage};
+use mobula_disk::{FileRef, Open, is_failed_sync, is_shortage};
 use mobula_types::{Block, BlockId, DatanodeUuid, GenStamp, PoolId, ReplicaState, StoredReplica};
 use mobula_wire::checksum::Checksum;
 use mobula_wire::meta;
@@ -22,7 +22,6 @@ use crate::config::VolumeConfig;
 use crate::replica::{FinalReplica, Growing, OpenKind, OpenReplica, Progress, Replica, Stuck};
 use crate::reports::{BadBlock, Change, Reports};
 use crate::restart;
-use crate::sync::is_failed_sync;
 use crate::syncer::{Finalise, Syncers};
 use crate::volume::{Namespace, Volume, VolumeRef, data_name, meta_name};
 

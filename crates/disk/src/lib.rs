@@ -270,9 +270,21 @@ pub fn is_shortage(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
 }
 
+/// Whether it was a sync that failed: what that was to make durable may be gone although it can still be read, and a
+/// second one would succeed without it.
+pub fn is_failed_sync(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<SyncFailed>())
+}
+
+/// What [`is_failed_sync`] knows an error by.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct SyncFailed(io::Error);
+
 /// A sync that failed, however the system puts it (a disk that is full shows late on some file systems).
 fn unsynced(error: io::Error) -> io::Error {
-    if is_shortage(&error) { io::Error::other(error.to_string()) } else { error }
+    let kind = if is_shortage(&error) { io::ErrorKind::Other } else { error.kind() };
+    io::Error::new(kind, SyncFailed(error))
 }
 
 /// A lock file held; see [`Disk::lock`].

@@ -99,12 +99,16 @@ impl Disk for RealDisk {
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        if let Some(above) = path.parent() {
-            fs::create_dir_all(above).map_err(at(above))?;
-        }
         // What is in it is for those whom the NameNode lets read it, and for no other account of this machine
         // (HDFS: `dfs.datanode.data.dir.perm`, `dfs.namenode.storage.dir.perm`).
-        match fs::DirBuilder::new().mode(FOLDER_MODE).create(path) {
+        let make = || fs::DirBuilder::new().mode(FOLDER_MODE).create(path);
+        let made = match (make(), path.parent()) {
+            (Err(error), Some(above)) if error.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(above).and_then(|()| make())
+            }
+            (made, _) => made,
+        };
+        match made {
             Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             made => made.map_err(at(path)),
         }

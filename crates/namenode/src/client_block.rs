@@ -187,10 +187,11 @@ fn add_block_request(
     let flag = |flag: hdfs::AddBlockFlagProto| request.flags.contains(&(flag as i32));
     let (no_local, ignore_locality) =
         (flag(hdfs::AddBlockFlagProto::NoLocalWrite), flag(hdfs::AddBlockFlagProto::IgnoreClientLocality));
+    check_count(request.favored_nodes.len())?;
     let placement = PlacementRequest {
         client_machine: asker.machine(),
         excluded: nodes(&request.exclude_nodes)?,
-        favored: favored(request.favored_nodes)?,
+        favored: request.favored_nodes,
         no_local,
         ignore_locality,
         ..PlacementRequest::default()
@@ -211,11 +212,6 @@ fn add_block_request(
 fn nodes(infos: &[hdfs::DatanodeInfoProto]) -> Result<Vec<DatanodeUuid>, Refusal> {
     check_count(infos.len())?;
     Ok(infos.iter().map(|info| DatanodeUuid::from(info.id.datanode_uuid.as_str())).collect())
-}
-
-fn favored(addresses: Vec<String>) -> Result<Vec<String>, Refusal> {
-    check_count(addresses.len())?;
-    Ok(addresses)
 }
 
 /// Refuses a list of more nodes than any client names.

@@ -58,7 +58,8 @@ pub async fn serve_status(env: &Env, namenode: &NameNode, port: Option<u16>) -> 
     let address = SocketAddr::new(namenode.rpc_addr().ip(), port);
     let listener = env.net.listen(address).await.context("cannot serve the status page")?;
     let address = listener.local_addr()?;
-    tokio::spawn(http::serve(listener, Arc::new(super::status::NamenodeStatus::new(namenode.service()))));
+    let status = super::status::NamenodeStatus::new(namenode.service(), env.entropy.uuid());
+    tokio::spawn(http::serve(listener, Arc::new(status)));
     Ok(Some(address))
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use mobula_fleet::{NodeFilter, Notice};
 use mobula_namenode::Service;
@@ -23,10 +22,9 @@ pub struct NamenodeStatus {
 type Names = BTreeMap<DatanodeUuid, String>;
 
 impl NamenodeStatus {
-    /// The status behind `service`.
-    pub fn new(service: Arc<Service>) -> NamenodeStatus {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        NamenodeStatus { service, start: format!("{}-{}", std::process::id(), since.as_nanos()) }
+    /// The status behind `service`; no two starts of a NameNode have the same `start`.
+    pub fn new(service: Arc<Service>, start: String) -> NamenodeStatus {
+        NamenodeStatus { service, start }
     }
 
     fn names(&self) -> Names {
