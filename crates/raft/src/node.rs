@@ -91,6 +91,7 @@ impl<M: Machine> Raft<M> {
             node: options.node,
             segment_bytes: options.segment_bytes,
             cache_bytes: options.cache_bytes,
+            entropy: env.entropy.clone(),
             lock,
         };
         let log = Log::<M>::open(disk.clone(), folder.clone(), log_options, stopped.clone()).await?;
