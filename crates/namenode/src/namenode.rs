@@ -181,6 +181,7 @@ async fn start_log(
     let options = RaftOptions {
         sync_every_bytes: config.sync_log_bytes,
         sync_every_commands: config.sync_commands,
+        segment_bytes: config.log_segment_bytes,
         ..RaftOptions::alone(NODE)
     };
     let started = Raft::start(env, Arc::clone(disk), folder.log(), options, machine).await;
