@@ -75,6 +75,8 @@ impl<M: Machine> Raft<M> {
     /// start with an empty folder founds the cluster (see [`FirstStart`]). One voter stands for
     /// election at once; whether it leads and has replayed everything, [`Raft::leadership`] says.
     ///
+    /// The name of a `folder` that is there already must be durable: it is relied on.
+    ///
     /// # Errors
     /// See [`RaftError`]; a failed start changes nothing on disk, but that a torn tail is cut off.
     pub async fn start(
