@@ -84,6 +84,8 @@ impl Volume {
         let version = VolumeVersion::read(&**disk, &folder.join("current/VERSION")).map_err(failed)?;
         if version.is_none() {
             refuse_foreign(&**disk, &folder)?;
+            // It may have been made by a first start that was killed before it was synced.
+            mobula_disk::sync_names_above(&**disk, &folder).map_err(failed)?;
         }
         let storage = match &version {
             Some(version) if version.storage.starts_with("DS-") => version.storage.clone(),

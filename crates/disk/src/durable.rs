@@ -65,6 +65,32 @@ pub fn create_folder_durably(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the names of a folder and of those above it durable that was found and not made: a process that was killed
+/// may have made it, and synced nothing.
+///
+/// # Errors
+/// Whatever the disk says. A folder that cannot be read or changed, or whose file system knows no such sync, has no names
+/// that are new, and is passed over.
+pub fn sync_names_above(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    let mut at = path;
+    while let Ok(folder) = folder_of(at) {
+        match disk.sync_folder(folder) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported
+                ) => {}
+            synced => synced?,
+        }
+        if folder == Path::new(".") {
+            break;
+        }
+        at = folder;
+    }
+    Ok(())
+}
+
 /// The folder that names `path`; `.` for a bare name.
 fn folder_of(path: &Path) -> io::Result<&Path> {
     match path.parent() {

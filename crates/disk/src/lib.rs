@@ -308,7 +308,7 @@ pub mod fake;
 mod pool;
 mod real;
 
-pub use durable::{create_folder_durably, read_file, write_file_durably};
+pub use durable::{create_folder_durably, read_file, sync_names_above, write_file_durably};
 pub use fake::{Crash, CrashDisk};
 pub use pool::Pool;
 pub use real::RealDisk;

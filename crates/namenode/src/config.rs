@@ -56,6 +56,8 @@ pub struct NamenodeConfig {
     pub sync_log_bytes: u64,
     /// Sync the tables and cut the log after so many commands.
     pub sync_commands: u64,
+    /// Bytes reserved for a segment of the log.
+    pub log_segment_bytes: u64,
     /// Hears of what is applied; for tests.
     pub observer: Observer,
 }
@@ -88,6 +90,7 @@ impl Default for NamenodeConfig {
             sync_log_bytes: 64 << 20,
             // A restart replays so many at most: a tenth of a second.
             sync_commands: 16_000,
+            log_segment_bytes: 16 << 20,
             observer: Observer::default(),
         }
     }

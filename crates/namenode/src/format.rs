@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_disk::{
-    Disk, DiskRef, FileRef, Kind, Lock, Open, create_folder_durably, read_file, write_file_durably,
+    Disk, DiskRef, FileRef, Kind, Lock, Open, create_folder_durably, read_file, sync_names_above,
+    write_file_durably,
 };
 use parking_lot::Mutex;
 
@@ -58,7 +59,13 @@ impl NameFolder {
                 create_folder_durably(disk, path).map_err(failed("making"))?;
                 false
             }
-            Some((Kind::Folder, _)) => is_ours(disk, path)?,
+            Some((Kind::Folder, _)) => {
+                let made = is_ours(disk, path)?;
+                // Who made the folders, or what is in this one, may have been killed before they were synced.
+                let named = if made { disk.sync_folder(path) } else { sync_names_above(disk, path) };
+                named.map_err(failed("syncing"))?;
+                made
+            }
             Some(_) => {
                 let found = "a file, not a folder,".into();
                 return Err(NamenodeError::ForeignFolder { folder: path.to_owned(), found });

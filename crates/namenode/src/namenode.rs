@@ -90,6 +90,7 @@ impl NameNode {
         // Before the log: whoever cannot listen should not have replayed it.
         let listener = listen(&env, config.listen).await?;
         let namespace = open_tables(&disk, tables, &folder, config.cache_bytes).await?;
+        let is_new = namespace.applied().is_none();
         let view: Arc<PublishedView> = Arc::new(ArcSwap::from_pointee(namespace.view()));
         let roster = Arc::new(Roster::new(
             config.fleet.clone(),
@@ -99,6 +100,11 @@ impl NameNode {
         ));
         let raft = start_log(&env, &disk, &config, &folder, namespace, &view, &roster).await?;
         let format = found(&env, &config, &raft, &view).await?;
+        if is_new {
+            // So that the tables know, before anything is acknowledged, that there is a log: without it, nobody begins
+            // anew as if nothing had been.
+            raft.compact_now().await.map_err(|error| NamenodeError::Log(error.to_string()))?;
+        }
         let service = Arc::new(service(&env, &disk, config, &listener, format, view, roster, raft)?);
         Ok(serve(&env, listener, service, folder))
     }
@@ -175,6 +181,7 @@ async fn start_log(
     let options = RaftOptions {
         sync_every_bytes: config.sync_log_bytes,
         sync_every_commands: config.sync_commands,
+        segment_bytes: config.log_segment_bytes,
         ..RaftOptions::alone(NODE)
     };
     let started = Raft::start(env, Arc::clone(disk), folder.log(), options, machine).await;

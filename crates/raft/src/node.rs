@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mobula_disk::{DiskRef, Lock};
-use mobula_net::Env;
+use mobula_net::{Entropy, Env};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError as OpenError};
 use openraft::{BasicNode, ChangeMembers, Config, ReadPolicy, SnapshotPolicy};
@@ -75,6 +75,8 @@ impl<M: Machine> Raft<M> {
     /// start with an empty folder founds the cluster (see [`FirstStart`]). One voter stands for
     /// election at once; whether it leads and has replayed everything, [`Raft::leadership`] says.
     ///
+    /// The name of a `folder` that is there already must be durable: it is relied on.
+    ///
     /// # Errors
     /// See [`RaftError`]; a failed start changes nothing on disk, but that a torn tail is cut off.
     pub async fn start(
@@ -87,10 +89,13 @@ impl<M: Machine> Raft<M> {
         check(&options)?;
         let stopped = watch::Sender::new(None);
         let lock = prepare(&disk, &folder, options.node).await?;
+        // One draw for both: elections and salts need not know of each other, and a simulated run stays the one it was.
+        let seed = env.entropy.u64();
         let log_options = LogOptions {
             node: options.node,
             segment_bytes: options.segment_bytes,
             cache_bytes: options.cache_bytes,
+            entropy: Entropy::seeded(!seed),
             lock,
         };
         let log = Log::<M>::open(disk.clone(), folder.clone(), log_options, stopped.clone()).await?;
@@ -112,9 +117,8 @@ impl<M: Machine> Raft<M> {
         let network = Network { peers: options.peers.clone(), core: core.clone(), disk: disk.clone() };
         let config = Arc::new(configure(&options).validate().map_err(|e| RaftError::Options(e.to_string()))?);
         let building = OpenRaft::<M>::new(options.node, config, network, log.clone(), Applier(core.clone()));
-        let open = Runtime::scope(env.entropy.u64(), building)
-            .await
-            .map_err(|error| RaftError::Start(error.to_string()))?;
+        let open =
+            Runtime::scope(seed, building).await.map_err(|error| RaftError::Start(error.to_string()))?;
         let alone = is_alone(&open, &log, &options).await?;
         found(&open, &log, &options).await?;
         let leadership = watch_leadership(open.clone(), core.clone(), stopped.clone());
@@ -189,11 +193,9 @@ impl<M: Machine> Raft<M> {
     pub async fn compact_now(&self) -> Result<(), ProposeError> {
         let Some(target) = self.inner.core.progress.applied() else { return Ok(()) };
         let mut metrics = self.inner.open.data_metrics();
-        let triggered = self.inner.open.trigger().snapshot().await;
-        triggered.map_err(|fatal| self.why_stopped(&fatal.to_string()))?;
         let mut stopped = self.inner.stopped.subscribe();
         loop {
-            let done = {
+            let (synced, cut) = {
                 let now = metrics.borrow_watched();
                 let reached = |id: &Option<Id>, index| id.as_ref().is_some_and(|id| id.index() >= index);
                 let cut = match target.index.checked_sub(self.inner.keep_entries) {
@@ -201,10 +203,15 @@ impl<M: Machine> Raft<M> {
                     Some(index) if self.inner.alone => reached(&now.purged, index),
                     _ => true,
                 };
-                cut && reached(&now.snapshot, target.index)
+                (reached(&now.snapshot, target.index), cut)
             };
-            if done {
+            if synced && cut {
                 return Ok(());
+            }
+            if !synced {
+                // Heard only when no sync is under way, and one that is may be of a state before the target.
+                let triggered = self.inner.open.trigger().snapshot().await;
+                triggered.map_err(|fatal| self.why_stopped(&fatal.to_string()))?;
             }
             tokio::select! {
                 biased;

@@ -145,6 +145,17 @@ pub enum Possible {
     Absent,
 }
 
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+    /// Nothing.
+    Absent,
+}
+
 /// What was found there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -264,6 +275,31 @@ impl Oracle {
         expected.check(found, &self.mishaps, self.now_ms)
     }
 
+    /// What a path stands for beyond doubt, and the epoch in which it does.
+    pub fn name(&self, path: &str) -> Option<(u64, Name)> {
+        let place = self.places.get(path).filter(|place| !place.changing)?;
+        let name = match place.possible.as_slice() {
+            [Possible::File(_)] => Name::File,
+            [Possible::Directory] => Name::Directory,
+            [Possible::Absent] => Name::Absent,
+            _ => return None,
+        };
+        Some((place.epoch, name))
+    }
+
+    /// Somebody who knew `before` asked for the path's status, and this is the answer.
+    ///
+    /// # Errors
+    /// If it was nothing else in between.
+    pub fn saw_name(&self, path: &str, before: (u64, Name), found: Name) -> Result<(), String> {
+        match self.name(path) {
+            Some(now) if now == before && found != now.1 => {
+                Err(format!("its status says {found:?}, and it is {:?}", now.1))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// All paths that anybody ever touched.
     pub fn paths(&self) -> Vec<String> {
         self.places.keys().cloned().collect()
@@ -373,6 +409,25 @@ mod tests {
         file.pipeline(&BTreeSet::from([0, 3]));
         assert_eq!(file.floor(&power_losses(&[0]), 9_000), 40);
         assert_eq!(file.floor(&power_losses(&[1]), 9_000), 80);
+    }
+
+    #[test]
+    fn a_name_is_what_it_was_answered_to_be() {
+        let mut oracle = Oracle::default();
+        oracle.begin("/f");
+        assert_eq!(oracle.name("/f"), None, "who knows");
+        oracle.set("/f", vec![Possible::File(flushed())]);
+        let before = oracle.name("/f").expect("a file");
+        assert!(oracle.saw_name("/f", before, Name::File).is_ok());
+        oracle.saw_name("/f", before, Name::Absent).expect_err("it was not replayed yet, or is lost");
+        oracle.begin("/f");
+        assert!(oracle.saw_name("/f", before, Name::Absent).is_ok(), "it is being deleted");
+        oracle.set("/f", vec![Possible::Absent]);
+        assert!(oracle.saw_name("/f", before, Name::File).is_ok(), "asked before");
+        let before = oracle.name("/f").expect("nothing");
+        oracle.saw_name("/f", before, Name::File).expect_err("it was deleted");
+        oracle.set("/f", vec![Possible::Absent, Possible::File(flushed())]);
+        assert_eq!(oracle.name("/f"), None, "a change without an answer");
     }
 
     #[test]

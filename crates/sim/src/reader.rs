@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use mobula_client::Client;
 use mobula_net::Entropy;
+use mobula_proto::hdfs::hdfs_file_status_proto::FileType;
 
+use crate::oracle::Name;
 use crate::shared::{Phase, Shared};
 use crate::workload::bounded;
 
@@ -26,7 +28,26 @@ pub(crate) async fn follow(client: &Client, entropy: &Entropy, shared: &Shared) 
                 tokio::time::sleep(Duration::from_millis(entropy.below(PAUSE_MS))).await;
             }
         }
+        let paths = shared.oracle().paths();
+        if !paths.is_empty() {
+            look_at_name(client, shared, &paths[entropy.below(paths.len() as u64) as usize]).await;
+        }
         tokio::time::sleep(Duration::from_millis(entropy.below(PAUSE_MS))).await;
+    }
+}
+
+/// Whoever is answered at all is told what was acknowledged before he asked: also just after a restart.
+async fn look_at_name(client: &Client, shared: &Shared, path: &str) {
+    let Some(before) = shared.oracle().name(path) else { return };
+    let found = match bounded(client.status(path)).await {
+        Ok(None) => Name::Absent,
+        Ok(Some(status)) if status.file_type() == FileType::IsDir => Name::Directory,
+        Ok(Some(_)) => Name::File,
+        Err(why) => return shared.trace(&format!("the status of {path} fails: {why}")),
+    };
+    let seen = shared.oracle().saw_name(path, before, found);
+    if let Err(why) = seen {
+        shared.fail(format!("{path}: {why}"));
     }
 }
 

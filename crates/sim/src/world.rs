@@ -43,6 +43,8 @@ const RESTART_MS: u64 = 1_000;
 const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Commands after which the tables are synced and the log is cut: so few that it happens often.
 const SYNC_COMMANDS: u64 = 80;
+/// Bytes of a segment of the log: so few that one is begun every some seconds, and crashes come in between.
+const LOG_SEGMENT_BYTES: u64 = 4 << 10;
 /// A lease that was not renewed for so long can be taken, or is closed by the NameNode: short, so that both
 /// happen within a run.
 const LEASE_MS_SOFT: u64 = 3_000;
@@ -419,6 +421,8 @@ impl World {
 
     fn crash(&mut self, node: Node, crash: Crash) {
         if !self.down.insert(node) {
+            // Its process is gone already; the power takes what that left in the page cache.
+            self.lose(node, crash);
             return;
         }
         if node == Node::Namenode {
@@ -431,8 +435,13 @@ impl World {
             self.wire();
         }
         self.sim.crash(node.to_string());
-        self.disks[&node].crash(crash);
         self.shared.befalls(node, Mishap::Absence);
+        self.lose(node, crash);
+    }
+
+    /// What a crash leaves on a machine's disk.
+    fn lose(&self, node: Node, crash: Crash) {
+        self.disks[&node].crash(crash);
         if crash == Crash::PowerLoss {
             self.shared.befalls(node, Mishap::Loss);
             if !self.troubled.contains(&node) {
@@ -607,6 +616,7 @@ fn namenode_config(shared: &Shared) -> NamenodeConfig {
         user: "sim".into(),
         cache_bytes: 8 << 20,
         sync_commands: SYNC_COMMANDS,
+        log_segment_bytes: LOG_SEGMENT_BYTES,
         observer: Observer::new(move |entries, view| observing.applied(entries, view)),
         ..NamenodeConfig::default()
     };
@@ -626,5 +636,25 @@ fn datanode_config(at: usize) -> DatanodeConfig {
         host_name: format!("dn{at}"),
         user: "sim".into(),
         ..DatanodeConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine was killed, and before it was started again its power failed.
+    #[test]
+    fn power_is_lost_on_a_machine_that_is_down_already() {
+        let shared = Shared::new(Trace::new(Keep::Lines));
+        let mut world = World::new(1, 3, Plan::of(Vec::new()), shared.clone(), Job::Anything);
+        let (node, boot) =
+            (Node::Datanode(0), |world: &World| world.disks[&Node::Datanode(0)].process().boot());
+        let first = boot(&world);
+        shared.at(500);
+        world.strike(Fault::Kill(node));
+        assert!(boot(&world) == first && !shared.oracle().mishaps.lost_since(0, 0));
+        world.strike(Fault::PowerLoss(node));
+        assert!(boot(&world) != first && shared.oracle().mishaps.lost_since(0, 500));
     }
 }

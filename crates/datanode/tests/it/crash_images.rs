@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use mobula_disk::fake::{CrashDisk, Image};
+use mobula_disk::fake::{CrashDisk, Image, Loss};
 use mobula_net::Env;
 use mobula_types::{ReplicaState, StoredReplica};
 use tokio::task::JoinSet;
@@ -114,4 +114,27 @@ async fn every_crash_image_of_the_replicas_opens_to_what_was_acknowledged() {
     }
     println!("{images} crash images of the replicas, {} changes of the disk", recording.len());
     assert!(images >= IMAGES_MIN, "{images} images of {} changes", recording.len());
+}
+
+/// A first start that is killed anywhere leaves folders whose names no disk has yet: the next one makes them durable,
+/// the volume's own among them, or the power takes all that was closed since.
+#[tokio::test]
+async fn what_follows_a_first_start_that_was_killed_survives_power_loss() {
+    let disk = CrashDisk::new(1);
+    disk.record();
+    drop(on(&disk, &FakeNamenode::start(&Env::real()).await).await);
+    let mut kills = 0;
+    for (changes, disk) in disk.recorded().kills() {
+        let what = format!("killed after {changes} changes");
+        let namenode = FakeNamenode::start(&Env::real()).await;
+        let node = on(&disk, &namenode).await;
+        write_block(&node.xfer_addr().to_string(), 1, &[], &bytes(3_000), 1024).await;
+        disk.lose_power(Loss::Lost);
+        drop(node);
+        let node = on(&disk, &FakeNamenode::start(&Env::real()).await).await;
+        let read = read_block(&node.xfer_addr().to_string(), 1, 0, 3_000).await;
+        assert!(read == Ok(bytes(3_000)), "{what}: {:?}", read.map(|bytes| bytes.len()));
+        kills += 1;
+    }
+    assert!(kills > 15, "{kills} kills");
 }

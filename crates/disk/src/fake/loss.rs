@@ -9,7 +9,7 @@ use super::state::{Edit, FileState, Inode, Medium, ROOT};
 /// What the drive writes at once.
 const SECTOR: usize = 512;
 /// What the page cache writes at once.
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 /// One page in so many is torn at its sectors, too.
 const PAGES_PER_TORN: u32 = 4;
 

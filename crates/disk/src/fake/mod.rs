@@ -72,7 +72,8 @@ pub struct Call<'a> {
 }
 
 /// Decides which calls fail, and how. A failing sync loses what it should have made durable, and a
-/// second one does not notice, as on Linux (CASES, 9).
+/// second one does not notice, as on Linux (CASES, 9). A failing write may have written some
+/// pages.
 pub type Fault = Box<dyn FnMut(&Call<'_>) -> Option<ErrorKind> + Send>;
 
 struct Inner {
@@ -436,6 +437,17 @@ impl File {
         inner.act(&self.path, act).map(|_| ())
     }
 
+    /// A write that failed may have got some way: the pages of its first half, if there is room for them.
+    fn write_part(&self, data: &[u8], offset: u64) {
+        let mut inner = self.disk.0.lock();
+        if inner.generation == self.generation && self.writes {
+            let page = loss::PAGE as u64;
+            let end = (offset + data.len() as u64 / 2) / page * page;
+            let part = &data[..end.saturating_sub(offset) as usize];
+            let _ = inner.act(&self.path, Act::Write(self.inode, offset, part.into()));
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.disk.0.lock();
         let called = inner.call(self.generation, CallKind::Sync, &self.path, 0);
@@ -468,7 +480,11 @@ impl DiskFile for File {
     }
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.change(CallKind::Write, data.len(), Act::Write(self.inode, offset, data.into()))
+        let written = self.change(CallKind::Write, data.len(), Act::Write(self.inode, offset, data.into()));
+        if written.is_err() {
+            self.write_part(data, offset);
+        }
+        written
     }
 
     /// One call, as `pwritev` is.

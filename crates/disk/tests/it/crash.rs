@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use mobula_disk::fake::{CallKind, Crash, CrashDisk, Loss};
-use mobula_disk::{Disk, Open, create_folder_durably, read_file, write_file_durably};
+use mobula_disk::{Disk, Kind, Open, create_folder_durably, read_file, sync_names_above, write_file_durably};
 use proptest::prelude::*;
 
 fn path(name: &str) -> &Path {
@@ -147,6 +147,36 @@ fn a_rename_is_whole_or_not_at_all() {
         seen.insert((image.changes, new));
     }
     assert_eq!(seen.len(), 4, "before, lost, kept, synced: {seen:?}");
+}
+
+/// A process made folders, and was killed before it synced any.
+#[test]
+fn names_that_another_process_left_are_made_durable() {
+    let disk = CrashDisk::new(1);
+    disk.process().create_folder(path("/a/b/c")).unwrap();
+    disk.crash(Crash::Kill);
+    sync_names_above(&*disk.process(), path("/a/b/c")).unwrap();
+    disk.lose_power(Loss::Lost);
+    assert_eq!(disk.process().look(path("/a/b/c")).unwrap(), Some((Kind::Folder, 0)));
+
+    disk.set_read_only(true);
+    sync_names_above(&*disk.process(), path("/a/b/c")).expect("nobody can have changed it");
+    disk.set_read_only(false);
+    disk.fail_call(0, ErrorKind::Other);
+    sync_names_above(&*disk.process(), path("/a/b/c")).expect_err("a failed sync is not hidden");
+}
+
+/// Nothing of a write that fails within a page, and whole pages of a longer one.
+#[test]
+fn a_write_that_fails_may_have_got_some_way() {
+    let disk = CrashDisk::new(1);
+    let process = disk.process();
+    let file = process.open(path("/f"), Open::CreateNew).unwrap();
+    for (offset, length, left) in [(0, 4_000, 0), (100, 20_000, 8_192), (8_192, 8_000, 8_192)] {
+        disk.fail_call(0, ErrorKind::Other);
+        file.write_all_at(&vec![7; length], offset).unwrap_err();
+        assert_eq!(file.length().unwrap(), left, "{length} bytes at {offset}");
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use mobula_disk::fake::CrashDisk;
 use mobula_disk::{
-    Disk, DiskRef, Kind, Open, RealDisk, create_folder_durably, read_file, write_file_durably,
+    Disk, DiskRef, Kind, Open, RealDisk, create_folder_durably, read_file, sync_names_above,
+    write_file_durably,
 };
 
 /// Runs a test on the real disk and on the fake one.
@@ -22,6 +23,7 @@ fn files_and_folders_alike() {
     on_both(|disk, base| {
         let deep = base.join("a/b/c");
         create_folder_durably(disk, &deep).unwrap();
+        sync_names_above(disk, &deep).unwrap();
         create_folder_durably(disk, &deep).unwrap();
         let path = deep.join("f");
         assert_eq!(disk.open(&path, Open::Read).unwrap_err().kind(), ErrorKind::NotFound);

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use mobula_disk::Open;
-use mobula_disk::fake::{CallKind, CrashDisk};
+use mobula_disk::fake::{CallKind, CrashDisk, Loss};
 use mobula_namenode::{NameNode, NamenodeError};
 use mobula_net::Env;
 use mobula_proto::hdfs;
@@ -110,7 +110,7 @@ async fn a_failed_sync_is_the_end() {
         assert!(matches!(result, Err(CallError::Remote(_) | CallError::Lost { .. })), "{result:?}");
     }
     fixture.namenode = None;
-    fixture.disk.lose_power(mobula_disk::fake::Loss::Lost);
+    fixture.disk.lose_power(Loss::Lost);
     fixture.restart().await.unwrap();
     let names = fixture.client("hdfs").names("/").await;
     assert_eq!(names, ["before"]);
@@ -156,4 +156,47 @@ async fn a_first_start_cut_short_anywhere_can_be_begun_again() {
     }
     println!("{images} crash images of a first start, {} changes of the disk", recording.len());
     assert!(images > 200, "{images} images");
+}
+
+/// A first start that is killed anywhere leaves names that no disk has yet. The next one makes them durable, however
+/// much is there already: else the power takes the log with its folder, and all that was acknowledged since.
+#[tokio::test]
+async fn what_follows_a_first_start_that_was_killed_survives_power_loss() {
+    let disk = CrashDisk::new(1);
+    disk.record();
+    let mut fixture = Fixture::on(disk.clone()).await;
+    fixture.namenode = None;
+    let recording = disk.recorded();
+    let mut kills = 0;
+    for (changes, disk) in recording.kills() {
+        let mut again = Fixture::on(disk.clone()).await;
+        assert!(again.client("hdfs").mkdirs("/first").await, "killed after {changes} changes");
+        disk.lose_power(Loss::Lost);
+        again.namenode = None;
+        again.restart().await.unwrap_or_else(|error| panic!("killed after {changes} changes: {error}"));
+        assert_eq!(again.client("hdfs").names("/").await, ["first"], "killed after {changes} changes");
+        kills += 1;
+    }
+    assert!(kills > 40, "{kills} kills");
+}
+
+/// The folder of the log is another one than before, or empty: somebody removed it, or its disk is not mounted. Also
+/// a NameNode that has never synced its tables since does not begin anew as if nothing had been.
+#[tokio::test]
+async fn a_log_that_is_gone_is_no_first_start() {
+    let mut fixture = Fixture::start().await;
+    fixture.client("hdfs").mkdirs("/first").await;
+    // As a kill, not in order: that would sync the tables.
+    fixture.disk.crash(mobula_disk::Crash::Kill);
+    fixture.namenode = None;
+    let process = fixture.disk.process();
+    process.rename("/name/log".as_ref(), "/elsewhere".as_ref()).unwrap();
+    let error = fixture.restart().await.expect_err("the log is gone");
+    assert!(error.to_string().contains("another one than before"), "{error}");
+    fixture.disk.crash(mobula_disk::Crash::Kill);
+    let process = fixture.disk.process();
+    process.remove_folder("/name/log".as_ref()).unwrap();
+    process.rename("/elsewhere".as_ref(), "/name/log".as_ref()).unwrap();
+    fixture.restart().await.unwrap();
+    assert_eq!(fixture.client("hdfs").names("/").await, ["first"]);
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use mobula_disk::fake::CrashDisk;
+use mobula_disk::fake::{Crash, CrashDisk, Loss};
 use mobula_disk::{FileRef, Open};
-use mobula_namespace::Namespace;
+use mobula_namespace::{Entry, LogPosition, Namespace};
 
 use crate::crash::log;
 
@@ -88,4 +88,66 @@ fn every_crash_image_of_the_tables_opens_to_what_was_synced() {
     }
     println!("{images} crash images of the tables, {} changes of the disk", recording.len());
     assert!(images >= IMAGES_MIN, "{images} images of {} changes", recording.len());
+}
+
+/// CASES 9: a sync fails, the process ends and is started again, and reads from the page cache what no disk has.
+/// It goes on from there, and then the power fails.
+#[test]
+fn after_a_failed_sync_and_a_restart_what_is_synced_survives_power_loss() {
+    let log = log(77, ENTRIES);
+    let mut whole = open(&CrashDisk::new(1));
+    let mut hashes = BTreeMap::from([(0, whole.state_hash().unwrap())]);
+    for entry in &log {
+        whole.apply_all(std::slice::from_ref(entry)).unwrap();
+        hashes.insert(entry.0.index, whole.state_hash().unwrap());
+    }
+    for number in 0.. {
+        for loss in Loss::ALL {
+            let what = format!("sync {number}, then {loss:?}");
+            let disk = CrashDisk::new(number);
+            let namespace = open(&disk);
+            disk.process().sync_folder(Path::new("/")).unwrap();
+            disk.fail_sync(number);
+            let (failed, first) = go_on(namespace, &log[..40], &disk);
+            if !failed {
+                assert!(number > 10, "only {number} syncs");
+                return;
+            }
+            disk.set_fault(None);
+            disk.crash(Crash::Kill);
+            let left = open(&disk);
+            let applied = left.applied().map_or(0, |position| position.index);
+            assert!(applied >= first, "{what}: at {applied}, but {first} was synced");
+            let (_, second) = go_on(left, &log[applied as usize..], &disk);
+            disk.lose_power(loss);
+            let mut left = open(&disk);
+            let applied = left.applied().map_or(0, |position| position.index);
+            assert!(applied >= second, "{what}: at {applied}, but {second} was synced");
+            assert_eq!(left.state_hash().unwrap(), hashes[&applied], "{what}: not the state at {applied}");
+            left.apply_all(&log[applied as usize..]).unwrap();
+            assert_eq!(left.state_hash().unwrap(), hashes[&(ENTRIES as u64)], "{what}: another end");
+        }
+    }
+}
+
+/// Applies entries and syncs now and then, until it fails; answers whether it did, and what was synced last. What it
+/// had is lost with the process.
+fn go_on(mut namespace: Namespace, log: &[(LogPosition, Entry)], disk: &CrashDisk) -> (bool, u64) {
+    let mut synced = namespace.applied().map_or(0, |position| position.index);
+    let mut failed = false;
+    for (at, entry) in log.iter().enumerate() {
+        failed = namespace.apply_all(std::slice::from_ref(entry)).is_err();
+        if !failed && at % SYNC_EVERY == 1 {
+            match namespace.sync() {
+                Ok(position) => synced = position.map_or(0, |position| position.index),
+                Err(_) => failed = true,
+            }
+        }
+        if failed {
+            break;
+        }
+    }
+    // Dropped in order, it would sync.
+    disk.crash(Crash::Kill);
+    (failed, synced)
 }

@@ -18,6 +18,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use futures_util::Stream;
 use mobula_disk::{DiskRef, Lock, Pool};
+use mobula_net::Entropy;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, RaftLogReader};
 use parking_lot::Mutex;
@@ -95,6 +96,8 @@ pub(crate) struct LogOptions {
     pub(crate) node: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) cache_bytes: u64,
+    /// Where the segments' salts come from.
+    pub(crate) entropy: Entropy,
     /// Held as long as anything may be written.
     pub(crate) lock: Lock,
 }
@@ -110,11 +113,11 @@ impl<M: Machine> Log<M> {
     ) -> Result<Log<M>, RaftError> {
         let writers = disk.pool("raft-log", 1);
         let readers = disk.pool("raft-read", 1);
-        let (node, segment_bytes) = (options.node, options.segment_bytes);
+        let (node, segment_bytes, entropy) = (options.node, options.segment_bytes, options.entropy);
         let open = {
             let (disk, folder) = (disk.clone(), folder.clone());
             move || {
-                let opened = Segments::open(disk.clone(), &folder, node, segment_bytes)?;
+                let opened = Segments::open(disk.clone(), &folder, node, segment_bytes, entropy)?;
                 let vote = segment::read_vote(&disk, &folder, node)?;
                 check_vote(&folder, &opened, vote.as_deref())?;
                 Ok::<_, RaftError>((opened, vote))

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mobula_disk::{DiskRef, FileRef, Kind as EntryKind, Open, create_folder_durably, read_file};
+use mobula_net::Entropy;
 
 use super::format::{
-    self, HeaderError, PAYLOAD_MAX, RECORD_ALIGN, RECORD_HEADER, Record, SEGMENT_HEADER, SegmentHeader,
+    self, Found, HeaderError, PAYLOAD_MAX, RECORD_ALIGN, RECORD_HEADER, Record, SEGMENT_HEADER, Salt,
+    SegmentHeader,
 };
 use crate::face::{Position, RaftError};
 
@@ -32,6 +34,13 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     pub(crate) file: FileRef,
     pub(crate) header: SegmentHeader,
+}
+
+impl Segment {
+    /// Reads the record at the beginning of `bytes`, which are of this segment.
+    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Found<'a>, &'static str> {
+        format::decode(self.header.salt, bytes)
+    }
 }
 
 /// Where a record is.
@@ -57,6 +66,8 @@ pub(crate) struct Segments {
     folder: PathBuf,
     node: u64,
     segment_bytes: u64,
+    /// Each segment's salt comes from here.
+    entropy: Entropy,
     /// All of them, the one written to last.
     all: VecDeque<Arc<Segment>>,
     /// Where the last one's next record goes.
@@ -82,6 +93,7 @@ impl Segments {
         folder: &Path,
         node: u64,
         segment_bytes: u64,
+        entropy: Entropy,
     ) -> Result<Opened, RaftError> {
         create_folder_durably(&*disk, folder)?;
         let mut segments = Segments {
@@ -89,6 +101,7 @@ impl Segments {
             folder: folder.into(),
             node,
             segment_bytes: segment_bytes.max(SEGMENT_HEADER as u64),
+            entropy,
             all: VecDeque::new(),
             end: 0,
             last: None,
@@ -128,7 +141,7 @@ impl Segments {
                     return Err(RaftError::Foreign { file: path, what });
                 }
                 Err(HeaderError::Damaged(what)) => {
-                    let rest = rest_of(&file, &path, entry.length)?;
+                    let rest = rest_of(&file, &path, entry.length, SEGMENT_HEADER)?;
                     if number + 1 < count || rest.iter().any(|byte| *byte != 0) {
                         return Err(RaftError::Corrupt { file: path, offset: 0, what: what.into() });
                     }
@@ -175,16 +188,17 @@ impl Segments {
                 return Err(RaftError::Corrupt { file: segment.path.clone(), offset: 24, what });
             }
             let length = segment.file.length()?;
-            let bytes = rest_of(&segment.file, &segment.path, length)?;
+            let header = segment.header.size();
+            let bytes = rest_of(&segment.file, &segment.path, length, header)?;
             let end = self.scan(&segment, &bytes, &mut records)?;
             if end < bytes.len() {
                 let last = number + 1 == count;
                 let bad = Bad { segment: &segment, at: end, last: self.last };
                 bad.judge(&bytes, last)?;
-                segment.file.set_length((SEGMENT_HEADER + end) as u64)?;
+                segment.file.set_length((header + end) as u64)?;
                 segment.file.sync_data()?;
             }
-            self.end = (SEGMENT_HEADER + end) as u64;
+            self.end = (header + end) as u64;
         }
         Ok(records)
     }
@@ -196,15 +210,15 @@ impl Segments {
         bytes: &[u8],
         records: &mut Vec<Placed>,
     ) -> Result<usize, RaftError> {
-        let mut at = 0;
-        while let Ok(found) = format::decode(bytes.get(at..).unwrap_or(&[])) {
+        let (mut at, header) = (0, segment.header.size());
+        while let Ok(found) = segment.decode(bytes.get(at..).unwrap_or(&[])) {
             if !follows(self.last, found.position) {
                 let what = format!("entry {} cannot follow {:?}", found.position, self.last);
-                let offset = (SEGMENT_HEADER + at) as u64;
+                let offset = (header + at) as u64;
                 return Err(RaftError::Corrupt { file: segment.path.clone(), offset, what });
             }
             let length = found.payload.len() as u32;
-            let place = Place { segment: segment.clone(), offset: (SEGMENT_HEADER + at) as u64, length };
+            let place = Place { segment: segment.clone(), offset: (header + at) as u64, length };
             records.push(Placed { position: found.position, place });
             self.last = Some(found.position);
             at += format::record_size(found.payload.len());
@@ -245,8 +259,10 @@ impl Segments {
                 record.position,
                 self.last
             );
-            let filled = self.end > SEGMENT_HEADER as u64;
-            if filled && self.end + record.size() as u64 > self.segment_bytes {
+            let header = &self.current().header;
+            let filled = self.end > header.size() as u64;
+            let full = self.end + record.size() as u64 > self.segment_bytes;
+            if filled && (full || header.salt.is_none()) {
                 self.write_buffer()?;
                 self.current().file.sync_data()?;
                 self.begin(self.last, false)?;
@@ -255,7 +271,7 @@ impl Segments {
                 self.write_buffer()?;
             }
             let back = u32::try_from(self.end - begin).unwrap_or(u32::MAX);
-            record.encode(back, &mut self.buffer);
+            record.encode(self.current().header.salt, back, &mut self.buffer);
             let length = record.payload.len() as u32;
             let place = Place { segment: self.current().clone(), offset: self.end, length };
             placed.push(Placed { position: record.position, place });
@@ -281,7 +297,8 @@ impl Segments {
 
     /// Makes the segment behind `previous`, durably.
     fn begin(&mut self, previous: Option<Position>, reset: bool) -> io::Result<()> {
-        let header = SegmentHeader { node: self.node, previous, reset };
+        let salt = Some(Salt(self.entropy.u64()));
+        let header = SegmentHeader { node: self.node, previous, reset, salt };
         let path = self.path(header.first());
         let file = self.disk.open(&path, Open::CreateNew)?;
         file.allocate(self.segment_bytes)?;
@@ -289,7 +306,7 @@ impl Segments {
         file.sync_data()?;
         self.disk.sync_folder(&self.folder)?;
         self.all.push_back(Arc::new(Segment { path, file, header }));
-        self.end = SEGMENT_HEADER as u64;
+        self.end = header.size() as u64;
         self.last = previous;
         Ok(())
     }
@@ -305,7 +322,7 @@ impl Segments {
         self.last = last;
         self.end = match place {
             Some(place) => place.offset + format::record_size(place.length as usize) as u64,
-            None if self.current().header.first() == next => SEGMENT_HEADER as u64,
+            None if self.current().header.first() == next => self.current().header.size() as u64,
             // What is left are entries that were purged: the log begins anew behind them.
             None => {
                 self.begin(last, true)?;
@@ -360,14 +377,14 @@ fn follows(last: Option<Position>, next: Position) -> bool {
     }
 }
 
-/// What is behind a segment's header.
-fn rest_of(file: &FileRef, path: &Path, length: u64) -> Result<Vec<u8>, RaftError> {
+/// What is behind a segment's header of that size.
+fn rest_of(file: &FileRef, path: &Path, length: u64, header: usize) -> Result<Vec<u8>, RaftError> {
     if length > SEGMENT_MAX {
         let what = format!("{length} bytes, longer than any segment of the log");
         return Err(RaftError::Foreign { file: path.into(), what });
     }
-    let mut bytes = vec![0; (length as usize).saturating_sub(SEGMENT_HEADER)];
-    file.read_exact_at(&mut bytes, SEGMENT_HEADER as u64)?;
+    let mut bytes = vec![0; (length as usize).saturating_sub(header)];
+    file.read_exact_at(&mut bytes, header as u64)?;
     Ok(bytes)
 }
 
@@ -383,14 +400,14 @@ impl Bad<'_> {
     /// Fine if a crash can have done it: in the last segment, and with no record behind it that was
     /// written after what is here had been synced.
     fn judge(&self, bytes: &[u8], is_last: bool) -> Result<(), RaftError> {
-        let why = format::decode(&bytes[self.at..]).err().unwrap_or("a record is in the wrong place");
+        let why = self.segment.decode(&bytes[self.at..]).err().unwrap_or("a record is in the wrong place");
         if !is_last {
             return Err(self.corrupt(format!("{why}, and this is not the log's last segment")));
         }
         let Some(nonzero) = bytes[self.at..].iter().position(|byte| *byte != 0) else { return Ok(()) };
         let mut at = (self.at + nonzero) / RECORD_ALIGN * RECORD_ALIGN;
         while at + RECORD_HEADER <= bytes.len() {
-            if let Ok(found) = format::decode(&bytes[at..])
+            if let Ok(found) = self.segment.decode(&bytes[at..])
                 && Some(found.position) > self.last
             {
                 if at - (found.back as usize).min(at) > self.at {
@@ -408,7 +425,7 @@ impl Bad<'_> {
     }
 
     fn corrupt(&self, what: String) -> RaftError {
-        let offset = (SEGMENT_HEADER + self.at) as u64;
+        let offset = (self.segment.header.size() + self.at) as u64;
         RaftError::Corrupt { file: self.segment.path.clone(), offset, what }
     }
 }
@@ -428,7 +445,7 @@ pub(crate) fn read_records(places: &[Placed]) -> io::Result<Vec<Record>> {
     let mut records = Vec::with_capacity(places.len());
     for Placed { position, place } in places {
         let at = (place.offset - first.place.offset) as usize;
-        let found = format::decode(&bytes[at..]).map_err(|what| damaged(place.offset, what))?;
+        let found = segment.decode(&bytes[at..]).map_err(|what| damaged(place.offset, what))?;
         if found.position != *position {
             return Err(damaged(place.offset, "another record is in its place"));
         }

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use mobula_disk::DiskRef;
 use mobula_disk::fake::{Crash, CrashDisk};
+use mobula_disk::{DiskRef, read_file};
+use mobula_net::Entropy;
 use proptest::prelude::*;
 
-use super::format::{self, Kind, Record, SegmentHeader};
+use super::format::{self, Kind, Record, Salt, SegmentHeader};
 use super::segment::{Opened, Placed, Segments, read_records};
 use crate::face::{Position, RaftError};
 
@@ -63,11 +64,20 @@ impl Model {
 }
 
 fn open(disk: &DiskRef) -> Result<Opened, RaftError> {
-    Segments::open(disk.clone(), Path::new(FOLDER), 1, 1024)
+    open_with(disk, 1024)
 }
 
+fn open_with(disk: &DiskRef, segment_bytes: u64) -> Result<Opened, RaftError> {
+    Segments::open(disk.clone(), Path::new(FOLDER), 1, segment_bytes, Entropy::seeded(1))
+}
+
+/// What a user would have logged who wants a torn batch to look like damage before its end: records
+/// that are whole but for the salt, of batches of their own, and far ahead.
 fn payload(position: Position, length: usize) -> Bytes {
-    vec![(position.index * 7 + position.term) as u8; length].into()
+    let ahead = Position { term: position.term + 1, index: position.index * 7 + 1000 };
+    let mut bytes = Vec::new();
+    Record { position: ahead, kind: Kind::Blank, payload: Bytes::new() }.encode(None, 0, &mut bytes);
+    bytes.into_iter().cycle().take(length).collect()
 }
 
 /// A log and its model, changed alike.
@@ -193,12 +203,12 @@ proptest! {
 
     #[test]
     fn decoders_take_any_bytes(mut bytes in prop::collection::vec(any::<u8>(), 0..200), length in 0..200u32) {
-        let _ = format::decode(&bytes);
+        let _ = format::decode(None, &bytes);
         let _ = SegmentHeader::decode(&bytes);
         let _ = format::decode_vote(&bytes);
         if bytes.len() >= 8 {
             bytes[4..8].copy_from_slice(&length.to_le_bytes());
-            let _ = format::decode(&bytes);
+            let _ = format::decode(Some(Salt(u64::from(length))), &bytes);
         }
     }
 }
@@ -207,17 +217,221 @@ proptest! {
 fn a_header_says_what_it_was_given() {
     for previous in [None, Some(Position { term: 0, index: 0 }), Some(Position { term: 9, index: 77 })] {
         for reset in [false, true] {
-            let header = SegmentHeader { node: 5, previous, reset };
+            let header = SegmentHeader { node: 5, previous, reset, salt: Some(Salt(99)) };
             assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
         }
     }
     assert_eq!(format::decode_vote(&format::encode_vote(3, b"abc")), Ok((3, &b"abc"[..])));
 }
 
+/// A segment of version 1, byte by byte: behind entry `previous`, the batches.
+fn version_1(previous: Position, batches: &[Vec<(u64, Bytes)>]) -> Vec<u8> {
+    let crc = |bytes: &[u8]| crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32;
+    let mut bytes = b"mobulog\n\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
+    bytes.extend(previous.term.to_le_bytes());
+    bytes.extend((previous.index + 1).to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(crc(&bytes).to_le_bytes());
+    let mut index = previous.index;
+    for batch in batches {
+        let begin = bytes.len();
+        for (term, payload) in batch {
+            index += 1;
+            let back = (bytes.len() - begin) as u32;
+            let mut record = (payload.len() as u32).to_le_bytes().to_vec();
+            record.extend(term.to_le_bytes());
+            record.extend(index.to_le_bytes());
+            record.extend(back.to_le_bytes());
+            record.extend([2, 0, 0, 0]);
+            record.extend(payload);
+            bytes.extend(crc(&record).to_le_bytes());
+            bytes.extend(record);
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
+    }
+    bytes
+}
+
+/// A disk with one segment of these bytes, behind entry 2.41.
+fn disk_with(bytes: &[u8]) -> CrashDisk {
+    let disk = CrashDisk::new(1);
+    let process = disk.process();
+    mobula_disk::create_folder_durably(&*process, Path::new(FOLDER)).unwrap();
+    mobula_disk::write_file_durably(&*process, &segment_at(42), bytes).unwrap();
+    disk
+}
+
+fn segment_at(first: u64) -> PathBuf {
+    Path::new(FOLDER).join(format!("log-{first:020}"))
+}
+
+const BEFORE: Position = Position { term: 2, index: 41 };
+
+type Payload = fn(Position, usize) -> Bytes;
+
+fn harmless(position: Position, length: usize) -> Bytes {
+    vec![position.index as u8; length].into()
+}
+
+/// Three batches of two records of 100 and 300 bytes.
+fn batches(payload: Payload) -> Vec<Vec<(u64, Bytes)>> {
+    let record = |index, length| (3, payload(Position { term: 3, index }, length));
+    (0..3).map(|batch| vec![record(42 + 2 * batch, 100), record(43 + 2 * batch, 300)]).collect()
+}
+
+/// The same in both versions, and where each batch begins.
+fn both_versions(payload: Payload) -> [(Vec<u8>, [usize; 4]); 2] {
+    let old = version_1(BEFORE, &batches(payload));
+    let disk = CrashDisk::new(1);
+    let mut segments = open_with(&disk.process(), 4096).unwrap().segments;
+    segments.purge(BEFORE).unwrap();
+    let mut index = 41;
+    for batch in batches(payload) {
+        let record = |(term, payload)| {
+            index += 1;
+            Record { position: Position { term, index }, kind: Kind::Command, payload }
+        };
+        segments.append(&batch.into_iter().map(record).collect::<Vec<_>>()).unwrap();
+    }
+    let new = read_file(&*disk.process(), &segment_at(42), 1 << 20).unwrap();
+    let starts = |header: usize| [0, 1, 2, 3].map(|batch| header + batch * (136 + 336));
+    assert_eq!((old.len(), new.len()), (starts(48)[3], starts(64)[3]));
+    [(old, starts(48)), (new, starts(64))]
+}
+
+fn opened(bytes: &[u8]) -> (CrashDisk, Result<Vec<Placed>, RaftError>) {
+    let disk = disk_with(bytes);
+    let opened = open_with(&disk.process(), 4096);
+    (disk, opened.map(|opened| opened.records))
+}
+
+/// The pages of a batch reached the disk, but for the first one. What stands in its records, and looks like
+/// a record that was written after the batch was synced, is no proof that more than a batch was torn.
+#[test]
+fn a_record_planted_in_a_torn_batch_is_none() {
+    let [(mut old, old_starts), (mut new, new_starts)] = both_versions(payload);
+    old[old_starts[2]..old_starts[2] + 200].fill(0);
+    new[new_starts[2]..new_starts[2] + 200].fill(0);
+    let (disk, found) = opened(&new);
+    assert_eq!(found.unwrap().len(), 4, "the batches before it");
+    let length = disk.process().look(&segment_at(42)).unwrap().unwrap().1;
+    assert_eq!(length as usize, new_starts[2], "cut at the tail");
+    // Version 1 has nothing to tell them by.
+    assert!(matches!(opened(&old).1, Err(RaftError::Corrupt { .. })));
+}
+
+/// Decay before the last batch, of whatever byte, is refused with its place, planted records or not.
+#[test]
+fn a_flipped_byte_before_the_last_batch_is_refused() {
+    for (bytes, starts) in both_versions(harmless) {
+        let whole = opened(&bytes).1.unwrap();
+        assert_eq!(whole.len(), 6);
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 0x41;
+            match opened(&bytes).1 {
+                Err(RaftError::Corrupt { offset, .. }) => {
+                    assert!(at < starts[2], "{at} is of the last batch");
+                    let named = if at < starts[0] {
+                        0
+                    } else {
+                        whole.iter().map(|p| p.place.offset).filter(|o| *o <= at as u64).max().unwrap()
+                    };
+                    assert_eq!(offset, named, "byte {at}");
+                }
+                Err(other) => panic!("byte {at}: {other}"),
+                Ok(records) => assert!(at >= starts[2] && records.len() >= 4, "byte {at} was not noticed"),
+            }
+        }
+    }
+}
+
+/// A file that ends anywhere has what is whole of it.
+#[test]
+fn a_segment_cut_at_any_byte_keeps_what_is_before() {
+    for (bytes, _) in both_versions(harmless) {
+        let whole: Vec<u64> = opened(&bytes)
+            .1
+            .unwrap()
+            .iter()
+            .map(|p| p.place.offset + 32 + u64::from(p.place.length))
+            .collect();
+        for length in 0..bytes.len() {
+            let found = opened(&bytes[..length]).1.unwrap();
+            let kept = whole.iter().filter(|end| **end <= length as u64).count();
+            assert_eq!(found.len(), kept, "cut to {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_log_of_version_1_goes_on_in_version_2() {
+    let bytes = version_1(BEFORE, &batches(harmless));
+    for (torn, kept) in [(false, 6), (true, 5)] {
+        let disk = disk_with(&bytes[..bytes.len() - if torn { 5 } else { 0 }]);
+        let opened = open_with(&disk.process(), 4096).unwrap();
+        assert_eq!((opened.previous, opened.records.len()), (Some(BEFORE), kept));
+        let mut segments = opened.segments;
+        let before = read_file(&*disk.process(), &segment_at(42), 1 << 20).unwrap();
+        let first = 42 + kept as u64;
+        for index in first..first + 4 {
+            let position = Position { term: 4, index };
+            let record = Record { position, kind: Kind::Command, payload: harmless(position, 50) };
+            segments.append(&[record]).unwrap();
+        }
+        disk.crash(Crash::PowerLoss);
+        let process = disk.process();
+        assert_eq!(read_file(&*process, &segment_at(42), 1 << 20).unwrap(), before, "left as it was");
+        let next = read_file(&*process, &segment_at(first), 1 << 20).unwrap();
+        assert_eq!(&next[..12], b"mobulog\n\x02\0\0\0");
+        let opened = open_with(&process, 4096).unwrap();
+        for placed in &opened.records {
+            let record = read_records(std::slice::from_ref(placed)).unwrap().remove(0);
+            assert_eq!(record.payload, harmless(placed.position, record.payload.len()));
+        }
+        let found: Vec<u64> = opened.records.iter().map(|placed| placed.position.index).collect();
+        assert_eq!(found, (42..first + 4).collect::<Vec<_>>());
+    }
+}
+
+/// One without records goes on as it is: the next one would have its name.
+#[test]
+fn an_empty_segment_of_version_1_takes_one_record() {
+    let disk = disk_with(&version_1(BEFORE, &[]));
+    let mut segments = open_with(&disk.process(), 4096).unwrap().segments;
+    let record = |index| {
+        let position = Position { term: 3, index };
+        Record { position, kind: Kind::Command, payload: payload(position, 50) }
+    };
+    segments.append(&[record(42), record(43)]).unwrap();
+    disk.crash(Crash::PowerLoss);
+    let opened = open_with(&disk.process(), 4096).unwrap();
+    read_all(&opened);
+    let salted: Vec<bool> =
+        opened.records.iter().map(|placed| placed.place.segment.header.salt.is_some()).collect();
+    assert_eq!(salted, [false, true]);
+}
+
+#[test]
+fn segments_have_salts_of_their_own() {
+    let disk = CrashDisk::new(1);
+    let mut segments = open(&disk.process()).unwrap().segments;
+    let mut salts = Vec::new();
+    for index in 0..3 {
+        let position = Position { term: 1, index };
+        let record = Record { position, kind: Kind::Command, payload: payload(position, 1000) };
+        let placed = segments.append(&[record]).unwrap();
+        salts.push(placed[0].place.segment.header.salt.unwrap().0);
+    }
+    salts.sort_unstable();
+    salts.dedup();
+    assert_eq!(salts.len(), 3);
+}
+
 /// The example of docs/formats/log.md, from the code.
 fn example() -> Vec<u8> {
-    let previous = Position { term: 2, index: 41 };
-    let mut bytes = SegmentHeader { node: 1, previous: Some(previous), reset: false }.encode().to_vec();
+    let salt = Some(Salt(0x1122_3344_5566_7788));
+    let mut bytes = SegmentHeader { node: 1, previous: Some(BEFORE), reset: false, salt }.encode().to_vec();
     let records = [
         (Position { term: 3, index: 42 }, Kind::Blank, ""),
         (Position { term: 3, index: 43 }, Kind::Command, "mkdir /a"),
@@ -228,7 +442,7 @@ fn example() -> Vec<u8> {
         // The first one was synced by itself, the other two together.
         back = if position.index < 44 { 0 } else { back };
         let record = Record { position, kind, payload: Bytes::from_static(payload.as_bytes()) };
-        record.encode(back, &mut bytes);
+        record.encode(salt, back, &mut bytes);
         back += record.size() as u32;
     }
     bytes
@@ -261,6 +475,8 @@ fn the_page_shows_what_the_code_writes() {
         ("VOTE_HEADER", format::VOTE_HEADER),
         ("PAYLOAD_MAX", format::PAYLOAD_MAX),
         ("VERSION", format::VERSION as usize),
+        ("SEGMENT_HEADER_COMMON", format::SEGMENT_HEADER_COMMON),
+        ("VOTE_VERSION", format::VOTE_VERSION as usize),
     ] {
         let line = format!("| `{name}` | {value} |");
         assert!(page.contains(&line), "the page lacks {line}");

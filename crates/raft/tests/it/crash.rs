@@ -328,12 +328,12 @@ fn a_later_version_is_refused_and_left_alone() {
     let file = process.open(path, mobula_disk::Open::ReadWrite).unwrap();
     let mut header = [0; 48];
     file.read_exact_at(&mut header, 0).unwrap();
-    header[8] = 2;
+    header[8] = 3;
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &header[..44]) as u32;
     header[44..].copy_from_slice(&crc.to_le_bytes());
     file.write_all_at(&header, 0).unwrap();
     drop(file);
     let error = run(start(&disk.process(), small(1))).err().unwrap();
     assert!(matches!(&error, RaftError::Foreign { .. }), "{error}");
-    assert!(error.to_string().contains("version 2"), "{error}");
+    assert!(error.to_string().contains("version 3"), "{error}");
 }

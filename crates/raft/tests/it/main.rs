@@ -5,3 +5,4 @@ mod crash;
 mod fixture;
 mod one;
 mod three;
+mod versions;

@@ -207,3 +207,35 @@ async fn start_real(disk: &DiskRef, folder: &Path) -> (Raft<Toy>, Seen) {
     ready(&raft).await;
     (raft, seen)
 }
+
+/// A sync that is under way when somebody asks for one may be of a state from before: it does not count for him, and
+/// he must not wait for one that nobody begins. On real threads: what matters is who comes between a sync and its
+/// being known.
+#[test]
+fn who_asks_for_a_sync_while_another_one_is_made_gets_his_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (raft, _) = start_real(&RealDisk::new(), folder.path()).await;
+        for number in 0..200 {
+            let before = raft.committed();
+            let proposed = tokio::spawn({
+                let raft = raft.clone();
+                async move { raft.propose(vec![number]).await }
+            });
+            let ask = || {
+                let raft = raft.clone();
+                tokio::spawn(async move { raft.compact_now().await })
+            };
+            let first = ask();
+            while raft.committed() == before {
+                tokio::task::yield_now().await;
+            }
+            for asked in [first, ask()] {
+                let answered = tokio::time::timeout(Duration::from_secs(30), asked).await;
+                answered.unwrap_or_else(|_| panic!("round {number}: no answer")).unwrap().unwrap();
+            }
+            proposed.await.unwrap().unwrap();
+        }
+    });
+}
