@@ -225,6 +225,28 @@ async fn local_failures_in_javas_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_checksums_go_with_what_they_were_of() {
+    let cluster = cluster().await;
+    let folder = folder(&[("one", "1"), ("merged", "old"), ("made", ""), ("put", "old")]);
+    let here = folder.path().to_str().unwrap();
+    let run = async |args: &[&str]| fs_in(&cluster, folder.path(), "", args).await;
+    store(&cluster, "/f", "text").await;
+    let made = format!("file://{here}/made");
+    let put = format!("file://{here}/put");
+    for (name, line) in [
+        ("merged", &["-getmerge", "/f", "merged"][..]),
+        ("made", &["-touchz", &made]),
+        ("put", &["-put", "-f", "-d", "one", &put]),
+    ] {
+        let sums = folder.path().join(format!(".{name}.crc"));
+        std::fs::write(&sums, "crc\0 of what was there").unwrap();
+        assert_eq!(run(line).await, says(""), "{line:?}");
+        assert!(!sums.exists(), "{line:?}");
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn columns_of_ls_and_count() {
     let cluster = cluster().await;
     let folder = folder(&[("one", "1"), ("g/a\u{200b}\u{ad}\u{e000}", "")]);
