@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use serde_json::json;
 
+use super::address;
 use super::date;
 use super::failure::Outcome;
 use super::item::Item;
@@ -125,7 +126,7 @@ impl Listing {
             of(b).cmp(&of(a))
         };
         let order = match self.order {
-            Order::Name => a.path.cmp(&b.path),
+            Order::Name => address::order(&a.path, &b.path),
             Order::Time => by(&|status| self.time(status)),
             Order::Size => by(&|status| status.length),
         };

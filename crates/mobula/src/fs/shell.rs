@@ -291,7 +291,7 @@ impl Shell {
             let path = glob::unquote(&absolute_of(&address, &fs));
             return Ok(vec![Item { fs, text: glob::unquote(text), path, status: None }]);
         }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found.sort_by(|a, b| address::order(&a.0, &b.0));
         let home = fs.home();
         let typed = |path: &str, status: &Status| match (&address.scheme, &address.authority) {
             (Some(_), Some(_)) => fs.qualified(path),

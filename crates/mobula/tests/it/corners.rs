@@ -320,6 +320,8 @@ async fn arguments_as_java_takes_them() {
     assert_fails(run("-expunge a b c").await, "-expunge: Too many arguments: expected 2 but got 3", 255);
     let too_few = "-appendToFile: Not enough arguments: expected 2 but got 1";
     assert_fails(run("-appendToFile -n one").await, too_few, 255);
+    assert_fails(run("-createSnapshot /f a b").await, "-createSnapshot: Too many arguments.", 255);
+    assert_fails(run("-deleteSnapshot /f").await, "-deleteSnapshot: Incorrect number of arguments.", 255);
     assert_eq!(run("-moveFromLocal -q 5 one /moved").await, says(""));
     let (out, error, code) = run("ls /f").await;
     let lines: Vec<&str> = error.lines().take(2).collect();
