@@ -153,7 +153,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
 fn fs_context(settings: &Settings) -> Result<fs::FsContext> {
     Ok(fs::FsContext {
         client_options: config::client_options(settings)?,
-        default_fs: settings.get("fs.defaultFS").unwrap_or_else(|| config::keys::DEFAULT_FS.into()),
+        default_fs: settings.default_fs(),
         settings: settings.to_map(),
         env: Env::real(),
     })

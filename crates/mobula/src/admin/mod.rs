@@ -15,7 +15,7 @@ mod open_files;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use mobula_client::{Client, NameNodeProxy};
 use mobula_proto::hdfs;
@@ -128,6 +128,9 @@ enum SafeMode {
 pub async fn run(mut context: FsContext, args: AdminArgs) -> Result<i32> {
     if let Some(uri) = &args.fs {
         context.use_cluster(uri)?;
+    }
+    if context.client_options.namenodes.is_empty() {
+        bail!("fs.defaultFS is {}: name a cluster by --fs hdfs://HOST:PORT", context.default_fs);
     }
     let client = Client::new(context.env.clone(), context.client_options.clone());
     let namenode = client.namenode();

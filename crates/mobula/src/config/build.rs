@@ -14,6 +14,7 @@ use mobula_namespace::Rules;
 use mobula_types::{Millis, StorageType};
 
 use super::Settings;
+use crate::fs::mode;
 
 /// What `mobula namenode` takes as flags; each goes before the files.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -309,12 +310,14 @@ fn resolve(address: &str) -> Result<SocketAddr> {
 /// A setting that makes no sense, with where it stood.
 pub fn client_options(settings: &Settings) -> Result<ClientOptions> {
     let umask = match settings.get("fs.permissions.umask-mode") {
-        Some(text) => u16::from_str_radix(text.trim(), 8)
-            .map_err(|_| anyhow!("fs.permissions.umask-mode is '{text}', but must be octal, as 022"))?,
+        Some(text) => mode::umask(&text).ok_or_else(|| {
+            anyhow!("fs.permissions.umask-mode is '{text}', but must be octal, as 022, or as u=rwx,g=rx,o=")
+        })?,
         None => UMASK_DEFAULT,
     };
     Ok(ClientOptions {
-        namenodes: settings.namenodes()?,
+        // Of another file system none: a path may name a cluster all the same.
+        namenodes: settings.namenodes_of(&settings.default_fs()).unwrap_or_default(),
         user: user_name(),
         replication: settings.number("dfs.replication")?,
         block_size: settings.size("dfs.blocksize")?,
@@ -365,6 +368,21 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn clients_of_another_file_system_and_symbolic_umasks() {
+        let mut settings = Settings::default();
+        settings.set("fs.defaultFS", "s3a://bucket");
+        settings.set("fs.permissions.umask-mode", "u=rwx,g=rx,o=");
+        let options = client_options(&settings).unwrap();
+        assert_eq!((options.namenodes, options.umask), (Vec::new(), 0o027));
+        settings.set("fs.defaultFS", "nn:9000");
+        assert_eq!(client_options(&settings).unwrap().namenodes, ["nn:9000"]);
+        assert_eq!(settings.default_fs(), "hdfs://nn:9000");
+        settings.set("fs.permissions.umask-mode", "27");
+        let error = client_options(&settings).unwrap_err().to_string();
+        assert!(error.contains("fs.permissions.umask-mode is '27'"), "{error}");
+    }
 
     #[test]
     fn volumes_name_their_medium() {

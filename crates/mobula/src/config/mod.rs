@@ -13,7 +13,7 @@ pub mod units;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 
 pub use build::{
     DatanodeFlags, NamenodeFlags, client_options, datanode_config, favored_nodes, namenode_config, user_name,
@@ -156,12 +156,22 @@ impl Settings {
     /// # Errors
     /// Another scheme than `hdfs`, with where it stood.
     pub fn namenodes(&self) -> Result<Vec<String>> {
-        let uri = self.get("fs.defaultFS").unwrap_or_else(|| keys::DEFAULT_FS.into());
-        let Some(rest) = uri.strip_prefix("hdfs://") else {
-            bail!("fs.defaultFS is {uri} ({}): it must be hdfs://HOST:PORT", self.origin("fs.defaultFS"));
-        };
-        let authority = rest.split('/').next().unwrap_or("");
-        Ok(self.named_service(authority).unwrap_or_else(|| vec![with_port(authority)]))
+        let uri = self.default_fs();
+        self.namenodes_of(&uri).ok_or_else(|| {
+            anyhow!("fs.defaultFS is {uri} ({}): it must be hdfs://HOST:PORT", self.origin("fs.defaultFS"))
+        })
+    }
+
+    /// The file system of paths without a scheme, as a URI.
+    pub fn default_fs(&self) -> String {
+        self.get("fs.defaultFS").map_or_else(|| keys::DEFAULT_FS.into(), |uri| full_uri(&uri))
+    }
+
+    /// The NameNodes' addresses as `host:port` behind the URI of a cluster, which may be a logical name;
+    /// `None` for another scheme than `hdfs`.
+    pub fn namenodes_of(&self, uri: &str) -> Option<Vec<String>> {
+        let authority = uri.strip_prefix("hdfs://")?.split('/').next()?;
+        Some(self.named_service(authority).unwrap_or_else(|| vec![with_port(authority)]))
     }
 
     /// The addresses behind a logical name (`dfs.nameservices` and `dfs.ha.namenodes.NAME`).
@@ -205,6 +215,15 @@ impl Settings {
             Some(value) => format!("{}{}{rest}", &text[..start], self.expand(&value, depth + 1)),
             None => format!("{}{rest}", &text[..=end]),
         }
+    }
+}
+
+/// The URI of a file system that may be written as in Hadoop's youth (`FileSystem.fixName`): `host:port`, or `local`.
+pub fn full_uri(name: &str) -> String {
+    match name.trim() {
+        "local" => "file:///".into(),
+        name if !name.contains('/') => format!("hdfs://{name}"),
+        uri => uri.into(),
     }
 }
 

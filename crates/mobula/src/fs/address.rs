@@ -1,6 +1,8 @@
 //! Paths as they are typed: `dir/file`, `/dir`, `hdfs://host:port/dir`, `file:///tmp/x` (Hadoop's
 //! `Path`). Nothing in them is decoded: `%20` and `?` stand for themselves.
 
+use std::cmp::Ordering;
+
 use super::failure::{Failure, Outcome};
 
 /// The parts of a typed path.
@@ -92,6 +94,30 @@ pub fn join(path: &str, name: &str) -> String {
     if path.ends_with('/') { format!("{path}{name}") } else { format!("{path}/{name}") }
 }
 
+/// Which of two paths comes first. Java compares URIs as they are written, in which a blank is `%20` and a bracket
+/// `%5B`: both come before a dash.
+pub fn order(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a.chars(), b.chars());
+    loop {
+        match (a.next(), b.next()) {
+            (Some(a), Some(b)) if a == b => {}
+            (Some(a), Some(b)) => return written(a).cmp(&written(b)),
+            (a, b) => return a.is_some().cmp(&b.is_some()),
+        }
+    }
+}
+
+/// A character of a path as Java's `URI` writes it, in UTF-16.
+fn written(letter: char) -> Vec<u16> {
+    let plain = match letter {
+        '\0'..='\u{7f}' => letter.is_ascii_alphanumeric() || "_-!.~'()*:@&=+$,;/".contains(letter),
+        _ => !letter.is_whitespace() && !letter.is_control(),
+    };
+    let bytes = || letter.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let text = if plain { letter.to_string() } else { bytes() };
+    text.encode_utf16().collect()
+}
+
 /// `path` as it is written from the directory `home`: both absolute.
 pub fn relative(home: &str, path: &str, directory: bool) -> String {
     if home == path {
@@ -161,6 +187,33 @@ mod tests {
         assert_eq!((name("/a/b"), parent("/a/b")), ("b", Some("/a")));
         assert_eq!((name("/a"), parent("/a")), ("a", Some("/")));
         assert_eq!((name("/"), parent("/")), ("", None));
+    }
+
+    #[test]
+    fn ordered_as_javas_uris() {
+        let names = [
+            "/a",
+            "/a%20b",
+            "/a[x]",
+            "/a{",
+            "/a-",
+            "/a.b",
+            "/a/b",
+            "/a0",
+            "/aA",
+            "/a_",
+            "/aa",
+            "/a😀",
+            "/a\u{ff5e}",
+        ];
+        for (at, first) in names.iter().enumerate() {
+            for (other, second) in names.iter().enumerate() {
+                assert_eq!(order(first, second), at.cmp(&other), "{first} {second}");
+            }
+        }
+        assert_eq!(order("/a b", "/a!b"), Ordering::Greater, "%20 comes after an exclamation mark");
+        assert_eq!(order("/a/b", "/a-"), Ordering::Greater);
+        assert_eq!(order("/a\u{2003}", "/a-"), Ordering::Less, "all blanks are quoted");
     }
 
     #[test]

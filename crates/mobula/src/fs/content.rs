@@ -21,14 +21,15 @@ pub async fn append_to_file(shell: &mut Shell, mut args: Vec<String>) -> Outcome
     if args.len() < 2 {
         return Err(Failure::other("missing destination argument"));
     }
+    let new_block = Format::new(2, MANY, &["n"]).parse(&mut args)?.has("n");
     let target = remote_destination(shell, &mut args).await?;
-    let new_block = Format::new(1, MANY, &["n"]).parse(&mut args)?.has("n");
     let hdfs = target.fs.as_hdfs()?;
     let mut sources = Vec::new();
     for arg in args.iter().filter(|arg| *arg != "-") {
         sources.push(shell.local_item(arg).await?);
     }
     if !target.exists() {
+        target.fs.check_name(&target.path, &target.text)?;
         hdfs.create_new(&target.path).await?.close().await?;
     }
     if sources.len() < args.len() && !sources.is_empty() {

@@ -28,7 +28,7 @@ pub async fn move_from_local(shell: &mut Shell, mut args: Vec<String>) -> Outcom
     if args.iter().any(|arg| arg == "-t") {
         return Err(Failure::usage("Illegal option -t"));
     }
-    let given = Format::new(1, MANY, &["f", "p", "l", "d"]).parse(&mut args)?;
+    let given = Format::new(1, MANY, &["f", "p", "l", "d"]).with_values(&["t", "q"]).parse(&mut args)?;
     put_parsed(shell, args, &given, true).await
 }
 

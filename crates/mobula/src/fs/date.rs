@@ -1,4 +1,4 @@
-//! Times as the shell prints and reads them: local for `ls` and `touch`, UTC for `stat`.
+//! Times as the shell prints and reads them: in the local time zone. What `stat` prints was UTC until Hadoop 3.4.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -14,9 +14,9 @@ pub fn local_minute(ms: u64) -> String {
     instant(ms).to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
-/// `2026-01-02 03:04:05`, in UTC.
-pub fn utc_second(ms: u64) -> String {
-    instant(ms).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
+/// `2026-01-02 03:04:05`, in the local time zone.
+pub fn local_second(ms: u64) -> String {
+    instant(ms).to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// `260102030405`, in the local time zone: how checkpoints of the trash are named.
@@ -85,9 +85,9 @@ mod tests {
     }
 
     #[test]
-    fn utc_and_the_far_future() {
-        assert_eq!(utc_second(0), "1970-01-01 00:00:00");
-        assert_eq!(utc_second(1_700_000_000_999), "2023-11-14 22:13:20");
-        assert!(utc_second(u64::MAX).starts_with("9999"));
+    fn seconds_and_the_far_future() {
+        let ms = parse_touch("20010102:030405").unwrap();
+        assert_eq!(local_second(ms + 999), "2001-01-02 03:04:05");
+        assert!(local_second(u64::MAX).starts_with("9999"));
     }
 }

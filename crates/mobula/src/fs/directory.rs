@@ -27,6 +27,13 @@ async fn mkdir_one(item: &Item, parents: bool) -> Outcome<()> {
             false => Err(Failure::not_directory(&item.text)),
         };
     }
+    if item.path.is_empty() && !parents {
+        let text = &item.text;
+        return Err(Failure::not_found(&format!(
+            "Item: {text} parent's path is null. This can happen if mkdir is called on root, so there's no parent."
+        )));
+    }
+    item.fs.check_name(&item.path, &item.text)?;
     if !parents
         && let Some(parent) = address::parent(&item.path)
         && !item.fs.exists(parent).await?

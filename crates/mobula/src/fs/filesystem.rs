@@ -59,7 +59,7 @@ impl FileSystem {
         let is_wrong = |name: &str| matches!(name, "." | "..") || name.contains(':');
         let reserved = path.starts_with("/.reserved/.inodes/");
         match self {
-            FileSystem::Hdfs(_) if !reserved && path.split('/').any(is_wrong) => {
+            FileSystem::Hdfs(_) if path.is_empty() || !reserved && path.split('/').any(is_wrong) => {
                 Err(Failure::usage(format!("Pathname {path} from {typed} is not a valid DFS filename.")))
             }
             _ => Ok(()),

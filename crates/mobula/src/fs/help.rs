@@ -264,7 +264,7 @@ pub const VERBS: &[Verb] = &[
          %a %A  permissions, octal and as letters     %n  name\n\
          %b     bytes                                 %o  block size\n\
          %F     kind                                  %r  replicas\n\
-         %g %u  group, owner                          %y %x  UTC of the last change, access\n\
+         %g %u  group, owner                          %y %x  time of the last change, access\n\
          %Y %X  the same in milliseconds since 1970\n\
          --json  One JSON object a line.",
         "stat '%n %b %r' /notes.txt",
@@ -286,7 +286,12 @@ pub const VERBS: &[Verb] = &[
          -f  is a file          -r, -w  may be read, written",
         "test -e /notes.txt",
     ),
-    verb("text", "[-ignoreCrc] <src> ...", "Prints files, unpacked if they are gzip.", "text /logs/old.gz"),
+    verb(
+        "text",
+        "[-ignoreCrc] <src> ...",
+        "Prints files, unpacked if they are gzip or bzip2, and what is in SequenceFiles and Avro's data files.",
+        "text /logs/old.gz",
+    ),
     verb(
         "touch",
         "[-a] [-m] [-t TIMESTAMP (yyyyMMdd:HHmmss) ] [-c] <path> ...",
@@ -312,7 +317,8 @@ pub const VERBS: &[Verb] = &[
 pub const DEPRECATED: &[(&str, &str, &str, &str)] =
     &[("lsr", "ls", "-R", "ls -R"), ("rmr", "rm", "-r", "-rm -r"), ("dus", "du", "-s", "du -s")];
 
-const PREFIX: &str = "Usage: mobula fs [generic options]";
+/// As Hadoop's shell begins: scripts look for it.
+const PREFIX: &str = "Usage: hadoop fs [generic options]";
 
 /// What whoever mistook a verb is told.
 pub const WHERE_TO_LOOK: &str = "Usage: mobula fs -help lists the verbs";
@@ -345,6 +351,20 @@ impl Verb {
     }
 }
 
+/// The usage of one verb, an older name among them.
+pub fn usage_of(name: &str) -> Option<String> {
+    let older = || DEPRECATED.iter().find(|(old, ..)| *old == name);
+    let verb = by_name(name).map(Verb::usage_line);
+    verb.or_else(|| older().map(|(old, ..)| format!("{PREFIX} -{old}")))
+}
+
+/// The explanation of one verb, an older name among them.
+pub fn help_of(name: &str) -> Option<String> {
+    let older = || DEPRECATED.iter().find(|(old, ..)| *old == name);
+    let verb = by_name(name).map(Verb::help);
+    verb.or_else(|| older().map(|(old, .., told)| format!("-{old} :\n  (DEPRECATED) Same as '{told}'")))
+}
+
 /// The usage of all verbs.
 pub fn usage_of_all() -> String {
     let lines: Vec<String> = VERBS.iter().map(|verb| format!("\t[{}]", verb.synopsis())).collect();
@@ -360,6 +380,7 @@ pub fn help_of_all() -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -372,5 +393,12 @@ mod tests {
         for (_, verb, ..) in DEPRECATED {
             assert!(by_name(verb).is_some());
         }
+        assert_eq!(
+            usage_of("rmdir").unwrap(),
+            "Usage: hadoop fs [generic options] -rmdir [--ignore-fail-on-non-empty] <dir> ..."
+        );
+        assert_eq!(usage_of("lsr").unwrap(), "Usage: hadoop fs [generic options] -lsr");
+        assert_eq!(help_of("rmr").unwrap(), "-rmr :\n  (DEPRECATED) Same as '-rm -r'");
+        assert_eq!((usage_of("nosuch"), help_of("")), (None, None));
     }
 }

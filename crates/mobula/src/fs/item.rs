@@ -84,6 +84,7 @@ impl Item {
 
     /// Whether the directory exists that this is in, or shall be.
     pub async fn parent_exists(&self) -> Outcome<bool> {
+        self.fs.check_name(&self.path, &self.text)?;
         if self.is_typed_as_directory() {
             return self.fs.exists(&self.path).await;
         }

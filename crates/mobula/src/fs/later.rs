@@ -5,7 +5,6 @@ use mobula_proto::hdfs;
 
 use super::failure::{Failure, Outcome};
 use super::item::Item;
-use super::options::Format;
 use super::shell::Shell;
 
 /// What a client without it says where the server would do it.
@@ -36,9 +35,21 @@ async fn last_path(shell: &mut Shell, args: &[String]) -> Outcome<Item> {
     Ok(item)
 }
 
+/// These verbs know no options.
+fn check_count(args: &[String], count: usize) -> Outcome<()> {
+    match args.len() == count {
+        true => Ok(()),
+        false => Err(Failure::usage("Incorrect number of arguments.")),
+    }
+}
+
 /// Makes a snapshot.
 pub async fn create_snapshot(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
-    Format::new(1, 2, &[]).parse(&mut args)?;
+    match args.len() {
+        0 => return Err(Failure::usage("<snapshotDir> is missing.")),
+        1 | 2 => {}
+        _ => return Err(Failure::usage("Too many arguments.")),
+    }
     let name = (args.len() > 1).then(|| args.remove(1));
     let item = last_path(shell, &args).await?;
     let request = hdfs::CreateSnapshotRequestProto { snapshot_root: item.path.clone(), snapshot_name: name };
@@ -48,7 +59,7 @@ pub async fn create_snapshot(shell: &mut Shell, mut args: Vec<String>) -> Outcom
 
 /// Deletes a snapshot.
 pub async fn delete_snapshot(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
-    Format::new(2, 2, &[]).parse(&mut args)?;
+    check_count(&args, 2)?;
     let name = args.remove(1);
     let item = last_path(shell, &args).await?;
     let request = hdfs::DeleteSnapshotRequestProto { snapshot_root: item.path.clone(), snapshot_name: name };
@@ -58,7 +69,7 @@ pub async fn delete_snapshot(shell: &mut Shell, mut args: Vec<String>) -> Outcom
 
 /// Renames a snapshot.
 pub async fn rename_snapshot(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
-    Format::new(3, 3, &[]).parse(&mut args)?;
+    check_count(&args, 3)?;
     let (new, old) = (args.remove(2), args.remove(1));
     let item = last_path(shell, &args).await?;
     let request = hdfs::RenameSnapshotRequestProto {

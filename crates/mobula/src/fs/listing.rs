@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use serde_json::json;
 
+use super::address;
 use super::date;
 use super::failure::Outcome;
 use super::item::Item;
@@ -38,7 +39,7 @@ struct Listing {
     widths: Widths,
 }
 
-/// Widths of the columns so far: they only grow, as in Hadoop.
+/// Widths of the columns so far: they only grow, but for the policy's, as in Hadoop.
 struct Widths {
     replication: usize,
     owner: usize,
@@ -95,11 +96,14 @@ impl Listing {
         } else {
             vec![item]
         };
-        let group = if self.recursive { GROUP } else { usize::MAX };
+        // What is sorted by other things than names is not listed by and by.
+        let by_and_by = self.recursive && self.order == Order::Name && !self.reverse;
+        let group = if by_and_by { GROUP } else { usize::MAX };
         let mut walk = Walk::over(items);
         while let Some((_, item)) = walk.next() {
             let (before, after) = walk.siblings();
             if before % group == 0 {
+                self.widths.erasure = 0;
                 self.widen(&item);
                 after.iter().take(group - 1).for_each(|item| self.widen(item));
             }
@@ -122,7 +126,7 @@ impl Listing {
             of(b).cmp(&of(a))
         };
         let order = match self.order {
-            Order::Name => a.path.cmp(&b.path),
+            Order::Name => address::order(&a.path, &b.path),
             Order::Time => by(&|status| self.time(status)),
             Order::Size => by(&|status| status.length),
         };

@@ -96,7 +96,10 @@ impl Local {
         }
         let mode = u32::from(FILE_MODE & !self.umask);
         let file = File::options().write(true).create(true).truncate(true).mode(mode).open(path);
-        file.map_err(|error| Failure::in_words(path, &error))
+        let file = file.map_err(|error| Failure::in_words(path, &error))?;
+        // What another shell left beside it is not its any more: Hadoop's would call the file broken.
+        local_sums::remove(path);
+        Ok(file)
     }
 
     /// A file to read.

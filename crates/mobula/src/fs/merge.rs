@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::address;
 use super::failure::{Failure, Outcome};
 use super::item::Item;
 use super::options::{Format, MANY};
@@ -22,7 +23,7 @@ pub async fn getmerge(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
             shell.fail(&Failure::not_found(&item.text));
         } else if item.is_directory() {
             let mut children = shell.children_of(&item).await;
-            children.sort_by(|a, b| a.path.cmp(&b.path));
+            children.sort_by(|a, b| address::order(&a.path, &b.path));
             files.extend(children.into_iter().filter(|child| !child.is_directory()));
         } else {
             files.push(item);

@@ -5,6 +5,8 @@
 //! servers but their protocol, so it works against Apache HDFS as well.
 
 mod address;
+mod avro;
+mod bzip2;
 mod check;
 mod content;
 mod copy;
@@ -23,17 +25,20 @@ mod listing;
 mod local;
 mod local_sums;
 mod merge;
-mod mode;
+pub mod mode;
 mod options;
 mod permission;
 mod progress;
+mod pull;
 mod remove;
 mod replication;
+mod sequence_file;
 mod shell;
 mod show;
 pub mod size;
 mod stat;
 mod status;
+mod text;
 mod touch;
 mod transfer;
 mod trash;
@@ -49,7 +54,7 @@ use mobula_client::ClientOptions;
 use mobula_net::Env;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Settings, favored_nodes, units};
+use crate::config::{Settings, favored_nodes, full_uri, keys, units};
 use failure::{Failure, Kind, Outcome};
 use shell::{Shell, Unfinished};
 
@@ -113,8 +118,16 @@ pub async fn run(mut context: FsContext, args: Vec<OsString>) -> i32 {
     let typed = words.remove(0);
     let name = match typed.as_str() {
         "--help" | "-h" => "help",
-        typed => typed.strip_prefix('-').unwrap_or(typed),
+        typed => typed.strip_prefix('-').unwrap_or(""),
     };
+    if help::usage_of(name).is_none() {
+        eprintln!("{typed}: Unknown command");
+        if help::usage_of(&typed).is_some() {
+            eprintln!("Did you mean -{typed}?  This command begins with a dash.");
+        }
+        eprintln!("{}", help::WHERE_TO_LOOK);
+        return EXIT_USAGE;
+    }
     run_verb(context, name, words).await
 }
 
@@ -125,10 +138,8 @@ async fn run_verb(context: FsContext, name: &str, mut args: Vec<String>) -> i32 
         args.insert(0, (*option).to_owned());
         verb = new;
     }
-    let Some(known) = help::by_name(verb) else {
-        eprintln!("-{name}: Unknown command\n{}", help::WHERE_TO_LOOK);
-        return EXIT_USAGE;
-    };
+    let known =
+        help::by_name(verb).expect("its usage is known, and so is the verb that stands for an old one");
     let mut shell = Shell::new(context, name);
     shell.ends_unread = SHOWING.contains(&verb);
     shell.json = take_json(verb, &mut args);
@@ -229,7 +240,7 @@ async fn dispatch(shell: &mut Shell, verb: &str, args: Vec<String>) -> Outcome<(
         "getfattr" | "setfattr" => later::attributes(shell, args).await,
         "getmerge" => merge::getmerge(shell, args).await,
         "head" => show::head(shell, args).await,
-        "help" => explain(shell, &args, help::help_of_all, help::Verb::help),
+        "help" => explain(shell, &args, help::help_of_all, help::help_of),
         "ls" => listing::ls(shell, args).await,
         "mkdir" => directory::mkdir(shell, args).await,
         "moveFromLocal" => copy::move_from_local(shell, args).await,
@@ -243,11 +254,11 @@ async fn dispatch(shell: &mut Shell, verb: &str, args: Vec<String>) -> Outcome<(
         "stat" => stat::stat(shell, args).await,
         "tail" => show::tail(shell, args).await,
         "test" => check::test(shell, args).await,
-        "text" => show::text(shell, args).await,
+        "text" => text::text(shell, args).await,
         "touch" => touch::touch(shell, args).await,
         "touchz" => touch::touchz(shell, args).await,
         "truncate" => content::truncate(shell, args).await,
-        "usage" => explain(shell, &args, help::usage_of_all, help::Verb::usage_line),
+        "usage" => explain(shell, &args, help::usage_of_all, help::usage_of),
         other => Err(Failure::usage(format!("`{other}': Unknown command"))),
     }
 }
@@ -256,15 +267,14 @@ fn explain(
     shell: &mut Shell,
     verbs: &[String],
     all: impl Fn() -> String,
-    one: impl Fn(&help::Verb) -> String,
+    one: impl Fn(&str) -> Option<String>,
 ) -> Outcome<()> {
     if verbs.is_empty() {
         return shell.line(all());
     }
     for name in verbs {
-        let verb = help::by_name(name.strip_prefix('-').unwrap_or(name));
-        let verb = verb.ok_or_else(|| Failure::usage(format!("`{name}': Unknown command")))?;
-        shell.line(one(verb))?;
+        let text = one(name.strip_prefix('-').unwrap_or(name));
+        shell.line(text.ok_or_else(|| Failure::usage(format!("`{name}': Unknown command")))?)?;
     }
     Ok(())
 }
@@ -279,48 +289,77 @@ fn take_json(verb: &str, args: &mut Vec<String>) -> bool {
     args.len() < before
 }
 
-/// Takes the generic options before the verb, as Hadoop's `GenericOptionsParser` does.
+/// Takes the generic options before the verb, as Hadoop's `GenericOptionsParser` does: wherever they stand,
+/// `-fs` goes before what `-conf` names, and `-D` before both.
 fn take_generic_options(context: &mut FsContext, words: &mut Vec<String>) -> Outcome<()> {
     let mut settings = Settings::default();
+    let mut cluster = None;
     let mut defined = Vec::new();
-    loop {
-        let first = words.first().map(String::as_str).unwrap_or("");
-        match first {
-            "-D" | "-fs" | "-conf" | "--fs" | "--conf" => {
-                let option = words.remove(0);
-                if words.is_empty() {
-                    return Err(Failure::usage(format!("Missing argument for option: {option}")));
-                }
-                let value = words.remove(0);
-                match option.trim_start_matches('-') {
-                    "D" => defined.push(definition(&value)?),
-                    "fs" => defined.push(("fs.defaultFS".into(), value)),
-                    _ => settings
-                        .add_hadoop_file(Path::new(&value))
-                        .map_err(|error| Failure::usage(format!("{error:#}")))?,
-                }
-            }
-            _ if first.starts_with("-D") && first.contains('=') => {
-                defined.push(definition(&words.remove(0)[2..])?);
-            }
-            _ => break,
+    while let Some((option, value)) = next_generic_option(words)? {
+        match option.as_str() {
+            "D" => defined.extend(definition(&value)?),
+            // The first one counts.
+            "fs" if cluster.is_none() => cluster = Some(full_uri(&value)),
+            "conf" => settings
+                .add_hadoop_file(Path::new(&value))
+                .map_err(|error| Failure::usage(format!("{error:#}")))?,
+            // What jobs need, not the shell.
+            _ => {}
         }
     }
     let mut changed = settings.to_map();
+    changed.extend(cluster.map(|uri| ("fs.defaultFS".to_owned(), uri)));
     changed.extend(defined);
+    context.settings.extend(changed.clone());
     for (key, value) in &changed {
         apply_setting(context, key, value)?;
     }
-    context.settings.extend(changed);
     Ok(())
 }
 
-fn definition(text: &str) -> Outcome<(String, String)> {
-    let (key, value) = text.split_once('=').unwrap_or((text, ""));
-    if key.is_empty() {
-        return Err(Failure::usage(format!("-D wants key=value, and not '{text}'")));
+/// Options of all of Hadoop's tools that a value follows (`GenericOptionsParser.buildGeneralOptions`).
+const GENERIC_OPTIONS: &[&str] = &["fs", "jt", "conf", "D", "libjars", "files", "archives", "tokenCacheFile"];
+
+/// Takes the generic option that `words` begin with, if they do: `-fs URI`, `--fs URI`, `-fs=URI`, `-Dkey=value`.
+fn next_generic_option(words: &mut Vec<String>) -> Outcome<Option<(String, String)>> {
+    let Some(first) = words.first() else { return Ok(None) };
+    let Some(typed) = first.strip_prefix("--").or_else(|| first.strip_prefix('-')) else { return Ok(None) };
+    let is_known = |name: &str| GENERIC_OPTIONS.contains(&name);
+    let within = match typed.split_once('=') {
+        Some((name, value)) if is_known(name) => Some((name.to_owned(), value.to_owned())),
+        _ if is_known(typed) => None,
+        _ => first.strip_prefix("-D").map(|definition| ("D".to_owned(), definition.to_owned())),
+    };
+    if within.is_none() && !is_known(typed) {
+        return Ok(None);
     }
-    Ok((key.to_owned(), value.to_owned()))
+    let first = words.remove(0);
+    if within.is_some() {
+        return Ok(within);
+    }
+    if words.is_empty() {
+        return Err(Failure::usage(format!(
+            "Missing argument for option: {}",
+            first.trim_start_matches('-')
+        )));
+    }
+    Ok(Some((first.trim_start_matches('-').to_owned(), words.remove(0))))
+}
+
+/// What `-D` says; without a value it says nothing.
+fn definition(text: &str) -> Outcome<Option<(String, String)>> {
+    match text.split_once('=') {
+        Some(("", _)) => Err(Failure::usage(format!("-D wants key=value, and not '{text}'"))),
+        Some((key, value)) => Ok(Some((keys::of_today(key).to_owned(), value.to_owned()))),
+        None => Ok(None),
+    }
+}
+
+/// Where the NameNodes behind a URI are; `None` if it names no cluster.
+fn namenodes_of(settings: &BTreeMap<String, String>, uri: &str) -> Option<Vec<String>> {
+    let mut all = Settings::default();
+    settings.iter().for_each(|(key, value)| all.set(key, value.clone()));
+    all.namenodes_of(uri)
 }
 
 /// Settings that change how we connect and write.
@@ -329,16 +368,9 @@ fn apply_setting(context: &mut FsContext, key: &str, value: &str) -> Outcome<()>
     let options = &mut context.client_options;
     match key {
         "fs.defaultFS" => {
-            if value.starts_with("hdfs://") {
-                let mut settings = Settings::default();
-                for (key, value) in &context.settings {
-                    settings.set(key, value.clone());
-                }
-                settings.set(key, value);
-                let addresses = settings.namenodes();
-                options.namenodes = addresses.map_err(|error| Failure::usage(format!("{error:#}")))?;
-            }
-            context.default_fs = value.to_owned();
+            context.default_fs = full_uri(value);
+            let addresses = namenodes_of(&context.settings, &context.default_fs);
+            context.client_options.namenodes = addresses.unwrap_or_default();
         }
         "dfs.replication" => {
             options.replication = Some(value.trim().parse().map_err(|_| wrong("a number of replicas"))?);
@@ -349,7 +381,10 @@ fn apply_setting(context: &mut FsContext, key: &str, value: &str) -> Outcome<()>
         }
         "mobula.client.favored-nodes" => options.favored_nodes = favored_nodes(value),
         "fs.permissions.umask-mode" => {
-            options.umask = mode::umask(value).ok_or_else(|| wrong("a umask such as 022"))?;
+            options.umask = mode::umask(value).ok_or_else(|| {
+                let value = format!("with value {value} as octal or symbolic umask");
+                Failure::usage(format!("Unable to parse configuration {key} {value}."))
+            })?;
         }
         _ => {}
     }
@@ -394,8 +429,40 @@ mod tests {
         assert_eq!(context.client_options.namenodes, ["h:9"]);
         assert_eq!(context.default_fs, "hdfs://h:9");
         assert_eq!(context.settings["a.b"], "c=d");
+        // What is no definition is no error either, and jobs' options are not ours.
+        let mut args = words("-D novalue -Dnovalue -jt local -files x -fs=h2:7 -fs hdfs://late:1 -ls");
+        take_generic_options(&mut context, &mut args).unwrap();
+        assert_eq!((args, context.default_fs.as_str()), (words("-ls"), "hdfs://h2:7"));
+        assert_eq!(context.client_options.namenodes, ["h2:7"]);
+        assert!(!context.settings.contains_key("novalue"));
         assert!(take_generic_options(&mut context, &mut words("-D")).is_err());
         assert!(take_generic_options(&mut context, &mut words("-D dfs.replication=x -ls")).is_err());
+    }
+
+    /// `-D` goes before `-fs`, and that before what `-conf` names, wherever they stand.
+    #[test]
+    fn the_file_system_of_generic_options() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("site.xml");
+        let property = "<property><name>fs.defaultFS</name><value>foo://x</value></property>";
+        std::fs::write(&file, format!("<configuration>{property}</configuration>")).unwrap();
+        for (line, default_fs, namenodes) in [
+            ("-fs hdfs://h:9 -conf FILE -ls", "hdfs://h:9", &["h:9"][..]),
+            ("-D fs.default.name=hdfs://d:1 -fs hdfs://h:9 -ls", "hdfs://d:1", &["d:1"]),
+            ("-conf FILE -ls", "foo://x", &[]),
+            ("-fs local -ls", "file:///", &[]),
+            (
+                "-D dfs.ha.namenodes.c=a -D dfs.namenode.rpc-address.c.a=n:1 -fs hdfs://c -ls",
+                "hdfs://c",
+                &["n:1"],
+            ),
+        ] {
+            let mut context = context();
+            take_generic_options(&mut context, &mut words(&line.replace("FILE", file.to_str().unwrap())))
+                .unwrap();
+            assert_eq!(context.default_fs, default_fs, "{line}");
+            assert_eq!(context.client_options.namenodes, namenodes, "{line}");
+        }
     }
 
     #[test]
@@ -413,6 +480,9 @@ mod tests {
         let run = |line: &str| run(context(), words(line).into_iter().map(OsString::from).collect());
         assert_eq!(run("-ls -Z /").await, EXIT_USAGE);
         assert_eq!(run("-nosuch").await, EXIT_USAGE);
+        assert_eq!(run("usage ls").await, EXIT_USAGE);
+        assert_eq!(run("-help nosuch").await, EXIT_USAGE);
+        assert_eq!(run("-help lsr").await, 0);
         assert_eq!(run("-mkdir").await, EXIT_USAGE);
         assert_eq!(run("-test -e -d /").await, EXIT_USAGE);
         assert_eq!(run("-chmod 99 /").await, EXIT_USAGE);

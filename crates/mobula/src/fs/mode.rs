@@ -67,14 +67,21 @@ impl Mode {
     }
 
     fn symbolic(text: &str) -> Option<Mode> {
+        Mode::of_clauses(text, "rwxXt").filter(|(_, some)| *some).map(|(mode, _)| mode)
+    }
+
+    /// Reads clauses of these letters, and whether each has one.
+    fn of_clauses(text: &str, letters: &str) -> Option<(Mode, bool)> {
+        let mut some = true;
         let mut mode = Mode { user: NO_CHANGE, group: NO_CHANGE, others: NO_CHANGE, sticky: NO_CHANGE };
         let mut rest = text.trim_start();
         loop {
-            let (clause, after) = Clause::parse(rest)?;
+            let (clause, after) = Clause::parse(rest, letters)?;
             clause.add_to(&mut mode);
+            some &= !clause.bits.is_empty();
             let next = after.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
             if next.is_empty() {
-                return Some(mode);
+                return Some((mode, some));
             }
             if !after[..after.len() - next.len()].contains(',') {
                 return None;
@@ -118,19 +125,16 @@ struct Clause<'a> {
 
 impl<'a> Clause<'a> {
     /// The clause that `text` begins with, and what follows it.
-    fn parse(text: &'a str) -> Option<(Clause<'a>, &'a str)> {
+    fn parse(text: &'a str, letters: &str) -> Option<(Clause<'a>, &'a str)> {
         let span = |text: &str, of: &str| text.find(|c| !of.contains(c)).unwrap_or(text.len());
         let (who, rest) = text.split_at(span(text, "ugoa"));
         let (signs, rest) = rest.split_at(span(rest, "+=-"));
-        let (bits, rest) = rest.split_at(span(rest, "rwxXt"));
+        let (bits, rest) = rest.split_at(span(rest, letters));
         let action = match signs.chars().next_back()? {
             '+' => Action::Add,
             '-' => Action::Remove,
             _ => Action::Set,
         };
-        if bits.is_empty() {
-            return None;
-        }
         Some((Clause { who, action, bits }, rest))
     }
 
@@ -159,27 +163,16 @@ impl<'a> Clause<'a> {
     }
 }
 
-/// A umask of the configuration (`fs.permissions.umask-mode`): octal like `022`, or symbolic, which
-/// names what is *kept*: `u=rwx,g=rx,o=`.
+/// A umask of the configuration (`fs.permissions.umask-mode`): octal like `022`, always of three digits, or
+/// symbolic, which names what is *kept*, and may keep nothing: `u=rwx,g=rx,o=`.
 pub fn umask(text: &str) -> Option<u16> {
-    let text = text.trim();
-    let octal = (1..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-    if octal {
-        return u16::from_str_radix(text, 8).ok().map(|bits| bits & 0o777);
+    let digits = text.trim();
+    let digits = digits.strip_prefix('+').unwrap_or(digits);
+    if digits.len() >= 3 && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit)) {
+        return u16::from_str_radix(digits, 8).ok().filter(|bits| *bits <= 0o777);
     }
-    let mut kept = 0;
-    for clause in text.split(',') {
-        let clause = clause.trim();
-        // A umask may keep nothing, which a mode of chmod may not say.
-        if let Some(who) = clause.strip_suffix('=') {
-            if who.chars().any(|c| !"ugoa".contains(c)) {
-                return None;
-            }
-            continue;
-        }
-        kept = Mode::symbolic(clause)?.apply(kept, false);
-    }
-    Some(!kept & 0o777)
+    let (kept, _) = Mode::of_clauses(text, "rwx")?;
+    Some(!kept.apply(0, false) & 0o777)
 }
 
 #[cfg(test)]
@@ -223,10 +216,14 @@ mod tests {
     #[test]
     fn umasks() {
         assert_eq!(umask("022"), Some(0o022));
-        assert_eq!(umask("77"), Some(0o077));
+        assert_eq!(umask(" 0077 "), Some(0o077));
         assert_eq!(umask("u=rwx,g=rx,o="), Some(0o027));
         assert_eq!(umask("u=rwx,g=r,o=r"), Some(0o033));
-        assert_eq!(umask("abc"), None);
-        assert_eq!(umask("8"), None);
+        assert_eq!(umask("+rx, g="), Some(0o272));
+        // The last clause counts alone.
+        assert_eq!(umask("a=rwx,g-w"), Some(0o070));
+        for wrong in ["abc", "8", "77", "1077", "", "u=rwX", "+t", "99999999999999999999"] {
+            assert_eq!(umask(wrong), None, "{wrong}");
+        }
     }
 }

@@ -19,8 +19,6 @@ use super::local::Local;
 use super::progress::Progress;
 use super::status::Status;
 
-/// HDFS's port where a URI names none.
-const PORT_DEFAULT: u16 = 8020;
 /// Where users' directories are (`dfs.user.home.dir.prefix`).
 const HOMES_DEFAULT: &str = "/user";
 /// Most bytes that one checksum may cover: a packet has at least one chunk.
@@ -232,10 +230,8 @@ impl Shell {
         if let Some(fs) = self.others.get(&uri) {
             return Ok(fs.clone());
         }
-        let host = authority.to_owned();
-        let has_port = authority.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok());
-        let host = if has_port { host } else { format!("{host}:{PORT_DEFAULT}") };
-        let options = ClientOptions { namenodes: vec![host], ..self.context.client_options.clone() };
+        let namenodes = super::namenodes_of(&self.context.settings, &uri).unwrap_or_default();
+        let options = ClientOptions { namenodes, ..self.context.client_options.clone() };
         let fs = self.connect(uri.clone(), options)?;
         self.others.insert(uri, fs.clone());
         Ok(fs)
@@ -273,6 +269,10 @@ impl Shell {
     pub async fn expand(&mut self, text: &str) -> Outcome<Vec<Item>> {
         let address = Address::parse(text)?;
         let fs = self.fs_of(&address)?;
+        if is_bare(&address, &fs) {
+            // Java's `Path` keeps it so, and then nothing is there.
+            return Ok(vec![Item { fs, text: text.to_owned(), path: String::new(), status: None }]);
+        }
         let patterns = glob::expand(&address.path)?;
         let mut found: Vec<(String, Status)> = Vec::new();
         let mut wild = patterns.len() > 1;
@@ -291,7 +291,7 @@ impl Shell {
             let path = glob::unquote(&absolute_of(&address, &fs));
             return Ok(vec![Item { fs, text: glob::unquote(text), path, status: None }]);
         }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found.sort_by(|a, b| address::order(&a.0, &b.0));
         let home = fs.home();
         let typed = |path: &str, status: &Status| match (&address.scheme, &address.authority) {
             (Some(_), Some(_)) => fs.qualified(path),
@@ -376,8 +376,14 @@ fn unknown_scheme(scheme: &str) -> Failure {
     Failure::other(format!("No FileSystem for scheme \"{scheme}\""))
 }
 
+/// Whether it is a cluster's URI without a path: not the root, to Java.
+fn is_bare(address: &Address, fs: &FileSystem) -> bool {
+    address.path.is_empty() && matches!(fs, FileSystem::Hdfs(_))
+}
+
 fn absolute_of(address: &Address, fs: &FileSystem) -> String {
     match (&address.scheme, address.path.starts_with('/')) {
+        (Some(_), false) if is_bare(address, fs) => String::new(),
         (Some(_), false) => address::absolute(&format!("/{}", address.path), "/"),
         _ => address::absolute(&address.path, &fs.home()),
     }

@@ -1,9 +1,7 @@
-//! `cat`, `text`, `head`, `tail`, `checksum`: what is in files.
+//! `cat`, `head`, `tail`, `checksum`: what is in files.
 
-use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use mobula_client::client::ChecksumKind;
 
 use super::failure::{Failure, Outcome};
@@ -16,10 +14,6 @@ use super::shell::Shell;
 const SHOWN: u64 = 1024;
 /// Pause of `tail -f` between looks (HDFS: `Tail.followDelay`).
 const FOLLOW_PAUSE: Duration = Duration::from_millis(5000);
-/// Compressed bytes handed to a decoder at once: they grow 1,032 times at most.
-const DECODE_PIECE: usize = 4096;
-/// Bytes of the shortest header of gzip.
-const GZIP_HEADER: u64 = 10;
 
 /// Prints files.
 pub async fn cat(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
@@ -34,7 +28,11 @@ pub async fn cat(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
     Ok(())
 }
 
-async fn open_file(item: &Item) -> Outcome<Reader> {
+/// A file to read, and no directory.
+///
+/// # Errors
+/// It is one, or cannot be opened.
+pub async fn open_file(item: &Item) -> Outcome<Reader> {
     if item.is_directory() {
         return Err(Failure::is_directory(&item.text));
     }
@@ -47,125 +45,6 @@ async fn cat_one(shell: &mut Shell, item: &Item) -> Outcome<()> {
         shell.print_bytes(&piece)?;
     }
     shell.flush()
-}
-
-/// Prints files, unpacked where they are packed.
-pub async fn text(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
-    Format::new(1, MANY, &["ignoreCrc"]).parse(&mut args)?;
-    for item in shell.expand_all(&args).await? {
-        if !shell.is_there(&item) {
-            continue;
-        }
-        let shown = text_one(shell, &item).await;
-        shell.settle(shown)?;
-    }
-    Ok(())
-}
-
-/// How a file is unpacked.
-enum Unpack {
-    Plain,
-    Gzip(MultiGzDecoder<Vec<u8>>),
-    Zlib(ZlibDecoder<Vec<u8>>),
-}
-
-async fn text_one(shell: &mut Shell, item: &Item) -> Outcome<()> {
-    let mut reader = open_file(item).await?;
-    // The first bytes tell what it is; a first piece may be shorter than they are.
-    let mut head = Vec::new();
-    while head.len() < 4 {
-        match reader.next().await? {
-            Some(piece) => head.extend_from_slice(&piece),
-            None => break,
-        }
-    }
-    let mut unpack = unpacker(item, &head)?;
-    let mut piece = Some(head.into());
-    while let Some(bytes) = piece {
-        let bytes: bytes::Bytes = bytes;
-        for part in bytes.chunks(DECODE_PIECE) {
-            let fed = unpack.feed(part);
-            unpack.drain(shell, part)?;
-            fed.map_err(|error| Failure::other(error.to_string()))?;
-        }
-        piece = reader.next().await?;
-    }
-    // What there is of a file that was cut is shown before that is told.
-    let flushed = unpack.flush();
-    unpack.drain(shell, &[])?;
-    let finished = flushed.and_then(|()| unpack.finish());
-    shell.print_bytes(&finished.map_err(cut_off)?)?;
-    shell.flush()
-}
-
-/// A packed file ended too early; the words are Java's.
-fn cut_off(error: std::io::Error) -> Failure {
-    match error.kind() {
-        ErrorKind::UnexpectedEof => Failure::other("Unexpected end of ZLIB input stream"),
-        _ => Failure::other(error.to_string()),
-    }
-}
-
-/// By the first bytes, and then by the name's ending (HDFS: `Display.Text.getInputStream`).
-fn unpacker(item: &Item, head: &[u8]) -> Outcome<Unpack> {
-    let unsupported = |what| Err(Failure::path(&item.text, what));
-    match head {
-        // Too short to be anything else.
-        [] | [_] => return Ok(Unpack::Plain),
-        [0x1f, 0x8b, ..] => return Ok(Unpack::Gzip(MultiGzDecoder::new(Vec::new()))),
-        [b'S', b'E', b'Q', ..] => return unsupported("SequenceFiles cannot be shown as text yet"),
-        [b'O', b'b', b'j', 1, ..] => return unsupported("Avro files cannot be shown as text yet"),
-        [b'O', b'b', b'j', ..] => return Err(Failure::other("Not an Avro data file")),
-        [b'O', b'b', ..] => return Ok(Unpack::Plain),
-        _ => {}
-    }
-    match item.name().rsplit_once('.').map_or("", |(_, ending)| ending) {
-        "gz" if item.status()?.length < GZIP_HEADER => Err(Failure::other("Unexpected end of input stream")),
-        "gz" => Err(Failure::other("not a gzip file")),
-        "deflate" => Ok(Unpack::Zlib(ZlibDecoder::new(Vec::new()))),
-        "bz2" => unsupported("bzip2 cannot be unpacked yet"),
-        "zst" | "lz4" | "snappy" => unsupported("this compression cannot be unpacked yet"),
-        _ => Ok(Unpack::Plain),
-    }
-}
-
-impl Unpack {
-    fn feed(&mut self, part: &[u8]) -> std::io::Result<()> {
-        match self {
-            Unpack::Plain => Ok(()),
-            Unpack::Gzip(decoder) => decoder.write_all(part),
-            Unpack::Zlib(decoder) => decoder.write_all(part),
-        }
-    }
-
-    /// Prints what came out; `part` itself if nothing is packed.
-    fn drain(&mut self, shell: &mut Shell, part: &[u8]) -> Outcome<()> {
-        let buffer = match self {
-            Unpack::Plain => return shell.print_bytes(part),
-            Unpack::Gzip(decoder) => decoder.get_mut(),
-            Unpack::Zlib(decoder) => decoder.get_mut(),
-        };
-        shell.print_bytes(buffer)?;
-        buffer.clear();
-        Ok(())
-    }
-
-    /// All that can be made of what was fed comes out.
-    fn flush(&mut self) -> std::io::Result<()> {
-        match self {
-            Unpack::Plain => Ok(()),
-            Unpack::Gzip(decoder) => decoder.flush(),
-            Unpack::Zlib(decoder) => decoder.flush(),
-        }
-    }
-
-    fn finish(self) -> std::io::Result<Vec<u8>> {
-        match self {
-            Unpack::Plain => Ok(Vec::new()),
-            Unpack::Gzip(decoder) => decoder.finish(),
-            Unpack::Zlib(decoder) => decoder.finish(),
-        }
-    }
 }
 
 /// Prints the first kilobyte of a file.

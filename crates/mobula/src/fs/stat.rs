@@ -64,9 +64,9 @@ fn fill(format: &str, item: &Item, status: &Status) -> String {
             'o' => text.push_str(&status.block_size.to_string()),
             'r' => text.push_str(&status.replication.to_string()),
             'u' => text.push_str(&status.owner),
-            'x' => text.push_str(&date::utc_second(status.accessed_ms)),
+            'x' => text.push_str(&date::local_second(status.accessed_ms)),
             'X' => text.push_str(&status.accessed_ms.to_string()),
-            'y' => text.push_str(&date::utc_second(status.modified_ms)),
+            'y' => text.push_str(&date::local_second(status.modified_ms)),
             'Y' => text.push_str(&status.modified_ms.to_string()),
             other => text.push(other),
         }
@@ -107,7 +107,8 @@ mod tests {
             fill("%F %u %g %b %n %o %r %a %A"),
             "regular file alice staff 12 f 134217728 3 1644 rw-r--r-T"
         );
-        assert_eq!(fill("%y|%Y|%x|%X"), "1970-01-01 00:00:01|1000|1970-01-01 00:01:02|62000");
+        let (modified, accessed) = (date::local_second(1_000), date::local_second(62_000));
+        assert_eq!(fill("%y|%Y|%x|%X"), format!("{modified}|1000|{accessed}|62000"));
         assert_eq!(fill("100%% %q%"), "100% q");
     }
 }

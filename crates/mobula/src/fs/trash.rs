@@ -6,7 +6,7 @@ use super::date;
 use super::failure::{Failure, Kind, Outcome};
 use super::filesystem::FileSystem;
 use super::item::Item;
-use super::options::{Format, MANY};
+use super::options::Format;
 use super::shell::Shell;
 
 /// Permission bits of directories in the trash.
@@ -125,7 +125,7 @@ async fn around_file(fs: &FileSystem, base: &str, now_ms: u64) -> Outcome<String
 
 /// Makes a checkpoint of the trash, and deletes those that are old enough, or all.
 pub async fn expunge(shell: &mut Shell, mut args: Vec<String>) -> Outcome<()> {
-    let given = Format::new(0, MANY, &["immediate"]).with_values(&["fs"]).parse(&mut args)?;
+    let given = Format::new(0, 2, &["immediate"]).with_values(&["fs"]).parse(&mut args)?;
     let fs = match given.value("fs") {
         None | Some("") => shell.default_fs()?,
         Some(uri) => shell.item(&format!("{}/", uri.trim_end_matches('/'))).await?.fs,

@@ -235,6 +235,9 @@ const QUOTA_MEDIA: [(&str, StorageTypeProto); 5] = [
     ("NVDIMM", StorageTypeProto::Nvdimm),
 ];
 
+/// The one that none can be set for; it may be asked about all the same.
+const QUOTA_FREE_MEDIUM: Medium = ("RAM_DISK", StorageTypeProto::RamDisk);
+
 type Medium = (&'static str, StorageTypeProto);
 
 struct Counting {
@@ -288,7 +291,8 @@ fn parse_media(text: &str) -> Outcome<Vec<Medium>> {
         return Ok(QUOTA_MEDIA.to_vec());
     }
     let medium = |name: &str| {
-        let known = QUOTA_MEDIA.iter().find(|(medium, _)| medium.eq_ignore_ascii_case(name));
+        let mut all = QUOTA_MEDIA.iter().chain([&QUOTA_FREE_MEDIUM]);
+        let known = all.find(|(medium, _)| medium.eq_ignore_ascii_case(name));
         known.copied().ok_or_else(|| {
             let name = name.to_uppercase();
             Failure::usage(format!("No enum constant org.apache.hadoop.fs.StorageType.{name}"))
@@ -319,19 +323,21 @@ fn medium_columns(a: &str, b: &str) -> String {
 
 impl Counting {
     fn head(&self) -> String {
-        if let Some(media) = &self.by_medium {
-            let columns =
-                |(name, _): &Medium| medium_columns(&format!("{name}_QUOTA"), &format!("REM_{name}_QUOTA"));
-            return media.iter().map(columns).collect();
+        let mut head = match &self.by_medium {
+            Some(media) => {
+                let columns = |(name, _): &Medium| {
+                    medium_columns(&format!("{name}_QUOTA"), &format!("REM_{name}_QUOTA"))
+                };
+                media.iter().map(columns).collect()
+            }
+            None if self.quota || self.quota_only => {
+                quota_columns(["QUOTA", "REM_QUOTA", "SPACE_QUOTA", "REM_SPACE_QUOTA"])
+            }
+            None => String::new(),
+        };
+        if !self.is_quota_alone() {
+            head += &summary_columns(["DIR_COUNT", "FILE_COUNT", "CONTENT_SIZE"]);
         }
-        let mut head = String::new();
-        if self.quota || self.quota_only {
-            head += &quota_columns(["QUOTA", "REM_QUOTA", "SPACE_QUOTA", "REM_SPACE_QUOTA"]);
-        }
-        if self.quota_only {
-            return head;
-        }
-        head += &summary_columns(["DIR_COUNT", "FILE_COUNT", "CONTENT_SIZE"]);
         if self.erasure {
             head += "ERASURECODING_POLICY ";
         }
@@ -346,31 +352,45 @@ impl Counting {
         head
     }
 
+    /// Whether there are no columns of what paths hold.
+    fn is_quota_alone(&self) -> bool {
+        self.quota_only || self.by_medium.is_some()
+    }
+
     async fn print(&self, shell: &mut Shell, item: &Item) -> Outcome<()> {
-        if self.quota_only || self.by_medium.is_some() {
-            let usage = match &item.fs {
-                FileSystem::Hdfs(hdfs) => hdfs.quota(&item.path).await?,
-                FileSystem::Local(_) => NO_QUOTA,
-            };
-            let columns = match &self.by_medium {
-                Some(media) => self.medium_quotas(&usage, media),
-                None => self.quotas(
-                    usage.quota as i64,
-                    usage.file_and_directory_count,
-                    usage.space_quota as i64,
-                    usage.space_consumed,
-                ),
-            };
-            return shell.line(format!("{columns}{}", item.text));
+        if self.is_quota_alone() {
+            return self.print_quota(shell, item).await;
         }
         let mut content = Content::of(item).await?;
+        let more = self.more_columns(&content);
         if self.without_snapshots {
             content = content.without_snapshots();
         }
         if shell.json {
             return print_content(shell, item, &content);
         }
-        shell.line(format!("{}{}", self.columns(&content), item.text))
+        shell.line(format!("{}{more}{}", self.columns(&content), item.text))
+    }
+
+    async fn print_quota(&self, shell: &mut Shell, item: &Item) -> Outcome<()> {
+        let usage = match &item.fs {
+            FileSystem::Hdfs(hdfs) => hdfs.quota(&item.path).await?,
+            FileSystem::Local(_) => NO_QUOTA,
+        };
+        let columns = match &self.by_medium {
+            Some(media) => self.medium_quotas(&usage, media),
+            None => self.quotas(
+                usage.quota as i64,
+                usage.file_and_directory_count,
+                usage.space_quota as i64,
+                usage.space_consumed,
+            ),
+        };
+        let more = match self.erasure || self.snapshots {
+            true => self.more_columns(&Content::of(item).await?),
+            false => String::new(),
+        };
+        shell.line(format!("{columns}{more}{}", item.text))
     }
 
     fn columns(&self, content: &Content) -> String {
@@ -382,6 +402,13 @@ impl Counting {
         }
         let counts = [number(content.directories), number(content.files), number(content.length)];
         columns += &summary_columns([&counts[0], &counts[1], &counts[2]]);
+        columns
+    }
+
+    /// What `-e` and `-s` add, whatever stands before it.
+    fn more_columns(&self, content: &Content) -> String {
+        let number = |number| size::format(number, self.style);
+        let mut columns = String::new();
         if self.erasure {
             columns += &format!("{:>20} ", content.erasure_column());
         }
@@ -393,13 +420,14 @@ impl Counting {
     }
 
     fn quotas(&self, quota: i64, used: u64, space_quota: i64, consumed: u64) -> String {
-        let (quota, rest) = self.quota_and_rest(quota, used);
+        // No directory may have a quota of no names; one of no bytes it may.
+        let (quota, rest) = self.quota_and_rest(if quota == 0 { -1 } else { quota }, used);
         let (space_quota, space_rest) = self.quota_and_rest(space_quota, consumed);
         quota_columns([&quota, &rest, &space_quota, &space_rest])
     }
 
     fn quota_and_rest(&self, quota: i64, used: u64) -> (String, String) {
-        if quota <= 0 {
+        if quota < 0 {
             return ("none".into(), "inf".into());
         }
         let rest = quota.saturating_sub_unsigned(used);

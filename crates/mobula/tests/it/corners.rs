@@ -146,6 +146,30 @@ async fn names_and_hosts_that_cannot_be() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_uri_without_a_path_is_not_the_root() {
+    let cluster = cluster().await;
+    let uri = cluster.uri();
+    let folder = folder(&[("f", "text")]);
+    let run = async |args: &[&str]| fs_in(&cluster, folder.path(), "", args).await;
+    for verb in ["ls", "count", "du", "rm", "stat", "cat", "find"] {
+        let missing = format!("{verb}: `{uri}': No such file or directory");
+        assert_fails(run(&[&format!("-{verb}"), &uri]).await, &missing, 1);
+    }
+    assert_eq!(run(&["-test", "-e", &uri]).await.2, 1);
+    let no_name = format!("Pathname  from {uri} is not a valid DFS filename.");
+    for line in [&["-put", "f"][..], &["-touchz"], &["-appendToFile", "f"], &["-mkdir", "-p"], &["-tail"]] {
+        let told = format!("{}: {no_name}", line[0]);
+        assert_fails(run(&[line, &[uri.as_str()]].concat()).await, &told, 255);
+    }
+    let no_parent =
+        "parent's path is null. This can happen if mkdir is called on root, so there's no parent.";
+    let missing = format!("mkdir: `Item: {uri} {no_parent}': No such file or directory");
+    assert_fails(run(&["-mkdir", &uri]).await, &missing, 1);
+    assert_eq!(run(&["-put", "f", &format!("{uri}/")]).await, says(""));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uris_print_with_their_slashes() {
     let cluster = cluster().await;
     let folder = folder(&[("f", "text")]);
@@ -201,6 +225,28 @@ async fn local_failures_in_javas_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_checksums_go_with_what_they_were_of() {
+    let cluster = cluster().await;
+    let folder = folder(&[("one", "1"), ("merged", "old"), ("made", ""), ("put", "old")]);
+    let here = folder.path().to_str().unwrap();
+    let run = async |args: &[&str]| fs_in(&cluster, folder.path(), "", args).await;
+    store(&cluster, "/f", "text").await;
+    let made = format!("file://{here}/made");
+    let put = format!("file://{here}/put");
+    for (name, line) in [
+        ("merged", &["-getmerge", "/f", "merged"][..]),
+        ("made", &["-touchz", &made]),
+        ("put", &["-put", "-f", "-d", "one", &put]),
+    ] {
+        let sums = folder.path().join(format!(".{name}.crc"));
+        std::fs::write(&sums, "crc\0 of what was there").unwrap();
+        assert_eq!(run(line).await, says(""), "{line:?}");
+        assert!(!sums.exists(), "{line:?}");
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn columns_of_ls_and_count() {
     let cluster = cluster().await;
     let folder = folder(&[("one", "1"), ("g/a\u{200b}\u{ad}\u{e000}", "")]);
@@ -219,6 +265,7 @@ async fn columns_of_ls_and_count() {
     };
     assert_eq!(wide(&["-ls", "/d"]).await, 100);
     assert_eq!(wide(&["-ls", "-R", "/d"]).await, 0, "the last one begins another group");
+    assert_eq!(wide(&["-ls", "-R", "-S", "/d"]).await, 100, "what is sorted is one group");
     let (plain, erasure) = (run(&["-ls", "-d", "/d"]).await, run(&["-ls", "-e", "-d", "/d"]).await);
     assert_eq!(plain, erasure, "no column without a policy");
     assert_eq!(run(&["-put", "g", "/g"]).await, says(""));
@@ -227,6 +274,15 @@ async fn columns_of_ls_and_count() {
     let note = "q or u option is given, the -x option is ignored.\n";
     let quota = "        none             inf            none             inf ";
     assert_eq!(run(&["-count", "-u", "-x", "/d"]).await, says(&format!("{note}{quota}/d\n")));
+    // Whatever else is shown, -e and -s add their columns.
+    let more = format!("{:>20} {:>18} {:>24} {:>24} {:>28} ", "EC:", 0, 0, 0, 0);
+    let (titles, _, _) = run(&["-count", "-q", "-u", "-v", "-e", "-s", "/d"]).await;
+    let titles: Vec<&str> = titles.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(titles[2..5], ["SPACE_QUOTA", "REM_SPACE_QUOTA", "ERASURECODING_POLICY"]);
+    assert_eq!(run(&["-count", "-u", "-e", "-s", "/d"]).await, says(&format!("{quota}{more}/d\n")));
+    let of_memory = format!("{:>14} {:>18} ", "none", "inf");
+    let memory = ["-count", "-q", "-t", "ram_disk", "-e", "-s", "/d"];
+    assert_eq!(run(&memory).await, says(&format!("{of_memory}{more}/d\n")));
     let local = format!("file://{here}/one");
     assert_eq!(run(&["-count", "-u", &local]).await, says(&format!("{quota}{local}\n")));
     assert_eq!(
@@ -261,6 +317,16 @@ async fn arguments_as_java_takes_them() {
     assert!(error.contains("\n-setrep: Value out of range. Value:\"99999\" Radix:10\n"), "{error}");
     assert_eq!(code, 255);
     assert_eq!(run("-expunge x").await, says(""));
+    assert_fails(run("-expunge a b c").await, "-expunge: Too many arguments: expected 2 but got 3", 255);
+    let too_few = "-appendToFile: Not enough arguments: expected 2 but got 1";
+    assert_fails(run("-appendToFile -n one").await, too_few, 255);
+    assert_fails(run("-createSnapshot /f a b").await, "-createSnapshot: Too many arguments.", 255);
+    assert_fails(run("-deleteSnapshot /f").await, "-deleteSnapshot: Incorrect number of arguments.", 255);
+    assert_eq!(run("-moveFromLocal -q 5 one /moved").await, says(""));
+    let (out, error, code) = run("ls /f").await;
+    let lines: Vec<&str> = error.lines().take(2).collect();
+    assert_eq!((out.as_str(), code), ("", 255));
+    assert_eq!(lines, ["ls: Unknown command", "Did you mean -ls?  This command begins with a dash."]);
     store(&cluster, "/f", "text").await;
     assert_eq!(run("-tail -s x /f").await, says("text"), "nothing is waited for");
     cluster.shutdown().await;

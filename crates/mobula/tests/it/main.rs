@@ -11,5 +11,6 @@ mod kills;
 mod links;
 mod local;
 mod native;
+mod packed;
 mod servers;
 mod verbs;
