@@ -6,7 +6,6 @@
 
 mod address;
 mod avro;
-mod bzip2;
 mod check;
 mod content;
 mod copy;

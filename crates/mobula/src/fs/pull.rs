@@ -1,8 +1,10 @@
 //! A file's bytes in the pieces that its format asks for.
 
-use bytes::{Bytes, BytesMut};
+use std::io::Read;
 
-use super::bzip2::Bzip2;
+use bytes::{Bytes, BytesMut};
+use bzip2::read::MultiBzDecoder;
+
 use super::failure::{Failure, Outcome};
 use super::filesystem::Reader;
 
@@ -81,16 +83,9 @@ impl<'a> Fields<'a> {
 /// Unpacks all of `bytes`, or as much as is more than any part may have.
 ///
 /// # Errors
-/// As [`Bzip2::next`].
+/// It is no bzip2, is cut, or fails its checksum.
 pub fn unpack_bzip2(bytes: &[u8], unpacked: &mut Vec<u8>) -> std::io::Result<()> {
-    let mut packed = Bzip2::default();
-    packed.feed(bytes);
-    while unpacked.len() <= UNPACKED_MAX
-        && let Some(block) = packed.next()?
-    {
-        unpacked.extend(block);
-    }
-    Ok(())
+    MultiBzDecoder::new(bytes).take(UNPACKED_MAX as u64 + 1).read_to_end(unpacked).map(drop)
 }
 
 /// A file, or a part of it, ended too early.

@@ -2,10 +2,10 @@
 
 use std::io::{ErrorKind, Write};
 
+use bzip2::write::BzDecoder;
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 
 use super::avro;
-use super::bzip2::Bzip2;
 use super::failure::{Failure, Outcome};
 use super::filesystem::Reader;
 use super::item::Item;
@@ -38,6 +38,7 @@ enum Unpack {
     Plain,
     Gzip(MultiGzDecoder<Vec<u8>>),
     Zlib(ZlibDecoder<Vec<u8>>),
+    Bzip2(BzDecoder<Vec<u8>>),
 }
 
 /// What a file is.
@@ -64,7 +65,7 @@ async fn text_one(shell: &mut Shell, item: &Item) -> Outcome<()> {
         Kind::Plain => Unpack::Plain,
         Kind::Gzip => Unpack::Gzip(MultiGzDecoder::new(Vec::new())),
         Kind::Zlib => Unpack::Zlib(ZlibDecoder::new(Vec::new())),
-        Kind::Bzip2 => return show_bzip2(shell, &head, reader).await,
+        Kind::Bzip2 => Unpack::Bzip2(BzDecoder::new(Vec::new())),
         Kind::SequenceFile => return sequence_file::show(shell, item, Pull::new(reader, &head)).await,
         Kind::Avro => return avro::show(shell, Pull::new(reader, &head)).await,
     };
@@ -93,24 +94,6 @@ async fn show_stream(
     let finished = flushed.and_then(|()| unpack.finish());
     shell.print_bytes(&finished.map_err(cut_off)?)?;
     shell.flush()
-}
-
-/// Prints blocks as they come, so that what there is of a file that was cut is shown.
-async fn show_bzip2(shell: &mut Shell, head: &[u8], mut reader: Reader) -> Outcome<()> {
-    let mut packed = Bzip2::default();
-    packed.feed(head);
-    loop {
-        while packed.wants_more() {
-            match reader.next().await? {
-                Some(piece) => packed.feed(&piece),
-                None => break,
-            }
-        }
-        match packed.next().map_err(|error| Failure::other(error.to_string()))? {
-            Some(block) => shell.print_bytes(&block)?,
-            None => return shell.flush(),
-        }
-    }
 }
 
 /// A packed file ended too early; the words are Java's.
@@ -155,6 +138,7 @@ impl Unpack {
             Unpack::Plain => Ok(()),
             Unpack::Gzip(decoder) => decoder.write_all(part),
             Unpack::Zlib(decoder) => decoder.write_all(part),
+            Unpack::Bzip2(decoder) => feed_bzip2(decoder, part),
         }
     }
 
@@ -164,6 +148,7 @@ impl Unpack {
             Unpack::Plain => return shell.print_bytes(part),
             Unpack::Gzip(decoder) => decoder.get_mut(),
             Unpack::Zlib(decoder) => decoder.get_mut(),
+            Unpack::Bzip2(decoder) => decoder.get_mut(),
         };
         shell.print_bytes(buffer)?;
         buffer.clear();
@@ -176,6 +161,7 @@ impl Unpack {
             Unpack::Plain => Ok(()),
             Unpack::Gzip(decoder) => decoder.flush(),
             Unpack::Zlib(decoder) => decoder.flush(),
+            Unpack::Bzip2(decoder) => decoder.flush(),
         }
     }
 
@@ -184,6 +170,18 @@ impl Unpack {
             Unpack::Plain => Ok(Vec::new()),
             Unpack::Gzip(decoder) => decoder.finish(),
             Unpack::Zlib(decoder) => decoder.finish(),
+            Unpack::Bzip2(mut decoder) => decoder.finish(),
         }
     }
+}
+
+/// Streams may follow one another.
+fn feed_bzip2(decoder: &mut BzDecoder<Vec<u8>>, mut part: &[u8]) -> std::io::Result<()> {
+    while !part.is_empty() {
+        match decoder.write(part)? {
+            0 => *decoder = BzDecoder::new(decoder.finish()?),
+            taken => part = &part[taken..],
+        }
+    }
+    Ok(())
 }

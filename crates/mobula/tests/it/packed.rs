@@ -137,6 +137,35 @@ async fn records_are_written_out() {
     cluster.shutdown().await;
 }
 
+/// What bzip2 1.0.8 makes of "hello\n", and of runs.
+const HELLO_BZIP2: &str =
+    "425a6839314159265359c1c080e2000001410000100244a00030cd00c3462997177245385090c1c080e2";
+const RUNS_BZIP2: &str =
+    "425a6831314159265359f575d3b8000002c101e0003800008000082000212431086039d4e026ac55878bb9229c28487abae9dc00";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bzip2_is_unpacked_stream_after_stream() {
+    let cluster = cluster().await;
+    let folder = folder(&[]);
+    let run = async |path: &str| fs_in(&cluster, folder.path(), "", &["-text", path]).await;
+    let runs = format!("{}bbbbccccc", "a".repeat(1000));
+    let both = [bytes(HELLO_BZIP2), bytes(RUNS_BZIP2)].concat();
+    store(&cluster, "/both.bz2", both.clone()).await;
+    assert_eq!(run("/both.bz2").await, says(&format!("hello\n{runs}")));
+    // The first stream is shown before it is told that the second one is cut, or damaged.
+    let mut flipped = both.clone();
+    flipped[bytes(HELLO_BZIP2).len() + 30] ^= 1;
+    for (path, packed) in [("/cut.bz2", both[..both.len() - 30].to_vec()), ("/flipped.bz2", flipped)] {
+        store(&cluster, path, packed).await;
+        let (shown, error, code) = run(path).await;
+        assert_eq!((shown.as_str(), code), ("hello\n", 1), "{path}: {error}");
+        assert!(error.starts_with("text: "), "{path}: {error}");
+    }
+    store(&cluster, "/plain.bz2", "plain text").await;
+    assert!(run("/plain.bz2").await.1.starts_with("text: "));
+    cluster.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_that_are_cut_or_damaged_are_told() {
     let cluster = cluster().await;
