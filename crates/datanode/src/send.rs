@@ -14,7 +14,7 @@ use mobula_proto::hdfs::{
 use mobula_types::ExtendedBlock;
 use mobula_wire::checksum::{Checksum, ChecksumKind};
 use mobula_wire::convert;
-use mobula_wire::datatransfer::{encode_response, response_failure};
+use mobula_wire::datatransfer::encode_response;
 use mobula_wire::packet::{PACKET_LENGTH_MAX, PacketHeader, PacketPrefix};
 use mobula_wire::try_decode_delimited;
 use tokio::io::AsyncWrite;
@@ -227,7 +227,10 @@ pub(crate) async fn read_block(
     };
     let sending = match opened {
         Ok(sending) => sending,
-        Err(error) => return refuse(write, error).await,
+        Err(error) => {
+            let words = read_refusal(&request, &error);
+            return refuse(write, &words, error).await;
+        }
     };
     write_all(write, &answer(&sending), WRITE_LIMIT).await?;
     sending.send(node, write).await?;
@@ -253,7 +256,11 @@ pub(crate) async fn copy_block(
     };
     let sending = match opened.await {
         Ok(sending) => sending,
-        Err(error) => return refuse(write, error).await,
+        Err(error) => {
+            let error: SendError = error;
+            let words = error.to_string();
+            return refuse(write, &words, error).await;
+        }
     };
     write_all(write, &answer(&sending), WRITE_LIMIT).await?;
     sending.send(node, write).await?;
@@ -301,9 +308,36 @@ fn answer(sending: &Sending) -> BytesMut {
     out
 }
 
-async fn refuse(write: &mut WriteHalf, error: SendError) -> Result<(), SendError> {
+/// HDFS's words for a read that is refused, which its clients print (`DataXceiver.readBlock`, `BlockSender`).
+fn read_refusal(request: &OpReadBlockProto, error: &SendError) -> String {
+    let Ok(block) = convert::extended_block(&request.header.base_header.block) else {
+        return error.to_string();
+    };
+    let reason = match error {
+        SendError::Source(SourceError::Missing(_)) => {
+            format!(
+                "org.apache.hadoop.hdfs.server.datanode.ReplicaNotFoundException: Replica not found for {block}"
+            )
+        }
+        SendError::Source(SourceError::Range { length: stored, .. }) => {
+            let (offset, length) = (request.offset.cast_signed(), request.len.cast_signed());
+            format!(
+                "java.io.IOException:  Offset {offset} and length {length} don't match block {block} ( blockLen {stored} )"
+            )
+        }
+        error => format!("java.io.IOException: {error}"),
+    };
+    format!("opReadBlock {block} received exception {reason}")
+}
+
+async fn refuse(write: &mut WriteHalf, words: &str, error: SendError) -> Result<(), SendError> {
+    let response = BlockOpResponseProto {
+        status: Status::Error as i32,
+        message: Some(words.into()),
+        ..BlockOpResponseProto::default()
+    };
     let mut out = BytesMut::new();
-    encode_response(&response_failure(Status::Error, "", &error.to_string()), &mut out);
+    encode_response(&response, &mut out);
     write_all(write, &out, WRITE_LIMIT).await?;
     Err(error)
 }

@@ -5,6 +5,7 @@ use mobula_rpc::{RpcClient, RpcClientOptions};
 use mobula_wire::datatransfer::Op;
 use std::time::Duration;
 
+use crate::namenode::POOL;
 use crate::speaker::{Flags, Speaker, base, block_proto, read_block, read_on, write_block};
 use crate::{Bench, bytes, until, within};
 
@@ -201,6 +202,12 @@ async fn a_read_of_negative_length() {
     let data = bytes(70_000);
     write_block(&bench.addr(0), 1, &[], &data, 64_512).await;
     assert_eq!(read_block(&bench.addr(0), 1, 0, u64::MAX).await.unwrap(), data);
+    let beyond = read_block(&bench.addr(0), 1, 1, 70_000).await.unwrap_err();
+    let words = format!(
+        "opReadBlock {POOL}:blk_1_1001 received exception java.io.IOException:  Offset 1 and length 70000 don't match \
+         block {POOL}:blk_1_1001 ( blockLen 70000 )"
+    );
+    assert_eq!(beyond, words);
     assert!(read_block(&bench.addr(0), 1, 1, u64::MAX).await.is_err());
     assert!(read_block(&bench.addr(0), 1, u64::MAX, 1).await.is_err());
 }
