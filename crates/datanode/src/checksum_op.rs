@@ -32,7 +32,7 @@ pub(crate) async fn block_checksum(
     let block = checked(node, &request.header.block)?;
     let wanted = block.block.length;
     let source = Source::open(node, &block.block, wanted).await?;
-    if !source.has_sums() {
+    if source.meta().is_none() {
         return Err(SourceError::NoChecksums(source.block).into());
     }
     let length = wanted.min(source.length);
@@ -43,13 +43,16 @@ pub(crate) async fn block_checksum(
     let sums = Sums { node, source: &source, length };
     let checksum = match kind {
         BlockChecksumTypeProto::Md5crc => sums.md5().await?,
+        BlockChecksumTypeProto::CompositeCrc if !source.has_sums() => {
+            return Err(SourceError::NoChecksums(source.block).into());
+        }
         BlockChecksumTypeProto::CompositeCrc if stripe == 0 || stripe >= length => sums.composite().await?,
         BlockChecksumTypeProto::CompositeCrc => {
             return Err(SendError::Request("checksums by stripes come with erasure coding".into()));
         }
     };
     // Of the whole replica, whatever was asked for.
-    let all_sums = source.checksum.chunks(source.length);
+    let all_sums = if source.has_sums() { source.checksum.chunks(source.length) } else { 0 };
     let response = BlockOpResponseProto {
         status: Status::Success as i32,
         checksum_response: Some(OpBlockChecksumResponseProto {
@@ -77,8 +80,11 @@ struct Sums<'a> {
 }
 
 impl Sums<'_> {
-    /// The MD5 of all checksums.
+    /// The MD5 of all checksums; where a file was written without any, that of nothing, as in HDFS.
     async fn md5(&self) -> Result<Vec<u8>, SendError> {
+        if !self.source.has_sums() {
+            return Ok(Md5::new().finalize().to_vec());
+        }
         let digest = self.fold(Md5::new(), |mut digest, sums| {
             digest.update(sums);
             digest

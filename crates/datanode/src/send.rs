@@ -14,7 +14,7 @@ use mobula_proto::hdfs::{
 use mobula_types::ExtendedBlock;
 use mobula_wire::checksum::{Checksum, ChecksumKind};
 use mobula_wire::convert;
-use mobula_wire::datatransfer::{encode_response, response_failure};
+use mobula_wire::datatransfer::encode_response;
 use mobula_wire::packet::{PACKET_LENGTH_MAX, PacketHeader, PacketPrefix};
 use mobula_wire::try_decode_delimited;
 use tokio::io::AsyncWrite;
@@ -52,6 +52,7 @@ pub(crate) struct Sending {
     seqno: i64,
     with_sums: bool,
     verify: Verify,
+    corrupt: Corrupt,
     next: Option<Load>,
     /// All so far was in memory. Once something was not, the disk's threads read the rest of this request.
     cached: bool,
@@ -59,8 +60,19 @@ pub(crate) struct Sending {
     prepared: u64,
 }
 
+/// What becomes of bytes that do not match their checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Corrupt {
+    /// They are sent with the checksums that they do not match, and the NameNode is told. A client finds out by itself
+    /// and then says so: with an error in its place all it could say is that nobody has the block. And one that wants no
+    /// checksums gets what there is (`-ignoreCrc`). HDFS's DataNode does not even look (`BlockSender`).
+    Shown,
+    /// The sending ends there: what is stored elsewhere is whole.
+    Refused,
+}
+
 /// How much is verified before it is sent.
-pub(crate) fn verify_for_clients(node: &Node) -> Verify {
+fn verify_for_clients(node: &Node) -> Verify {
     if node.config.verify_reads { Verify::Yes } else { Verify::No }
 }
 
@@ -71,7 +83,7 @@ impl Sending {
         source: Source,
         (offset, length): (u64, u64),
         with_sums: bool,
-        verify: Verify,
+        (verify, corrupt): (Verify, Corrupt),
     ) -> Result<Sending, SourceError> {
         let (at, end) = source.span(offset, length)?;
         let chunk = source.checksum.bytes_per_chunk() as usize;
@@ -86,6 +98,7 @@ impl Sending {
             seqno: 0,
             with_sums,
             verify,
+            corrupt,
             next: None,
             cached: true,
             prepared: at,
@@ -106,7 +119,22 @@ impl Sending {
     }
 
     /// Reads the packet at `at`; none behind the end.
-    async fn load(&mut self, node: &Node, at: u64, mut load: Load) -> Result<Option<Load>, SourceError> {
+    async fn load(&mut self, node: &Node, at: u64, load: Load) -> Result<Option<Load>, SourceError> {
+        match self.load_verified(node, at, load).await {
+            Err(SourceError::Corrupt { .. }) if self.corrupt == Corrupt::Shown => {
+                self.verify = Verify::No;
+                self.load_verified(node, at, Load::default()).await
+            }
+            loaded => loaded,
+        }
+    }
+
+    async fn load_verified(
+        &mut self,
+        node: &Node,
+        at: u64,
+        mut load: Load,
+    ) -> Result<Option<Load>, SourceError> {
         let length = (self.end - at).min(self.packet_bytes as u64) as usize;
         if length == 0 {
             return Ok(None);
@@ -191,15 +219,18 @@ pub(crate) async fn read_block(
     let block = checked(node, &request.header.base_header.block);
     let opened = match block {
         Ok(block) => {
-            let end = request.offset.saturating_add(request.len);
-            let with_sums = request.send_checksums.unwrap_or(true);
-            open(node, &block, (request.offset, request.len), end, with_sums).await
+            // Negative in Java: as much as there is (`BlockSender`).
+            let length = i64::try_from(request.len).is_ok().then_some(request.len);
+            open(node, &block, (request.offset, length), request.send_checksums.unwrap_or(true)).await
         }
         Err(error) => Err(error),
     };
     let sending = match opened {
         Ok(sending) => sending,
-        Err(error) => return refuse(write, error).await,
+        Err(error) => {
+            let words = read_refusal(&request, &error);
+            return refuse(write, &words, error).await;
+        }
     };
     write_all(write, &answer(&sending), WRITE_LIMIT).await?;
     sending.send(node, write).await?;
@@ -221,11 +252,15 @@ pub(crate) async fn copy_block(
         let source = Source::open(node, &block.block, 0).await?;
         let length = source.length;
         let with_sums = source.has_sums();
-        Ok(Sending::open(node, source, (0, length), with_sums, Verify::Yes).await?)
+        Ok(Sending::open(node, source, (0, length), with_sums, (Verify::Yes, Corrupt::Refused)).await?)
     };
     let sending = match opened.await {
         Ok(sending) => sending,
-        Err(error) => return refuse(write, error).await,
+        Err(error) => {
+            let error: SendError = error;
+            let words = error.to_string();
+            return refuse(write, &words, error).await;
+        }
     };
     write_all(write, &answer(&sending), WRITE_LIMIT).await?;
     sending.send(node, write).await?;
@@ -235,13 +270,15 @@ pub(crate) async fn copy_block(
 async fn open(
     node: &Arc<Node>,
     block: &ExtendedBlock,
-    range: (u64, u64),
-    end: u64,
+    (offset, length): (u64, Option<u64>),
     with_sums: bool,
 ) -> Result<Sending, SendError> {
+    let end = length.map_or(0, |length| offset.saturating_add(length));
     let source = Source::open(node, &block.block, end).await?;
+    let range = (offset, length.unwrap_or(source.visible));
     let with_sums = with_sums && source.has_sums();
-    Ok(Sending::open(node, source, range, with_sums, verify_for_clients(node)).await?)
+    let verify = (verify_for_clients(node), Corrupt::Shown);
+    Ok(Sending::open(node, source, range, with_sums, verify).await?)
 }
 
 /// The block that a request names, if its pool is ours.
@@ -271,9 +308,36 @@ fn answer(sending: &Sending) -> BytesMut {
     out
 }
 
-async fn refuse(write: &mut WriteHalf, error: SendError) -> Result<(), SendError> {
+/// HDFS's words for a read that is refused, which its clients print (`DataXceiver.readBlock`, `BlockSender`).
+fn read_refusal(request: &OpReadBlockProto, error: &SendError) -> String {
+    let Ok(block) = convert::extended_block(&request.header.base_header.block) else {
+        return error.to_string();
+    };
+    let reason = match error {
+        SendError::Source(SourceError::Missing(_)) => {
+            format!(
+                "org.apache.hadoop.hdfs.server.datanode.ReplicaNotFoundException: Replica not found for {block}"
+            )
+        }
+        SendError::Source(SourceError::Range { length: stored, .. }) => {
+            let (offset, length) = (request.offset.cast_signed(), request.len.cast_signed());
+            format!(
+                "java.io.IOException:  Offset {offset} and length {length} don't match block {block} ( blockLen {stored} )"
+            )
+        }
+        error => format!("java.io.IOException: {error}"),
+    };
+    format!("opReadBlock {block} received exception {reason}")
+}
+
+async fn refuse(write: &mut WriteHalf, words: &str, error: SendError) -> Result<(), SendError> {
+    let response = BlockOpResponseProto {
+        status: Status::Error as i32,
+        message: Some(words.into()),
+        ..BlockOpResponseProto::default()
+    };
     let mut out = BytesMut::new();
-    encode_response(&response_failure(Status::Error, "", &error.to_string()), &mut out);
+    encode_response(&response, &mut out);
     write_all(write, &out, WRITE_LIMIT).await?;
     Err(error)
 }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::framed::{Framed, write_all};
 use crate::node::{CONNECT_LIMIT, Counted, Node, READ_LIMIT, WRITE_LIMIT, xfer_name};
 use crate::reports::Trouble;
-use crate::send::{SendError, Sending, checked};
+use crate::send::{Corrupt, SendError, Sending, checked};
 use crate::source::{Source, SourceError, Verify};
 
 /// Longest `DNTransferAckProto`, in bytes.
@@ -120,7 +120,8 @@ async fn send(
     let with_sums = source.has_sums();
     let pool = node.store.pool().ok_or_else(|| SendError::Request("no pool yet".into()))?.clone();
     // Verified before a connection is made: bad bytes cost the target nothing.
-    let sending = Sending::open(node, source, (0, length), with_sums, Verify::Yes).await?;
+    let sending =
+        Sending::open(node, source, (0, length), with_sums, (Verify::Yes, Corrupt::Refused)).await?;
     let request = OpWriteBlockProto {
         header: ClientOperationHeaderProto {
             base_header: BaseHeaderProto {

@@ -270,17 +270,13 @@ impl Apply<'_, '_> {
         let (record, open) = check_lease(&walk, file, holder, || self.held(holder))?;
         let inode = walk.last().expect("the lease was checked").id;
         let last = last_block(&self.tables, inode, record)?;
-        let Some((_, row)) = last.filter(|(id, _)| *id == block.id) else {
+        if last.is_none_or(|(id, _)| id != block.id) {
             return Ok(Outcome::Done); // Another block: HDFS says nothing, too.
-        };
-        // A client abandons a block that it could not even begin.
+        }
         if open.recovery.is_some() {
             return Err(NamespaceError::AbandonUnderRecovery(block.to_string()));
         }
-        let kept = if is_committed(&row) { row.length } else { open.kept };
-        if kept > 0 {
-            return Err(NamespaceError::AbandonKept { block: block.to_string(), kept });
-        }
+        // Clients abandon what they could not even begin. Who says so of synced bytes has the lease, and means it.
         self.drop_last(&mut walk)?;
         self.save(&walk, walk.depth)?;
         Ok(Outcome::Done)

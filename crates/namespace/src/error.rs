@@ -261,9 +261,6 @@ pub enum NamespaceError {
     /// `BlockManager.commitBlock` asserts it.
     #[error("Commit block {block} with {submitted} bytes, fewer than the {have} that were synced")]
     CommitShrinks { block: String, have: u64, submitted: u64 },
-    /// Not HDFS's: `abandonBlock` of a block with bytes that somebody was promised.
-    #[error("Abandon block {block}, of which {kept} bytes were synced")]
-    AbandonKept { block: String, kept: u64 },
     /// Not HDFS's: `abandonBlock` of a block that is under recovery.
     #[error("Abandon block {0}, whereas it is under recovery.")]
     AbandonUnderRecovery(String),
@@ -494,7 +491,6 @@ impl NamespaceError {
             | E::CommitIdMismatch { .. }
             | E::CommitUnderRecovery(_)
             | E::CommitShrinks { .. }
-            | E::AbandonKept { .. }
             | E::AbandonUnderRecovery(_)
             | E::BlockMissing(_)
             | E::UnexpectedBlockState { .. }

@@ -127,7 +127,8 @@ impl PipelineAck {
         let proto = PipelineAckProto {
             seqno: self.seqno,
             reply: self.replies.iter().map(|reply| reply.status as i32).collect(),
-            downstream_ack_time_nanos: (self.downstream_nanos != 0).then_some(self.downstream_nanos),
+            // HDFS writes it even where it is its default (`PipelineAck`): the same bytes.
+            downstream_ack_time_nanos: Some(self.downstream_nanos),
             flag: self.replies.iter().map(|reply| reply.to_flag()).collect(),
         };
         encode_delimited(&proto, out);
@@ -178,7 +179,7 @@ mod tests {
     fn golden_bytes() {
         let mut out = BytesMut::new();
         PipelineAck::new(1, [Status::Success, Status::ErrorChecksum]).encode(&mut out);
-        assert_eq!(&out[..], [10, 0x08, 2, 0x10, 0, 0x10, 2, 0x22, 2, 0, 2]);
+        assert_eq!(&out[..], [12, 0x08, 2, 0x10, 0, 0x10, 2, 0x18, 0, 0x22, 2, 0, 2]);
     }
 
     #[test]

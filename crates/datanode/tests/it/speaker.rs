@@ -182,6 +182,26 @@ pub async fn read_block(addr: &str, id: u64, offset: u64, length: u64) -> Result
 }
 
 pub async fn read_on(speaker: &mut Speaker, id: u64, offset: u64, length: u64) -> Result<Vec<u8>, String> {
+    read_request(speaker, id, (offset, length), None).await
+}
+
+/// As `read_block`, with or without checksums.
+pub async fn read_as(
+    addr: &str,
+    id: u64,
+    range: (u64, u64),
+    send_checksums: Option<bool>,
+) -> Result<Vec<u8>, String> {
+    let mut speaker = Speaker::connect(addr).await;
+    read_request(&mut speaker, id, range, send_checksums).await
+}
+
+async fn read_request(
+    speaker: &mut Speaker,
+    id: u64,
+    (offset, length): (u64, u64),
+    send_checksums: Option<bool>,
+) -> Result<Vec<u8>, String> {
     let request = pb::OpReadBlockProto {
         header: pb::ClientOperationHeaderProto {
             base_header: base(block_proto(id, 1001, 0)),
@@ -189,7 +209,7 @@ pub async fn read_on(speaker: &mut Speaker, id: u64, offset: u64, length: u64) -
         },
         offset,
         len: length,
-        send_checksums: None,
+        send_checksums,
         caching_strategy: None,
     };
     speaker.op(Op::ReadBlock, &request).await;
@@ -214,7 +234,7 @@ pub async fn read_on(speaker: &mut Speaker, id: u64, offset: u64, length: u64) -
         }
         assert!(prefix.header.data_length > 0, "no empty packet but the last");
         let (sums, data) = body.split_at(prefix.checksum_length as usize);
-        checksum.verify(data, sums).unwrap();
+        checksum.verify(data, sums).map_err(|mismatch| mismatch.to_string())?;
         bytes.extend_from_slice(data);
         at += data.len() as u64;
     }
@@ -222,6 +242,8 @@ pub async fn read_on(speaker: &mut Speaker, id: u64, offset: u64, length: u64) -
     encode_delimited(&pb::ClientReadStatusProto { status: 6 }, &mut out);
     speaker.raw(&out).await;
     let skip = (offset - info.chunk_offset) as usize;
+    // Negative in Java: all there is.
+    let length = if i64::try_from(length).is_ok() { length } else { (bytes.len() - skip) as u64 };
     assert!(bytes.len() >= skip + length as usize && bytes.len() < skip + length as usize + 512);
     Ok(bytes[skip..skip + length as usize].to_vec())
 }

@@ -5,6 +5,7 @@ use mobula_rpc::{RpcClient, RpcClientOptions};
 use mobula_wire::datatransfer::Op;
 use std::time::Duration;
 
+use crate::namenode::POOL;
 use crate::speaker::{Flags, Speaker, base, block_proto, read_block, read_on, write_block};
 use crate::{Bench, bytes, until, within};
 
@@ -164,6 +165,51 @@ async fn checksums_of_blocks() {
             assert_eq!((answer.bytes_per_crc, answer.crc_per_block), (512, 196));
         }
     }
+}
+
+/// A file written without checksums (`dfs.checksum.type` NULL) has a checksum that says so.
+#[tokio::test]
+async fn the_checksum_of_a_block_without_checksums() {
+    use md5::{Digest, Md5};
+    use mobula_wire::checksum::{Checksum, ChecksumKind};
+    let bench = Bench::real(1).await;
+    let mut speaker = Speaker::connect(&bench.addr(0)).await;
+    let mut op = crate::speaker::write_op(1, "client", &[]);
+    op.requested_checksum = Checksum::new(ChecksumKind::Null, 10).unwrap().to_proto();
+    speaker.op(Op::WriteBlock, &op).await;
+    assert_eq!(speaker.response().await.unwrap().status, 0);
+    speaker.packet_with(0, 0, b"what nobody has summed", &[], Flags::None).await;
+    speaker.acked(0, 1).await;
+    speaker.packet_with(1, 22, &[], &[], Flags::Last).await;
+    speaker.acked(1, 1).await;
+    for length in [22, 7] {
+        let request = pb::OpBlockChecksumProto {
+            header: base(block_proto(1, 1001, length)),
+            block_checksum_options: None,
+        };
+        let mut speaker = Speaker::connect(&bench.addr(0)).await;
+        speaker.op(Op::BlockChecksum, &request).await;
+        let answer = speaker.response().await.unwrap().checksum_response.unwrap();
+        assert_eq!(answer.block_checksum, Md5::digest(b"").to_vec());
+        assert_eq!((answer.bytes_per_crc, answer.crc_per_block, answer.crc_type), (10, 0, Some(0)));
+    }
+}
+
+/// A length below 0 asks for all there is (`BlockSender`).
+#[tokio::test]
+async fn a_read_of_negative_length() {
+    let bench = Bench::real(1).await;
+    let data = bytes(70_000);
+    write_block(&bench.addr(0), 1, &[], &data, 64_512).await;
+    assert_eq!(read_block(&bench.addr(0), 1, 0, u64::MAX).await.unwrap(), data);
+    let beyond = read_block(&bench.addr(0), 1, 1, 70_000).await.unwrap_err();
+    let words = format!(
+        "opReadBlock {POOL}:blk_1_1001 received exception java.io.IOException:  Offset 1 and length 70000 don't match \
+         block {POOL}:blk_1_1001 ( blockLen 70000 )"
+    );
+    assert_eq!(beyond, words);
+    assert!(read_block(&bench.addr(0), 1, 1, u64::MAX).await.is_err());
+    assert!(read_block(&bench.addr(0), 1, u64::MAX, 1).await.is_err());
 }
 
 /// Readers and checksums of a block whose writer flushes every few bytes, within the same chunk mostly.

@@ -478,7 +478,7 @@ impl Model {
             (Operation::AbandonBlock { block, .. }, _)
                 if node.blocks.last().is_some_and(|(last, _)| last.id == block.id) =>
             {
-                assert!(node.recovery.is_none() && node.kept == 0, "abandoned what was promised");
+                assert!(node.recovery.is_none(), "abandoned under recovery");
                 node.drop_last();
             }
             (Operation::Fsync { last_length: Some(length), .. }, _) if *length > 0 => {
