@@ -197,7 +197,7 @@ def test_what_was_open_at_a_fork_is_the_parents(mobula_fs):
         writer.write(b"1")
         child = context.Process(target=_child_of_open_files, args=(reader, writer, mobula_fs.namenode, childs))
         with ExitStack() as held:
-            for lock in (reader._lock, writer._lock, mobula_fs.namenode._lock):
+            for lock in (reader._lock, writer._lock):
                 thread = held.enter_context(ThreadPoolExecutor(1))
                 thread.submit(lock.acquire).result()
                 held.callback(lambda thread=thread, lock=lock: thread.submit(lock.release).result())
@@ -211,6 +211,8 @@ def test_what_was_open_at_a_fork_is_the_parents(mobula_fs):
         assert len(refused) == 4 and all("before a fork" in str(told) for told in refused), refused
         assert missing == 0
         assert identity != mobula_fs.namenode._client_id, "each call is answered once for each process"
+        assert mobula_fs.namenode._idle, "the parent's connection is the parent's"
+        assert mobula_fs.namenode.stats().missing == 0
         assert reader.read() == b"23456789"
         writer.write(b"3")
     assert mobula_fs.cat("/g") == b"13"
