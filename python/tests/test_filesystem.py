@@ -57,7 +57,7 @@ def test_reads_as_a_local_file_does(mobula_fs, noise, tmp_path):
     rng = random.Random(seed)
     with (tmp_path / "f").open("rb") as local, mobula_fs.open("/f", "rb") as remote:
         for step in range(120):
-            kind = rng.choice(["read", "read", "read", "seek", "back", "end", "line"])
+            kind = rng.choice(["read", "read", "read", "into", "seek", "back", "end", "line"])
             if kind == "seek":
                 at = rng.randrange(len(data) + 10)
                 assert local.seek(at) == remote.seek(at)
@@ -67,6 +67,11 @@ def test_reads_as_a_local_file_does(mobula_fs, noise, tmp_path):
             elif kind == "end":
                 assert local.seek(-rng.randrange(1000), io.SEEK_END) and True
                 remote.seek(local.tell())
+            elif kind == "into":
+                ours = bytearray(rng.choice([10, MIB - 1, MIB, 2 * MIB]))
+                its = bytearray(len(ours))
+                assert local.readinto(ours) == remote.readinto(its), f"MOBULA_SEED={seed} step {step}"
+                assert ours == its, f"MOBULA_SEED={seed} step {step}"
             elif kind == "line":
                 assert local.readline() == remote.readline(), f"MOBULA_SEED={seed} step {step}"
             else:
@@ -108,6 +113,31 @@ def test_a_read_that_was_interrupted_loses_no_bytes(mobula_fs, noise):
         assert file.tell() == 10
         assert file.read(1000) == data[10:1010]
         assert file.read() == data[1010:]
+
+
+class _Cut:
+    """A reader of `hdfs-native` whose streams end early, which they never should."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def read_range_stream(self, offset, length):
+        yield from self._inner.read_range_stream(offset, length - 1)
+
+
+@pytest.mark.parametrize("at", [0, 10], ids=["all", "behind a seek"])
+def test_what_comes_too_short_is_no_read(mobula_fs, noise, at):
+    data = noise(3 * MIB, 9)
+    mobula_fs.pipe("/f", data, block_size=MIB)
+    with mobula_fs.open("/f", "rb") as file:
+        inner, file._inner = file._inner, _Cut(file._inner)
+        file.seek(at)
+        for read in (file.read, lambda: file.readinto(bytearray(3 * MIB))):
+            with pytest.raises(OSError, match="/f"):
+                read()
+            assert file.tell() == at
+        file._inner = inner
+        assert file.read() == data[at:]
 
 
 def test_ranges_never_reach_past_the_end(mobula_fs):
