@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -182,10 +184,7 @@ def test_a_datanode_that_fails_is_gone_around(manager, monkeypatch, answer):
 
         def setsockopt(self, *_): ...
         def sendall(self, _): ...
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_): ...
+        def close(self): ...
         def recv(self, _):
             told, self.answer = self.answer, b""
             return told
@@ -195,8 +194,78 @@ def test_a_datanode_that_fails_is_gone_around(manager, monkeypatch, answer):
         create_connection = Connection
 
     monkeypatch.setattr(small, "socket", Sockets)
+    monkeypatch.setattr(small, "_kept", small._Kept())
     manager.add("a", DATA)
     assert manager.get("a") == DATA and manager._files.ls("/mobula/incoming") == []
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[socket.socket]:
+    """The connections to DataNodes that were made; none waits from a test before."""
+    opened: list[socket.socket] = []
+
+    def connect(*args, **options):
+        opened.append(socket.create_connection(*args, **options))
+        return opened[-1]
+
+    class Sockets:
+        IPPROTO_TCP, TCP_NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
+        create_connection = staticmethod(connect)
+
+    monkeypatch.setattr(small, "socket", Sockets)
+    monkeypatch.setattr(small, "_kept", small._Kept())
+    return opened
+
+
+def test_connections_to_datanodes_are_used_again(manager, opened):
+    for number in range(20):
+        manager.add(str(number), DATA)
+    assert len(opened) <= 3, "one to each DataNode"
+    assert all(manager.get(str(number)) == DATA for number in range(20))
+
+
+def test_a_kept_connection_that_was_closed_is_made_anew(manager, opened):
+    for number in range(10):
+        manager.add(str(number), DATA)
+        opened[-1].shutdown(socket.SHUT_RDWR)
+    assert len(opened) == 10
+    assert all(manager.get(str(number)) == DATA for number in range(10))
+
+
+def test_not_more_connections_are_kept_than_fit_and_not_for_long(manager, opened, monkeypatch):
+    monkeypatch.setattr(small, "_KEPT_MAX", 2)
+    manager.add_many(((str(number), DATA) for number in range(30)), in_flight=8)
+    kept = [connection for waiting in small._kept._waiting.values() for _, connection in waiting]
+    assert len(kept) == 2 and sum(connection.fileno() >= 0 for connection in opened) == 2
+    monkeypatch.setattr(small, "_KEPT_LIMIT", 0.0)
+    manager.add("last", DATA)
+    assert all(connection.fileno() < 0 for connection in kept)
+
+
+def _in_child(manager, pipe):
+    manager.add("child", DATA)
+    pipe.send(manager.get("child") == DATA)
+
+
+def test_the_connections_of_a_parent_are_the_parents(manager, opened):
+    manager.add("parent", DATA)
+    context = multiprocessing.get_context("fork")
+    ours, childs = context.Pipe()
+    child = context.Process(target=_in_child, args=(manager, childs))
+    child.start()
+    try:
+        assert ours.poll(40), "the child hangs"
+        assert ours.recv()
+    finally:
+        child.kill()
+        child.join()
+    count = len(opened)
+    with small._kept._lock:
+        kept = [connection for waiting in small._kept._waiting.values() for _, connection in waiting]
+    assert len(kept) == count == 1
+    for number in range(6):
+        manager.add(str(number), DATA)
+    assert all(manager.get(str(number)) == DATA for number in range(6))
 
 
 DRIVER = """

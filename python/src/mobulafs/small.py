@@ -12,8 +12,11 @@ has its name only when it is whole. Knows no fsspec and no Ray.
 from __future__ import annotations
 
 import itertools
+import os
+import select
 import socket
 import struct
+import threading
 import time
 import zlib
 
@@ -28,6 +31,9 @@ LENGTH_MAX = 126 * 512
 _CHUNK = 512
 #: Longest silence of a DataNode. What takes longer is left to who can go around it.
 _DATANODE_LIMIT = 10.0
+#: Connections that wait for a next block, to all DataNodes together; ours close them after 4 s.
+_KEPT_MAX = 32
+_KEPT_LIMIT = 3.0
 #: HDFS: `dfs.client.block.write.locateFollowingBlock.initial.delay.ms`, which doubles, and so many tries.
 _COMPLETE_PAUSE = 0.4
 _COMPLETE_TRIES = 5
@@ -35,6 +41,58 @@ _SETUP_CREATE = 6  # OpWriteBlockProto.BlockConstructionStage.PIPELINE_SETUP_CRE
 #: Python has a fast CRC32 and no CRC32C. HDFS takes either, and a replica remembers which.
 _CHECKSUM = pb.encode([(1, 1), (2, _CHUNK)])  # ChecksumProto: CHECKSUM_CRC32
 _WRITE_BLOCK = b"\x00\x1c\x50"  # DataTransferProtocol 28, operation 80
+
+
+class _HungUp(ConnectionError):
+    """A DataNode closed the connection before it answered."""
+
+
+class _Kept:
+    """Connections to DataNodes that wait for the next block. A child of a fork begins without."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        #: By address, the newest last, each with when it was last used.
+        self._waiting: dict[tuple[str, int], list[tuple[float, socket.socket]]] = {}
+
+    def take(self, address: tuple[str, int]) -> socket.socket | None:
+        if self._owner != os.getpid():
+            self.begin()  # a fork past Python's hooks
+        with self._lock:
+            old = self._forget_old()
+            waiting = self._waiting.get(address)
+            found = waiting.pop()[1] if waiting else None
+        for connection in old:
+            connection.close()
+        return found
+
+    def keep(self, address: tuple[str, int], connection: socket.socket) -> None:
+        with self._lock:
+            fits = sum(map(len, self._waiting.values())) < _KEPT_MAX
+            if fits:
+                self._waiting.setdefault(address, []).append((time.monotonic(), connection))
+        if not fits:
+            connection.close()
+
+    def _forget_old(self) -> list[socket.socket]:
+        limit = time.monotonic() - _KEPT_LIMIT
+        old = []
+        for address, waiting in list(self._waiting.items()):
+            old += [connection for since, connection in waiting if since < limit]
+            young = [one for one in waiting if one[0] >= limit]
+            if young:
+                self._waiting[address] = young
+            else:
+                del self._waiting[address]
+        return old
+
+
+_kept = _Kept()
+os.register_at_fork(after_in_child=_kept.begin)
 
 
 class NotStored(Exception):
@@ -116,12 +174,37 @@ def _send(located: pb.Fields, block: bytes, data: bytes, holder: str) -> None:
     first = pb.messages(pb.decode(_bytes(nodes[0])), 1)[0]
     operation = pb.delimited(_operation(located, block, holder))
     # All at once: the answers come in turn, and there are two at most to read before the end.
-    packets = _packet(0, 0, data) + _packet(1, len(data), b"")
-    with socket.create_connection((pb.text(first, 1), pb.number(first, 4)), timeout=_DATANODE_LIMIT) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sendall(_WRITE_BLOCK + operation + packets)
+    request = b"".join((_WRITE_BLOCK, operation, _packet(0, 0, data), _packet(1, len(data), b"")))
+    address = (pb.text(first, 1), pb.number(first, 4))
+    while (connection := _kept.take(address)) is not None:
+        if _has_spoken(connection):
+            connection.close()  # nothing is due: it has hung up, as Apache's DataNodes do behind every block
+            continue
+        try:
+            _converse(address, connection, request)
+            return
+        except _HungUp:
+            pass  # just now, as ours do after a silence
+    connection = socket.create_connection(address, timeout=_DATANODE_LIMIT)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _converse(address, connection, request)
+
+
+def _has_spoken(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _converse(address: tuple[str, int], connection: socket.socket, request: bytes) -> None:
+    """Sends a block, hears that it is synced, and keeps the connection; whatever else happens ends it."""
+    try:
         answers = _Answers(connection)
-        setup = answers.next()
+        try:
+            connection.sendall(request)
+            setup = answers.next()
+        except (BrokenPipeError, ConnectionResetError) as problem:
+            raise _HungUp(f"a DataNode hung up: {problem}") from problem
         if pb.number(setup, 1) != 0:
             raise OSError(f"a DataNode refused the block: {pb.text(setup, 5)} {pb.text(setup, 2)}")
         while True:
@@ -129,7 +212,11 @@ def _send(located: pb.Fields, block: bytes, data: bytes, holder: str) -> None:
             if any(reply != 0 for reply in _replies(ack)):
                 raise OSError(f"a DataNode of the pipeline failed: {_replies(ack)}")
             if pb.number(ack, 1) == pb.zigzag(1):
-                return
+                break
+    except BaseException:
+        connection.close()
+        raise
+    _kept.keep(address, connection)
 
 
 def _operation(located: pb.Fields, block: bytes, holder: str) -> bytes:
