@@ -176,7 +176,13 @@ def test_an_answer_that_stays_lost_is_no_success(manager, monkeypatch):
     assert manager.get("a") == DATA
 
 
-@pytest.mark.parametrize("answer", [b"", b"\x02\x08\x01", b"\x02\x08\x00\x04\x08\x00\x10\x01", b"\xff" * 20])
+#: The pipeline stands, and then both packets are acknowledged by two nodes.
+TWO_OF_THREE = b"\x02\x08\x00" + b"\x06\x08\x00\x10\x00\x10\x00" + b"\x06\x08\x02\x10\x00\x10\x00"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"\x02\x08\x01", b"\x02\x08\x00\x04\x08\x00\x10\x01", b"\xff" * 20, TWO_OF_THREE]
+)
 def test_a_datanode_that_fails_is_gone_around(manager, monkeypatch, answer):
     class Connection:
         def __init__(self, *_args, **_options):

@@ -181,13 +181,13 @@ def _send(located: pb.Fields, block: bytes, data: bytes, holder: str) -> None:
             connection.close()  # nothing is due: it has hung up, as Apache's DataNodes do behind every block
             continue
         try:
-            _converse(address, connection, request)
+            _converse(address, connection, request, len(nodes))
             return
         except _HungUp:
             pass  # just now, as ours do after a silence
     connection = socket.create_connection(address, timeout=_DATANODE_LIMIT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _converse(address, connection, request)
+    _converse(address, connection, request, len(nodes))
 
 
 def _has_spoken(connection: socket.socket) -> bool:
@@ -196,8 +196,8 @@ def _has_spoken(connection: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _converse(address: tuple[str, int], connection: socket.socket, request: bytes) -> None:
-    """Sends a block, hears that it is synced, and keeps the connection; whatever else happens ends it."""
+def _converse(address: tuple[str, int], connection: socket.socket, request: bytes, nodes: int) -> None:
+    """Sends a block, hears that so many nodes have synced it, and keeps the connection; all else ends it."""
     try:
         answers = _Answers(connection)
         try:
@@ -209,8 +209,9 @@ def _converse(address: tuple[str, int], connection: socket.socket, request: byte
             raise OSError(f"a DataNode refused the block: {pb.text(setup, 5)} {pb.text(setup, 2)}")
         while True:
             ack = answers.next()
-            if any(reply != 0 for reply in _replies(ack)):
-                raise OSError(f"a DataNode of the pipeline failed: {_replies(ack)}")
+            replies = _replies(ack)
+            if len(replies) != nodes or any(reply != 0 for reply in replies):
+                raise OSError(f"of {nodes} DataNodes not all have it: {replies}")
             if pb.number(ack, 1) == pb.zigzag(1):
                 break
     except BaseException:
