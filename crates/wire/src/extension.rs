@@ -5,7 +5,46 @@
 //!
 //! `python/src/mobulafs/namenode.py` writes these by hand.
 
+use bytes::{Buf, BufMut};
 use mobula_proto::hdfs;
+use prost::encoding::{DecodeContext, WireType};
+use prost::{DecodeError, Message};
+
+/// The lowest number of a field that is a wish, or the answer to one.
+const WISHES_FROM: u32 = 5_001;
+
+/// HDFS's message, and a wish in the same.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WithWish<Q, W>(pub Q, pub W);
+
+impl<Q: Message, W: Message> Message for WithWish<Q, W> {
+    fn encode_raw(&self, out: &mut impl BufMut) {
+        self.0.encode_raw(out);
+        self.1.encode_raw(out);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        kind: WireType,
+        input: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        match tag {
+            WISHES_FROM.. => self.1.merge_field(tag, kind, input, context),
+            _ => self.0.merge_field(tag, kind, input, context),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.encoded_len() + self.1.encoded_len()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+        self.1.clear();
+    }
+}
 
 /// What may stand in a `CreateRequestProto` besides.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -52,7 +91,6 @@ pub struct CompleteAnswer {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use prost::Message;
 
     /// A server, or a client, that knows nothing of wishes reads what it always did.
     #[test]
@@ -64,7 +102,10 @@ mod tests {
             file_id: Some(7),
         };
         let wish = CompleteWish { target: Some("/b".into()), overwrite: Some(true) };
-        let both = [plain.encode_to_vec(), wish.encode_to_vec()].concat();
+        let together = WithWish(plain.clone(), wish.clone());
+        let both = together.encode_to_vec();
+        assert_eq!(both, [plain.encode_to_vec(), wish.encode_to_vec()].concat());
+        assert_eq!(WithWish::decode(&both[..]).as_ref(), Ok(&together));
         assert_eq!(hdfs::CompleteRequestProto::decode(&both[..]).unwrap(), plain);
         assert_eq!(CompleteWish::decode(&both[..]).unwrap(), wish);
         assert_eq!(CompleteWish::decode(&plain.encode_to_vec()[..]).unwrap(), CompleteWish::default());

@@ -2,8 +2,7 @@
 
 use mobula_proto::hdfs;
 use mobula_proto::hdfs::datanode as dn;
-use mobula_wire::extension::{CompleteAnswer, CompleteWish, CreateAnswer, CreateWish};
-use prost::Message;
+use mobula_wire::extension::{CompleteAnswer, CompleteWish, CreateAnswer, CreateWish, WithWish};
 
 use crate::fixture::*;
 
@@ -390,39 +389,6 @@ async fn names_of_nodes_are_no_longer_and_no_more_than_any_are() {
     assert_eq!(message, "a storage's ID of 257 bytes, more than 256");
 }
 
-/// HDFS's message with a wish behind it, as who knows of wishes sends it.
-fn with_wish(request: &impl Message, wish: &impl Message) -> Raw {
-    Raw([request.encode_to_vec(), wish.encode_to_vec()].concat())
-}
-
-/// Bytes that are a message already.
-#[derive(Debug)]
-struct Raw(Vec<u8>);
-
-impl Message for Raw {
-    fn encode_raw(&self, buf: &mut impl bytes::BufMut) {
-        buf.put_slice(&self.0);
-    }
-
-    fn merge_field(
-        &mut self,
-        _: u32,
-        _: prost::encoding::WireType,
-        _: &mut impl bytes::Buf,
-        _: prost::encoding::DecodeContext,
-    ) -> Result<(), prost::DecodeError> {
-        unreachable!("it is only sent")
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
 fn first_block() -> CreateWish {
     CreateWish { first_block: Some(true) }
 }
@@ -438,7 +404,7 @@ async fn a_small_file_takes_two_steps_of_the_log() {
     let client = fixture.client("hdfs");
     let steps = || fixture.namenode().service().committed();
     let before = steps();
-    let request = with_wish(&create("/t", "w1"), &first_block());
+    let request = WithWish(create("/t", "w1"), first_block());
     let made: CreateAnswer = client.call("create", &request).await;
     assert_eq!(steps(), before + 1);
     let block = made.first_block.expect("it was wished");
@@ -451,7 +417,7 @@ async fn a_small_file_takes_two_steps_of_the_log() {
     let mut request = complete("/t", "w1", Some(block));
     request.file_id = made.fs.unwrap().file_id;
     let before = steps();
-    let done: CompleteAnswer = client.call("complete", &with_wish(&request, &named("/f"))).await;
+    let done: CompleteAnswer = client.call("complete", &WithWish(request, named("/f"))).await;
     assert_eq!(steps(), before + 1);
     assert_eq!(done, CompleteAnswer { result: true, renamed: Some(true) });
     assert_eq!((client.names("/").await, client.is_closed("/f").await), (vec!["f".to_owned()], true));
@@ -461,7 +427,7 @@ async fn a_small_file_takes_two_steps_of_the_log() {
 async fn a_wish_that_is_not_granted_leaves_hdfss_answer() {
     let fixture = Fixture::start().await;
     let client = fixture.client("hdfs");
-    let wished = with_wish(&create("/t", "w1"), &first_block());
+    let wished = WithWish(create("/t", "w1"), first_block());
     let made: CreateAnswer = client.call("create", &wished).await;
     assert!(made.fs.is_some() && made.first_block.is_none(), "there are no nodes: addBlock says that");
     let nodes = fixture.three().await;
@@ -470,14 +436,14 @@ async fn a_wish_that_is_not_granted_leaves_hdfss_answer() {
     assert_eq!(client.blocks("/t").await.blocks.len(), 0);
 
     let block = full(&client.add_block("/t", None).await, 5);
-    let request = with_wish(&complete("/t", "w1", Some(block.clone())), &named("/f"));
+    let request = WithWish(complete("/t", "w1", Some(block.clone())), named("/f"));
     let answer: CompleteAnswer = client.call("complete", &request).await;
     assert_eq!(answer, CompleteAnswer { result: false, renamed: None }, "nobody has the block");
     assert_eq!((client.names("/").await, client.is_closed("/t").await), (vec!["t".to_owned()], false));
     nodes[0].received(&block).await;
     client.touch("/f").await;
     assert_eq!(client.refused("complete", &request).await.0, "FileAlreadyExistsException");
-    let relative = with_wish(&complete("/t", "w1", Some(block)), &named("f"));
+    let relative = WithWish(complete("/t", "w1", Some(block)), named("f"));
     assert_eq!(client.refused("complete", &relative).await.0, "InvalidPathException");
 }
 
@@ -487,7 +453,7 @@ async fn who_did_not_hear_that_it_is_renamed_asks_again() {
     let mut fixture = Fixture::start().await;
     let client = fixture.client("hdfs");
     let _: CreateAnswer = client.call("create", &create("/t", "w1")).await;
-    let request = with_wish(&complete("/t", "w1", None), &named("/f"));
+    let request = WithWish(complete("/t", "w1", None), named("/f"));
     let first: CompleteAnswer = client.again("complete", &request, 40).await.unwrap();
     fixture.kill_and_restart_here().await;
     let second: CompleteAnswer = client.again("complete", &request, 40).await.unwrap();
