@@ -225,8 +225,8 @@ def _operation(located: pb.Fields, block: bytes, holder: str) -> bytes:
     header = pb.encode([(1, pb.encode([(1, block), (2, pb.raw(located, 5))])), (2, holder)])
     fields: list[tuple[int, int | str | bytes]] = [(1, header)]
     fields += [(2, node) for node in nodes[1:]]
-    stamp = pb.number(pb.decode(block), 3)
-    fields += [(4, _SETUP_CREATE), (5, len(nodes)), (6, 0), (7, 0), (8, stamp), (9, _CHECKSUM)]
+    # No new stamp (8): a DataNode of HDFS 3.4.1 takes one as leave to delete a replica that is there.
+    fields += [(4, _SETUP_CREATE), (5, len(nodes)), (6, 0), (7, 0), (8, 0), (9, _CHECKSUM)]
     fields += [(11, kind) for kind in kinds[:1]]
     fields += [(12, kind) for kind in kinds[1:]]
     fields += [(16, storage) for storage in storages[:1]]
