@@ -57,7 +57,7 @@ def test_reads_as_a_local_file_does(mobula_fs, noise, tmp_path):
     rng = random.Random(seed)
     with (tmp_path / "f").open("rb") as local, mobula_fs.open("/f", "rb") as remote:
         for step in range(120):
-            kind = rng.choice(["read", "read", "read", "seek", "back", "end", "line"])
+            kind = rng.choice(["read", "read", "read", "into", "seek", "back", "end", "line"])
             if kind == "seek":
                 at = rng.randrange(len(data) + 10)
                 assert local.seek(at) == remote.seek(at)
@@ -67,6 +67,11 @@ def test_reads_as_a_local_file_does(mobula_fs, noise, tmp_path):
             elif kind == "end":
                 assert local.seek(-rng.randrange(1000), io.SEEK_END) and True
                 remote.seek(local.tell())
+            elif kind == "into":
+                ours = bytearray(rng.choice([10, MIB - 1, MIB, 2 * MIB]))
+                its = bytearray(len(ours))
+                assert local.readinto(ours) == remote.readinto(its), f"MOBULA_SEED={seed} step {step}"
+                assert ours == its, f"MOBULA_SEED={seed} step {step}"
             elif kind == "line":
                 assert local.readline() == remote.readline(), f"MOBULA_SEED={seed} step {step}"
             else:
@@ -108,6 +113,31 @@ def test_a_read_that_was_interrupted_loses_no_bytes(mobula_fs, noise):
         assert file.tell() == 10
         assert file.read(1000) == data[10:1010]
         assert file.read() == data[1010:]
+
+
+class _Cut:
+    """A reader of `hdfs-native` whose streams end early, which they never should."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def read_range_stream(self, offset, length):
+        yield from self._inner.read_range_stream(offset, length - 1)
+
+
+@pytest.mark.parametrize("at", [0, 10], ids=["all", "behind a seek"])
+def test_what_comes_too_short_is_no_read(mobula_fs, noise, at):
+    data = noise(3 * MIB, 9)
+    mobula_fs.pipe("/f", data, block_size=MIB)
+    with mobula_fs.open("/f", "rb") as file:
+        inner, file._inner = file._inner, _Cut(file._inner)
+        file.seek(at)
+        for read in (file.read, lambda: file.readinto(bytearray(3 * MIB))):
+            with pytest.raises(OSError, match="/f"):
+                read()
+            assert file.tell() == at
+        file._inner = inner
+        assert file.read() == data[at:]
 
 
 def test_ranges_never_reach_past_the_end(mobula_fs):
@@ -197,7 +227,7 @@ def test_what_was_open_at_a_fork_is_the_parents(mobula_fs):
         writer.write(b"1")
         child = context.Process(target=_child_of_open_files, args=(reader, writer, mobula_fs.namenode, childs))
         with ExitStack() as held:
-            for lock in (reader._lock, writer._lock, mobula_fs.namenode._lock):
+            for lock in (reader._lock, writer._lock):
                 thread = held.enter_context(ThreadPoolExecutor(1))
                 thread.submit(lock.acquire).result()
                 held.callback(lambda thread=thread, lock=lock: thread.submit(lock.release).result())
@@ -211,6 +241,8 @@ def test_what_was_open_at_a_fork_is_the_parents(mobula_fs):
         assert len(refused) == 4 and all("before a fork" in str(told) for told in refused), refused
         assert missing == 0
         assert identity != mobula_fs.namenode._client_id, "each call is answered once for each process"
+        assert mobula_fs.namenode._idle, "the parent's connection is the parent's"
+        assert mobula_fs.namenode.stats().missing == 0
         assert reader.read() == b"23456789"
         writer.write(b"3")
     assert mobula_fs.cat("/g") == b"13"

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mobula_net::Env;
 use mobula_proto::hdfs;
 use mobula_wire::checksum::Checksum;
+use mobula_wire::extension::{CreateAnswer, CreateWish, WithWish};
 use mobula_wire::remote::{RemoteException, class};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -171,6 +172,15 @@ impl Client {
     /// # Errors
     /// The NameNode's exceptions; [`ClientError::BlockSize`] for a block size that is no multiple of what a checksum covers.
     pub async fn create(&self, path: &str, options: CreateOptions) -> Result<FileWriter, ClientError> {
+        self.create_with(path, options, CreateWish::default()).await
+    }
+
+    async fn create_with(
+        &self,
+        path: &str,
+        options: CreateOptions,
+        wish: CreateWish,
+    ) -> Result<FileWriter, ClientError> {
         let mine = &self.shared.options;
         let (mut replication, mut block_size) =
             (options.replication.or(mine.replication), options.block_size.or(mine.block_size));
@@ -196,7 +206,8 @@ impl Client {
             storage_policy: None,
         };
         // A server that leaves it out knows the file by its path only.
-        let status = self.namenode().create(request).await?.fs.unwrap_or_default();
+        let answer: CreateAnswer = self.namenode().call("create", &WithWish(request, wish)).await?;
+        let status = answer.fs.unwrap_or_default();
         Ok(self.writer(OpenedFile {
             path: path.into(),
             // What was asked for: a new file is empty, whatever it replaced.
@@ -205,6 +216,7 @@ impl Client {
             replication: usize::from(replication.unwrap_or_default()),
             last_block: None,
             previous: None,
+            first_block: answer.first_block.filter(|block| !block.locs.is_empty()),
         }))
     }
 
@@ -245,7 +257,9 @@ impl Client {
         let replication = usize::from(self.shared.options.replication.unwrap_or_default());
         let block_size = self.shared.options.block_size.unwrap_or(status.blocksize.unwrap_or_default());
         let path = path.into();
-        Ok(self.writer(OpenedFile { path, status, block_size, replication, last_block, previous }))
+        let first_block = None;
+        let file = OpenedFile { path, status, block_size, replication, last_block, previous, first_block };
+        Ok(self.writer(file))
     }
 
     /// The last block of a file that is being opened, from a NameNode that was started again between
@@ -392,7 +406,10 @@ impl Client {
     /// # Errors
     /// As [`Client::create`] and [`FileWriter`].
     pub async fn put(&self, path: &str, data: Bytes, options: CreateOptions) -> Result<(), ClientError> {
-        let mut writer = self.create(path, options).await?;
+        // There is something to be written, so its first block is wished for at once.
+        let first_block = !data.is_empty() && self.shared.options.favored_nodes.is_empty();
+        let wish = CreateWish { first_block: first_block.then_some(true) };
+        let mut writer = self.create_with(path, options, wish).await?;
         writer.write(data).await?;
         writer.close().await
     }

@@ -223,6 +223,8 @@ pub(crate) struct Streamer {
     /// The block before the one in hand, with its length.
     pub(crate) previous: Option<hdfs::ExtendedBlockProto>,
     pub(crate) block: Option<Block>,
+    /// The first block of a new file, if the NameNode gave it with the file and nobody has tried it yet.
+    first_block: Option<hdfs::LocatedBlockProto>,
     /// DataNodes that failed, and until when they are not asked for.
     excluded: Vec<(hdfs::DatanodeInfoProto, Instant)>,
     /// How often the block in hand was begun.
@@ -266,6 +268,7 @@ impl Streamer {
                 .map_or(file.replication, |wanted| wanted as usize),
             previous,
             block,
+            first_block: file.first_block.clone(),
             excluded: Vec::new(),
             tries: 0,
             restarts_until: None,
@@ -326,7 +329,10 @@ impl Streamer {
 
     /// Gets a block from the NameNode and connects its nodes; if they do not work there is none again.
     async fn begin_block(&mut self) -> Result<Option<Pipeline>, ClientError> {
-        let located = self.add_block().await?;
+        let located = match self.first_block.take() {
+            Some(located) => located,
+            None => self.add_block().await?,
+        };
         let mut block = Block::new(located);
         let set_up = block.set_up(Stage::PipelineSetupCreate, 0, self.block_size);
         let opened = Pipeline::open(&self.client, &block.located, set_up).await;

@@ -73,6 +73,8 @@ pub(crate) struct OpenedFile {
     pub(crate) last_block: Option<hdfs::LocatedBlockProto>,
     /// A last block that stays as it is.
     pub(crate) previous: Option<hdfs::ExtendedBlockProto>,
+    /// A first block that came with the file, of which nothing is written yet.
+    pub(crate) first_block: Option<hdfs::LocatedBlockProto>,
 }
 
 /// What a flush shall do beyond making visible (HDFS: `HdfsDataOutputStream.SyncFlag`).

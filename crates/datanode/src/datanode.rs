@@ -19,6 +19,7 @@ use crate::block_recovery::Recoveries;
 use crate::config::{DatanodeConfig, VolumeConfig};
 use crate::error::{DatanodeError, Stopped};
 use crate::ipc::Ipc;
+use crate::mirrors::Mirrors;
 use crate::namenode_link::{Active, FAREWELL_LIMIT, Link};
 use crate::node::Node;
 use crate::reports::Reports;
@@ -95,6 +96,7 @@ impl DataNode {
             ending: AtomicBool::new(false),
             ended: Notify::new(),
             active: Active::default(),
+            mirrors: Mirrors::default(),
             xceivers: AtomicUsize::new(0),
             transfers: AtomicUsize::new(0),
             transfer_permits: Arc::new(Semaphore::new(config.transfers_max.max(1))),

@@ -58,6 +58,16 @@ impl<R: AsyncRead + Unpin> Framed<R> {
         self.limit = limit;
     }
 
+    /// Whether the other side has neither said anything nor hung up, as far as is known here.
+    pub(crate) async fn is_quiet(&mut self) -> bool {
+        self.input.reserve(STEP);
+        tokio::select! {
+            biased;
+            _ = self.stream.read_buf(&mut self.input) => false,
+            () = std::future::ready(()) => self.input.is_empty(),
+        }
+    }
+
     /// Waits for the answer to an operation.
     pub(crate) async fn response(&mut self) -> io::Result<BlockOpResponseProto> {
         self.next(decode_response).await

@@ -125,6 +125,11 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         Ok(())
     }
 
+    /// The connection, and what has arrived beyond the last packet.
+    pub(crate) fn into_parts(self) -> (R, BytesMut) {
+        (self.stream, self.front)
+    }
+
     /// Waits until the other side ends its direction, throwing away what it still sends.
     pub(crate) async fn drain(&mut self, bytes_max: usize) {
         let mut scratch = vec![0; 4096];

@@ -22,6 +22,7 @@ mod framed;
 mod incoming;
 mod ipc;
 mod load;
+mod mirrors;
 mod namenode_link;
 mod node;
 mod pipeline;

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::block_recovery::Recoveries;
 use crate::config::DatanodeConfig;
 use crate::error::Stopped;
+use crate::mirrors::Mirrors;
 use crate::namenode_link::Active;
 use crate::store::Store;
 
@@ -54,7 +55,9 @@ pub(crate) struct Node {
     pub ended: Notify,
     /// Which NameNode is active.
     pub active: Active,
-    /// Data transfer connections.
+    /// Connections to next nodes that wait for a block.
+    pub mirrors: Mirrors,
+    /// Data transfer operations under way.
     pub xceivers: AtomicUsize,
     /// Copies that go out.
     pub transfers: AtomicUsize,

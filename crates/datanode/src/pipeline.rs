@@ -20,7 +20,7 @@ use crate::batch::{Arrived, Batch, Checksums, PacketError, Tail};
 use crate::framed::{Framed, write_two};
 use crate::incoming::Incoming;
 use crate::node::{Node, WRITE_LIMIT};
-use crate::receive::{Mirror, ReceiveError, Sender, Setup};
+use crate::receive::{Kept, Mirror, ReceiveError, Sender, Setup};
 use crate::replica::{OpenReplica, Pen, SyncNow};
 use crate::reports::BadBlock;
 use crate::respond::Respond;
@@ -97,11 +97,11 @@ impl<'a> Pipeline<'a> {
         Pipeline { node, setup, mirror_write, mirror_read, incoming, upstream, state }
     }
 
-    /// Receives all packets of the block, the last one among them.
+    /// Receives all packets of the block, the last one among them; what can be used for another block.
     ///
     /// # Errors
     /// [`ReceiveError`]; `open` is still there unless its block was finished.
-    pub(crate) async fn run(self, open: &mut Option<OpenReplica>) -> Result<(), ReceiveError> {
+    pub(crate) async fn run(self, open: &mut Option<OpenReplica>) -> Result<Ended, ReceiveError> {
         let pen = open.as_ref().expect("the replica was just opened").pen();
         let growing = pen.growing().clone();
         let progress = growing.progress();
@@ -116,15 +116,15 @@ impl<'a> Pipeline<'a> {
         let (stored, acks) = stir.queue(ACKS_MAX);
         let corrupt = stored.clone();
         let checksums = Checksums { sent: setup.checksum, stored: growing.checksum };
-        let ingest = Ingest { setup, checksums, state: &state, mirror: mirror_write };
+        let mut taken = Ingest { setup, checksums, state: &state, mirror: mirror_write };
         let ingest = async {
-            let result = ingest.run(&mut incoming, tail, spares, full).await;
+            let result = taken.run(&mut incoming, tail, spares, full).await;
             if let Err(ReceiveError::Sender(_)) = &result {
                 state.lose_sender();
             }
             (result, corrupt)
         };
-        let respond = Respond::new(node, setup, &state, &growing, mirror_read);
+        let mut answered = Respond::new(node, setup, &state, &growing, mirror_read);
         let activities = async {
             let persist = persist(pen, filled, spare, stored);
             let chain = async {
@@ -147,7 +147,7 @@ impl<'a> Pipeline<'a> {
                 drop(corrupt);
                 Ok::<_, ReceiveError>(ingested)
             };
-            let respond = respond.run(acks, &mut upstream, open);
+            let respond = answered.run(acks, &mut upstream, open);
             tokio::pin!(chain);
             tokio::pin!(respond);
             let mut chained = None;
@@ -177,14 +177,24 @@ impl<'a> Pipeline<'a> {
         };
         let (chained, responded) = stir.drive(activities).await;
         let ingested = chained?;
-        if let Err(ReceiveError::Packet(PacketError::Checksum { .. })) = &ingested {
+        if let Err(error @ ReceiveError::Packet(PacketError::Checksum { .. })) = ingested {
             report_source(node, setup);
             // So that the answer is not lost with the connection: read on until the sender hangs up.
             drop(upstream);
             incoming.drain(DRAIN_MAX).await;
+            return responded.and(Err(error));
         }
-        responded.and(ingested)
+        responded.and(ingested)?;
+        let mirror = taken.mirror.zip(answered.into_mirror()).map(|(write, read)| Mirror { read, write });
+        let (read, rest) = incoming.into_parts();
+        Ok(Ended { sender: Kept { read, rest, write: upstream }, mirror })
     }
+}
+
+/// A block's connections, after its end.
+pub(crate) struct Ended {
+    pub sender: Kept,
+    pub mirror: Option<Mirror>,
 }
 
 /// A DataNode sent bad bytes: its replica is bad.
@@ -207,7 +217,7 @@ struct Ingest<'a> {
 
 impl Ingest<'_> {
     async fn run(
-        mut self,
+        &mut self,
         incoming: &mut Incoming<ReadHalf>,
         mut tail: Tail,
         mut spares: Taker<'_, Batch>,

@@ -181,7 +181,16 @@ pub(crate) struct Mirror {
     pub write: WriteHalf,
 }
 
-/// Receives a block; the connection is closed afterwards, whatever happened.
+/// The sender's connection, on which another operation may come.
+pub(crate) struct Kept {
+    pub read: ReadHalf,
+    /// What of it has arrived already.
+    pub rest: BytesMut,
+    pub write: WriteHalf,
+}
+
+/// Receives a block. If all went well, and who sent it is a client or the node before us, another operation may follow on
+/// the connection: HDFS's DataNodes close it, and so do all of its clients.
 ///
 /// # Errors
 /// [`ReceiveError`]; the sender was told what it can be told.
@@ -191,14 +200,14 @@ pub(crate) async fn write_block(
     mut write: WriteHalf,
     rest: BytesMut,
     request: OpWriteBlockProto,
-) -> Result<(), ReceiveError> {
+) -> Result<Option<Kept>, ReceiveError> {
     let setup = Setup::read(request)?;
     if node.store.pool() != Some(&setup.block.pool) {
         return Err(ReceiveError::Request(format!("pool {} is not ours", setup.block.pool)));
     }
     let mut connecting = pin!(maybe_done(connect_mirror(node, &setup)));
     let Some(open) = begin(node, &setup, connecting.as_mut()).await? else {
-        return answer(&setup, connecting, &mut write).await.map(|_| ());
+        return answer(&setup, connecting, &mut write).await.map(|_| None);
     };
     let growing = open.growing().clone();
     let mut open = Some(open);
@@ -247,10 +256,18 @@ async fn run(
     setup: &Setup,
     connecting: Pin<&mut MaybeDone<impl Future<Output = Connected>>>,
     open: &mut Option<OpenReplica>,
-) -> Result<(), ReceiveError> {
+) -> Result<Option<Kept>, ReceiveError> {
     let mirror = answer(setup, connecting, &mut write).await?;
     let limit = READ_LIMIT + READ_LIMIT_PER_NODE * setup.request.targets.len() as u32;
-    Pipeline::new(node, setup, mirror, Incoming::new(read, rest, limit), write).run(open).await
+    let pipeline = Pipeline::new(node, setup, mirror, Incoming::new(read, rest, limit), write);
+    let ended = pipeline.run(open).await?;
+    if setup.sender != Sender::Client {
+        return Ok(None);
+    }
+    if let (Some(next), Some(mirror)) = (setup.request.targets.first(), ended.mirror) {
+        node.mirrors.keep(xfer_name(next), mirror);
+    }
+    Ok(Some(ended.sender))
 }
 
 /// Answers the sender, if it waits for that, once the next node has answered.
@@ -290,20 +307,45 @@ async fn connect_mirror(node: &Node, setup: &Setup) -> Connected {
     let Some((next, after)) = setup.request.targets.split_first() else {
         return Ok((None, response_success()));
     };
-    let fault = |error: io::Error| ReceiveError::Mirror(format!("{}: {error}", xfer_name(next)));
-    let stream = node.env.net.connect(&xfer_name(next), CONNECT_LIMIT).await.map_err(fault)?;
-    let (read, mut write) = stream.into_split();
+    let address = xfer_name(next);
+    let fault = |error: io::Error| ReceiveError::Mirror(format!("{address}: {error}"));
     let mut out = BytesMut::new();
     encode_op(Op::WriteBlock, &for_mirror(&setup.request, after), &mut out);
-    write_all(&mut write, &out, WRITE_LIMIT).await.map_err(fault)?;
     let limit = READ_LIMIT + READ_LIMIT_PER_NODE * after.len() as u32;
+    let by_client = setup.sender == Sender::Client;
+    // Who answers nothing would not show that it has gone.
+    while let Some(mut mirror) = node.mirrors.take(&address).filter(|_| by_client) {
+        if !mirror.read.is_quiet().await {
+            continue;
+        }
+        mirror.read.set_limit(limit);
+        match ask(&mut mirror, &out).await {
+            // A failure further down is passed up as it is; then the sender hangs up, or goes on without us.
+            Ok(answer) => return Ok((Some(mirror), answer)),
+            Err(error) if hung_up(&error) => {}
+            Err(error) => return Err(fault(error)),
+        }
+    }
+    let stream = node.env.net.connect(&address, CONNECT_LIMIT).await.map_err(fault)?;
+    let (read, write) = stream.into_split();
     let mut mirror = Mirror { read: Framed::new(read, limit), write };
-    if setup.sender != Sender::Client {
+    if !by_client {
+        write_all(&mut mirror.write, &out, WRITE_LIMIT).await.map_err(fault)?;
         return Ok((Some(mirror), response_success()));
     }
-    let answer = mirror.read.response().await.map_err(fault)?;
-    // A failure further down is passed up as it is; then the sender hangs up, or goes on without us.
+    let answer = ask(&mut mirror, &out).await.map_err(fault)?;
     Ok((Some(mirror), answer))
+}
+
+async fn ask(mirror: &mut Mirror, request: &[u8]) -> io::Result<BlockOpResponseProto> {
+    write_all(&mut mirror.write, request, WRITE_LIMIT).await?;
+    mirror.read.response().await
+}
+
+/// Whether it closed the connection, as a node does after a silence.
+fn hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
 }
 
 /// The request as the next node gets it: the original, with the targets after it.

@@ -60,6 +60,11 @@ enum Downstream {
 }
 
 impl<'a> Respond<'a> {
+    /// The next node's side that speaks, if it has said all that it had to.
+    pub(crate) fn into_mirror(self) -> Option<Framed<ReadHalf>> {
+        self.mirror.filter(|_| self.early.is_none() && !self.state.mirror_broken.load(Ordering::Acquire))
+    }
+
     pub(crate) fn new(
         node: &'a Arc<Node>,
         setup: &'a Setup,
@@ -74,7 +79,7 @@ impl<'a> Respond<'a> {
     }
 
     pub(crate) async fn run(
-        mut self,
+        &mut self,
         mut acks: Taker<'_, Pending>,
         upstream: &mut WriteHalf,
         open: &mut Option<OpenReplica>,
@@ -289,8 +294,10 @@ impl<'a> Respond<'a> {
             encode_delimited(&DnTransferAckProto { status: Status::Success as i32 }, &mut out);
             write_all(upstream, &out, WRITE_LIMIT).await.map_err(ReceiveError::Sender)?;
         }
-        // The sender may be gone already; it has its answer.
-        let _ = upstream.shutdown().await;
+        if self.setup.sender != Sender::Client {
+            // The sender may be gone already; it has its answer.
+            let _ = upstream.shutdown().await;
+        }
         Ok(())
     }
 }

@@ -36,10 +36,7 @@ pub(crate) async fn serve(node: Arc<Node>, listener: Listener) {
                         continue;
                     }
                     let node = node.clone();
-                    connections.spawn(async move {
-                        let _counted = Counted::new(&node.xceivers);
-                        connection(&node, stream).await;
-                    });
+                    connections.spawn(async move { connection(&node, stream).await });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -71,6 +68,7 @@ async fn connection(node: &Arc<Node>, stream: Stream) {
             return;
         }
         let op = request.op();
+        let _counted = Counted::new(&node.xceivers);
         match dispatch(node, request, framed, &mut write).await {
             Ok(Some(kept)) => framed = kept,
             Ok(None) => return,
@@ -102,8 +100,11 @@ async fn dispatch(
     match request {
         Request::WriteBlock(request) => {
             let (read, rest) = framed.into_parts();
-            receive::write_block(node, read, write, rest, request).await?;
-            return Ok(None);
+            let Some(kept) = receive::write_block(node, read, write, rest, request).await? else {
+                return Ok(None);
+            };
+            *slot = Some(kept.write);
+            return Ok(Some(Framed::with_rest(kept.read, kept.rest, KEEPALIVE_LIMIT)));
         }
         Request::ReadBlock(request) => {
             send::read_block(node, &mut framed, &mut write, request).await?;

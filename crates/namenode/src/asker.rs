@@ -44,11 +44,13 @@ fn is_at_most_once(operation: &Operation) -> bool {
     matches!(
         operation,
         Operation::Create(_)
+            | Operation::CreateWith { .. }
             | Operation::Rename { .. }
             | Operation::Rename2 { .. }
             | Operation::Delete { .. }
             | Operation::Append(_)
             | Operation::Concat { .. }
             | Operation::UpdatePipeline(_)
+            | Operation::CompleteAs { .. }
     )
 }

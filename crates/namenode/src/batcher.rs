@@ -266,6 +266,10 @@ fn text(operation: &Operation) -> usize {
             path(source) + path(target)
         }
         Operation::Create(create) => path(&create.path) + create.holder.len(),
+        Operation::CreateWith { create, targets: of } => {
+            path(&create.path) + create.holder.len() + targets(of)
+        }
+        Operation::CompleteAs { path: at, holder, target, .. } => path(at) + holder.len() + path(target),
         Operation::AddBlock(add) => path(&add.path) + add.holder.len() + targets(&add.targets),
         Operation::Append(append) => path(&append.path) + append.holder.len() + last(&append.last),
         Operation::Truncate(truncate) => path(&truncate.path) + truncate.holder.len() + last(&truncate.last),

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mobula_fleet::{Fleet, PlacementRequest};
-use mobula_namespace::{Allocated, BlockState, Create, FileBlocks, FileKind, Operation, Outcome};
+use mobula_namespace::{Allocated, BlockState, Create, FileBlocks, FileKind, Operation, Outcome, Overwrite};
 use mobula_proto::hdfs;
 use mobula_rpc::Responder;
-use mobula_types::{Block, DatanodeUuid, StorageUuid, Target};
+use mobula_types::{Block, DatanodeUuid, HdfsPath, StorageUuid, Target};
+use mobula_wire::extension::{CompleteAnswer, CompleteWish, CreateAnswer, CreateWish};
 use mobula_wire::remote::RemoteException;
 use tokio::time::Instant;
 
 use crate::asker::Asker;
 use crate::client_empty::check_policy;
 use crate::client_rpc::{
-    awaited, begun, change, decode, file_id, is_true, mode, name, new_path, parents, path,
+    awaited, begun, change, decode, file_id, invalid_file_name, is_true, mode, name, new_path, parents, path,
 };
 use crate::exceptions::Refusal;
 use crate::located::{Locator, block_of, own_block};
@@ -136,16 +137,39 @@ fn is_located(locations: &hdfs::LocatedBlocksProto) -> bool {
 
 // ---- writing ----
 
-/// `create`.
+/// `create`; with the first block, if that is wished.
 pub fn create(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
+    let first_block = decode(body).is_ok_and(|wish: CreateWish| wish.first_block.unwrap_or(false));
+    if first_block {
+        return create_with_block(service, asker, body, reply);
+    }
     let begin = |create, done| service.create(asker, create, done);
     begun(body, reply, create_command, begin, |outcome| {
-        let fs = match outcome {
-            Outcome::Status(status) => Some(status_proto::status(status, Bytes::new())),
-            _ => None,
-        };
-        Ok(hdfs::CreateResponseProto { fs })
+        Ok(hdfs::CreateResponseProto { fs: status_of(outcome) })
     });
+}
+
+fn create_with_block(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
+    let there = Arc::clone(service);
+    let done = move |created: Result<Outcome, Refusal>, block: Option<Allocated>| {
+        let answer = created.map(|outcome| CreateAnswer {
+            fs: status_of(outcome),
+            first_block: block.map(|it| at_targets(&there, it.block, it.offset, &it.targets)),
+        });
+        reply.finish(answer.map_err(RemoteException::from));
+    };
+    let placement = PlacementRequest { client_machine: asker.machine(), ..PlacementRequest::default() };
+    match decode(body).and_then(create_command) {
+        Ok(create) => service.create_with_block(asker, create, placement, Box::new(done)),
+        Err(refusal) => done(Err(refusal), None),
+    }
+}
+
+fn status_of(outcome: Outcome) -> Option<hdfs::HdfsFileStatusProto> {
+    match outcome {
+        Outcome::Status(status) => Some(status_proto::status(status, Bytes::new())),
+        _ => None,
+    }
 }
 
 fn create_command(request: hdfs::CreateRequestProto) -> Result<Create, Refusal> {
@@ -346,18 +370,33 @@ pub fn abandon_block(service: &Service, asker: &Asker, body: &[u8], reply: Respo
     change(service, asker, body, reply, operation, |_| hdfs::AbandonBlockResponseProto {});
 }
 
-/// `complete`.
+/// `complete`; the file then gets another name, if that is wished.
 pub fn complete(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
+    let wish = match decode::<CompleteWish>(body).and_then(renamed) {
+        Ok(renamed) => renamed,
+        Err(refusal) => return reply.error(&refusal.into()),
+    };
+    let wished = wish.is_some();
     let typed = |request: hdfs::CompleteRequestProto| {
         Ok(CompleteRequest {
             path: path(&request.src)?,
             file: file_id(request.file_id),
             holder: name(request.client_name)?,
             last: request.last.as_ref().map(|block| own_block(&service.format.pool, block)).transpose()?,
+            renamed: wish,
         })
     };
     let begin = |request, done| service.complete(asker, request, done);
-    begun(body, reply, typed, begin, |outcome| Ok(hdfs::CompleteResponseProto { result: is_true(&outcome) }));
+    begun(body, reply, typed, begin, move |outcome| {
+        let result = is_true(&outcome);
+        Ok(CompleteAnswer { result, renamed: (wished && result).then_some(true) })
+    });
+}
+
+fn renamed(wish: CompleteWish) -> Result<Option<(HdfsPath, Overwrite)>, Refusal> {
+    let Some(target) = wish.target else { return Ok(None) };
+    let overwrite = if wish.overwrite.unwrap_or(false) { Overwrite::Yes } else { Overwrite::No };
+    Ok(Some((new_path("rename", &target, invalid_file_name)?, overwrite)))
 }
 
 /// `fsync`: -1 leaves the last block's length as it is.

@@ -212,7 +212,7 @@ pub fn new_path(rpc: &str, text: &str, invalid: fn(&str) -> String) -> Result<Hd
 }
 
 /// `FSDirectory.resolvePath` of what is about to be made.
-fn invalid_file_name(text: &str) -> String {
+pub fn invalid_file_name(text: &str) -> String {
     format!("Invalid file name: {text}")
 }
 

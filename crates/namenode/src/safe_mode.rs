@@ -47,12 +47,16 @@ impl SafeMode {
 pub fn words(operation: &Operation, pool: &PoolId) -> String {
     match operation {
         Operation::Mkdirs { path, .. } => format!("Cannot create directory {path}"),
-        Operation::Create(create) => format!("Cannot create file{}", create.path),
+        Operation::Create(create) | Operation::CreateWith { create, .. } => {
+            format!("Cannot create file{}", create.path)
+        }
         Operation::AddBlock(add) => format!("Cannot add block to {}", add.path),
         Operation::AbandonBlock { path, block, .. } => {
             format!("Cannot abandon block {pool}:{block} for file{path}")
         }
-        Operation::Complete { path, .. } => format!("Cannot complete file {path}"),
+        Operation::Complete { path, .. } | Operation::CompleteAs { path, .. } => {
+            format!("Cannot complete file {path}")
+        }
         Operation::Fsync { path, .. } => format!("Cannot fsync file {path}"),
         Operation::Append(append) => format!("Cannot append to file{}", append.path),
         Operation::Truncate(truncate) => format!("Cannot truncate for {}", truncate.path),

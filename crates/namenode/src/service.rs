@@ -159,6 +159,11 @@ impl Service {
         committed.term << 40 | committed.index
     }
 
+    /// How many entries the log has that are applied.
+    pub fn committed(&self) -> u64 {
+        self.raft.committed().index
+    }
+
     // ---- writes ----
 
     /// Sends a change into the log; `done` gets its outcome.

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use mobula_fleet::{NodeFilter, NodeState, Placement, PlacementRequest};
-use mobula_namespace::{AddBlock, Allocated, BlockPlan, BlockState, Create, LastBlocks, Operation, Outcome};
+use mobula_namespace::{
+    AddBlock, Allocated, BlockPlan, BlockState, Create, LastBlocks, Operation, Outcome, Overwrite,
+};
 use mobula_types::{Block, BlockId, HdfsPath, InodeId, Target};
 use tokio::time::Instant;
 
@@ -57,11 +59,19 @@ pub struct CompleteRequest {
     pub holder: String,
     /// The last block with its final length.
     pub last: Option<Block>,
+    /// The name that it gets once it is closed.
+    pub renamed: Option<(HdfsPath, Overwrite)>,
 }
 
 impl CompleteRequest {
     fn operation(self) -> Operation {
-        Operation::Complete { path: self.path, file: self.file, holder: self.holder, last: self.last }
+        let CompleteRequest { path, file, holder, last, renamed } = self;
+        match renamed {
+            None => Operation::Complete { path, file, holder, last },
+            Some((target, overwrite)) => {
+                Operation::CompleteAs { path, file, holder, last, target, overwrite }
+            }
+        }
     }
 }
 
@@ -77,12 +87,43 @@ enum Now<T> {
 
 impl Service {
     /// `create`. Tells the log when the present holder of the lease last spoke.
-    pub(crate) fn create(&self, asker: &Asker, mut create: Create, done: Done) {
-        match self.contend(&create.path, &create.holder) {
-            Ok(renewed) => create.holder_renewed = renewed,
-            Err(refusal) => return done(Err(refusal)),
+    pub(crate) fn create(&self, asker: &Asker, create: Create, done: Done) {
+        match self.contended(create) {
+            Ok(create) => self.change(asker, Operation::Create(create), done),
+            Err(refusal) => done(Err(refusal)),
         }
-        self.change(asker, Operation::Create(create), done);
+    }
+
+    fn contended(&self, create: Create) -> Result<Create, Refusal> {
+        let holder_renewed = self.contend(&create.path, &create.holder)?;
+        Ok(Create { holder_renewed, ..create })
+    }
+
+    /// `create`, and the `addBlock` of its first block in the same step of the log, where nodes for it are at hand.
+    /// `done` gets both answers, of the second one only what it was granted.
+    pub(crate) fn create_with_block(
+        &self,
+        asker: &Asker,
+        create: Create,
+        placement: PlacementRequest,
+        done: CreatedWithBlock,
+    ) {
+        let (replicas, block_size) = (create.replication, create.block_size);
+        let placement = PlacementRequest { replicas, block_size, ..placement };
+        let placed = self.roster.tell_quietly(|fleet, now, _| fleet.place(now, &placement));
+        if placed.targets.len() < usize::from(self.config.rules.replication_min.max(1)) {
+            return self.create(asker, create, Box::new(move |created| done(created, None)));
+        }
+        let create = match self.contended(create) {
+            Ok(create) => create,
+            Err(refusal) => return done(Err(refusal), None),
+        };
+        let operation = Operation::CreateWith { create, targets: placed.targets };
+        let done: Done = Box::new(move |answer| match answer {
+            Ok(Outcome::Begun(status, allocated)) => done(Ok(Outcome::Status(status)), Some(allocated)),
+            answer => done(answer, None),
+        });
+        self.change(asker, operation, done);
     }
 
     /// `addBlock`: at once where it can be, else after waiting for nodes or replicas.
@@ -308,6 +349,9 @@ impl Service {
         }
     }
 }
+
+/// Takes a new file and its first block.
+pub type CreatedWithBlock = Box<dyn FnOnce(Result<Outcome, Refusal>, Option<Allocated>) + Send>;
 
 /// What `addBlock` decided.
 enum Decided {

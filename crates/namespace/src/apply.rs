@@ -4,7 +4,7 @@
 //! [`crate::reap`].
 //!
 //! Every operation checks first and changes after: a refusal has changed nothing, but where HDFS itself
-//! changes something and then refuses (a lease whose recovery begins).
+//! changes something and then refuses (a lease whose recovery begins), and where two operations are one.
 
 use std::sync::Arc;
 
@@ -116,6 +116,15 @@ impl Apply<'_, '_> {
             Operation::RetryRecovery { file, recovery } => self.retry_recovery(*file, *recovery),
             Operation::Truncate(truncate) => self.truncate(caller, truncate),
             Operation::Concat { target, sources } => self.concat(caller, target, sources),
+            Operation::CreateWith { create, targets } => self.create_with_block(caller, create, targets),
+            Operation::CompleteAs { path, file, holder, last, target, overwrite } => {
+                match self.complete(caller, path, *file, holder, *last)? {
+                    Outcome::Bool(true) => {
+                        self.rename2(caller, path, target, *overwrite, false).map(|_| Outcome::Bool(true))
+                    }
+                    open => Ok(open),
+                }
+            }
             Operation::Touch { accesses } => self.touch(accesses),
             Operation::Reap { inodes } => {
                 self.reap(*inodes)?;

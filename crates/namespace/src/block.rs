@@ -3,10 +3,10 @@
 //! Next on the walk through the house: the DataNode's `receive`, to which the client sends the block
 //! that was handed out here.
 
-use mobula_types::{Block, BlockId, HdfsPath, InodeId};
+use mobula_types::{Block, BlockId, HdfsPath, InodeId, Target};
 
 use crate::apply::{Answer, Apply, is_committed};
-use crate::command::{AddBlock, Caller, Rules};
+use crate::command::{AddBlock, Caller, Create, Rules};
 use crate::error::NamespaceError;
 use crate::lease::{check_lease, open_mut};
 use crate::outcome::{Allocated, BlockEffect, BlockState, Outcome};
@@ -154,6 +154,29 @@ impl Apply<'_, '_> {
                 self.commit_last(&mut walk, add.previous)?;
                 Ok(self.append_block(&mut walk, add)?)
             }
+        }
+    }
+
+    /// A new file and its first block; without it, if it is refused: whoever asks for it again hears why.
+    pub(crate) fn create_with_block(
+        &mut self,
+        caller: &Caller,
+        create: &Create,
+        targets: &[Target],
+    ) -> Answer {
+        let created = self.create(caller, create)?;
+        let Outcome::Status(status) = created else { return Ok(created) };
+        let add = AddBlock {
+            path: create.path.clone(),
+            file: Some(status.inode),
+            holder: create.holder.clone(),
+            previous: None,
+            targets: targets.to_vec(),
+        };
+        match self.add_block(caller, &add) {
+            Ok(Outcome::Allocated(allocated)) => Ok(Outcome::Begun(status, allocated)),
+            Err(NamespaceError::Tables(error)) => Err(error.into()),
+            _ => Ok(Outcome::Status(status)),
         }
     }
 

@@ -202,6 +202,21 @@ pub enum Operation {
         file: InodeId,
         recovery: GenStamp,
     },
+    /// `Create` and the `AddBlock` of the first block, for these targets.
+    CreateWith {
+        create: Create,
+        targets: Vec<Target>,
+    },
+    /// `Complete` and, once the file is closed, `Rename2` of `path`: nobody sees the name before the file is whole. If
+    /// the rename is refused, the file is closed where it was.
+    CompleteAs {
+        path: HdfsPath,
+        file: Option<InodeId>,
+        holder: String,
+        last: Option<Block>,
+        target: HdfsPath,
+        overwrite: Overwrite,
+    },
 }
 
 /// A cluster's birth.

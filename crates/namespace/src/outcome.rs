@@ -22,6 +22,8 @@ pub enum Outcome {
     Bool(bool),
     /// `create`: the new file.
     Status(FileStatus),
+    /// `create` with the first block: the new file and the block.
+    Begun(FileStatus, Allocated),
     /// `addBlock`: the new block, or the same one again for a retry.
     Allocated(Allocated),
     /// `append`.

@@ -190,7 +190,8 @@ impl Apply<'_, '_> {
         match outcome {
             Outcome::Done => out.push(ANSWER_DONE),
             Outcome::Bool(true) => out.push(ANSWER_TRUE),
-            Outcome::Status(status) => {
+            // The block is found again by who asks for it.
+            Outcome::Status(status) | Outcome::Begun(status, _) => {
                 // The record was written just now: what is kept is what was answered.
                 out.push(ANSWER_STATUS);
                 self.put_status(out, status)?;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use mobula_net::Tap;
-use mobula_proto::common;
+use mobula_proto::{common, hdfs};
 use mobula_wire::packet::PacketPrefix;
 use mobula_wire::varint;
 use parking_lot::Mutex;
@@ -58,6 +58,9 @@ struct Inner {
     calls: BTreeMap<(SocketAddr, SocketAddr, i32), String>,
     /// The operation that a connection of data transfer is for, by the client's end.
     operations: BTreeMap<(SocketAddr, SocketAddr), u8>,
+    /// The last packet of the block that a connection carries, by the end that sent it: behind it, and behind its
+    /// acknowledgement, another operation may come.
+    ends: BTreeMap<(SocketAddr, SocketAddr), i64>,
 }
 
 /// One direction of a connection.
@@ -152,8 +155,8 @@ impl Inner {
             Next::Answer => self.answer(&stream.head, local, peer),
             Next::Operation => self.operation(&stream.head, local, peer),
             Next::Response => self.response(&stream.head, local, peer),
-            Next::Packet => packet(&stream.head),
-            Next::Ack => ack(&stream.head),
+            Next::Packet => self.packet(&stream.head, local, peer),
+            Next::Ack => self.ack(&stream.head, local, peer),
             Next::Anything => Some(Head::Whole(None, stream.head.len(), Next::Anything)),
         };
         parsed.unwrap_or(Head::Incomplete)
@@ -201,6 +204,33 @@ impl Inner {
             }
             _ => Head::Whole(None, head.len(), Next::Anything),
         })
+    }
+
+    fn packet(&mut self, head: &[u8], local: SocketAddr, peer: SocketAddr) -> Option<Head> {
+        let prefix = PacketPrefix::parse(head).ok()??;
+        let header = u16::from_be_bytes([head[4], head[5]]);
+        let length = 6 + usize::from(header) + prefix.body_length();
+        let name = match (prefix.header.seqno, prefix.header.last) {
+            (..0, _) => None,
+            (_, true) => Some("last packet".into()),
+            _ => Some("packet".into()),
+        };
+        if !prefix.header.last {
+            return Some(Head::Whole(name, length, Next::Packet));
+        }
+        self.ends.insert((local, peer), prefix.header.seqno);
+        Some(Head::Whole(name, length, Next::Operation))
+    }
+
+    fn ack(&mut self, head: &[u8], local: SocketAddr, peer: SocketAddr) -> Option<Head> {
+        let (message, after) = delimited(head)?;
+        let length = head.len() - after.len();
+        let seqno = hdfs::PipelineAckProto::decode(message).ok()?.seqno;
+        let ended = self.ends.get(&(peer, local)) == Some(&seqno);
+        if ended {
+            self.ends.remove(&(peer, local));
+        }
+        Some(Head::Whole(Some("ack".into()), length, if ended { Next::Response } else { Next::Ack }))
     }
 
     fn is_victim(&mut self, local: SocketAddr, peer: SocketAddr, name: &str) -> bool {
@@ -258,21 +288,4 @@ fn delimited(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, from) = varint::peek(input).ok()??;
     let end = from + length as usize;
     (end <= input.len()).then(|| (&input[from..end], &input[end..]))
-}
-
-fn packet(head: &[u8]) -> Option<Head> {
-    let prefix = PacketPrefix::parse(head).ok()??;
-    let header = u16::from_be_bytes([head[4], head[5]]);
-    let length = 6 + usize::from(header) + prefix.body_length();
-    let name = match (prefix.header.seqno, prefix.header.last) {
-        (..0, _) => None,
-        (_, true) => Some("last packet".into()),
-        _ => Some("packet".into()),
-    };
-    Some(Head::Whole(name, length, Next::Packet))
-}
-
-fn ack(head: &[u8]) -> Option<Head> {
-    let length = head.len() - delimited(head)?.1.len();
-    Some(Head::Whole(Some("ack".into()), length, Next::Ack))
 }

@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod convert;
 pub mod datatransfer;
 mod error;
+pub mod extension;
 mod fields;
 pub mod meta;
 pub mod packet;

@@ -1,18 +1,20 @@
-"""The calls of HDFS's ClientProtocol that `hdfs-native` lacks: where blocks are, nodes, health, truncate, concat.
+"""The calls of HDFS's ClientProtocol that `hdfs-native` lacks, or that `small` makes itself to save some.
 
-Hadoop RPC version 9 over one connection, SIMPLE authentication. Only calls that may be repeated are retried. Safe
-across threads and forks: a child makes a connection of its own.
+Hadoop RPC version 9, SIMPLE authentication, one call at a time on a connection and as many connections as there are
+calls at once. A call is repeated only if it may be, or under its first number, by which the NameNode knows it again.
+Safe across threads and forks: a child makes connections of its own.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import getpass
+import itertools
 import os
 import re
 import socket
 import struct
-import threading
 import time
 import uuid
 import weakref
@@ -24,12 +26,26 @@ from .errors import NameNodeUnreachable, NotSupported, RemoteError
 __all__ = ["Block", "FileEntry", "NameNode", "Node", "Stats", "path_exception", "probe", "remote_exception"]
 
 _PROTOCOL = "org.apache.hadoop.hdfs.protocol.ClientProtocol"
-_ENGINE_PROTOBUF = 2  # RpcKindProto.RPC_PROTOCOL_BUFFER
+_STATUS_ERROR = 1  # RpcStatusProto
 _CALL_CONTEXT = -3  # the call id under which a connection says who it is
 _ANSWER_BYTES_MAX = 128 << 20  # HDFS: ipc.maximum.response.length
 _CONNECT_LIMIT = 2.0
 _CALL_LIMIT = 60.0
 _PROBE_PAUSE = 0.1
+#: Connections that are kept while nobody calls.
+_IDLE_MAX = 16
+#: An answer is mostly shorter, and then read at once.
+_ANSWER_BYTES = 8 << 10
+#: So long a call is repeated whose first answer was lost, with such pauses between.
+_REPEAT_LIMIT = 30.0
+_REPEAT_PAUSE = 0.2
+#: What Mobula's NameNode takes and answers beyond HDFS's fields; others skip fields that they do not know.
+#: See crates/wire/src/extension.rs.
+_FIRST_BLOCK = 5001
+_TARGET, _OVERWRITE = 5001, 5002
+_RENAMED = 5001
+_CREATE, _CREATE_PARENT = 1, 1  # CreateFlagProto.CREATE
+_FILE_MODE = 0o644
 #: What the server says where a file is wanted and a directory is there.
 _DIRECTORY = re.compile(r"(^|: )(Path is not a file: |Cannot append to directory )")
 #: What it says of a file that is open for writing. Of one that shall be made it means: it is there.
@@ -100,11 +116,10 @@ _all: weakref.WeakSet[NameNode] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    # A fork may have copied a lock while another thread held it. And the NameNode answers a call once: by an identity
-    # that parent and child share, it would take the calls of one for those of the other.
+    # The connections are the parent's. And the NameNode answers a call once: by an identity that parent and child
+    # share, it would take the calls of one for those of the other.
     for one in list(_all):
-        one._lock = threading.Lock()
-        one._client_id = uuid.uuid4().bytes
+        one._begin()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -138,11 +153,14 @@ class NameNode:
         """Connects with the first call, not here."""
         self.host = host
         self.port = port
-        self._lock = threading.Lock()
         _all.add(self)
-        self._socket: socket.socket | None = None
-        self._owner = 0
-        self._calls = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._owner = os.getpid()
+        #: Connections on which nobody waits for an answer. Taken and given back in one step, so without a lock.
+        self._idle: list[socket.socket] = []
+        self._calls = itertools.count(1)
         self._client_id = uuid.uuid4().bytes
 
     def __reduce__(self) -> tuple[type[NameNode], tuple[str, int]]:
@@ -198,55 +216,130 @@ class NameNode:
         fields += [(2, source) for source in sources]
         self._call("concat", pb.encode(fields), repeat=False)
 
+    # -- what `small` writes files with ----------------------------------------------------------------------------
+
+    @property
+    def holder(self) -> str:
+        """The name under which this process holds the leases of files that it writes."""
+        return f"mobulafs-{self._client_id.hex()}"
+
+    def create(self, path: str, replication: int, block_size: int, first_block: bool) -> tuple[int, pb.Fields | None]:
+        """Makes a file to be written; its id, and its first block if that was wished and the server knows the wish."""
+        fields: list[tuple[int, int | str | bytes]] = [(1, path), (2, pb.encode([(1, _FILE_MODE)])), (3, self.holder)]
+        fields += [(4, _CREATE), (5, _CREATE_PARENT), (6, replication), (7, block_size)]
+        if first_block:
+            fields.append((_FIRST_BLOCK, 1))
+        answer = self._once("create", pb.encode(fields))
+        status = pb.messages(answer, 1)
+        blocks = pb.messages(answer, _FIRST_BLOCK)
+        return (pb.number(status[0], 13) if status else 0), (blocks[0] if blocks else None)
+
+    def add_block(self, path: str, file: int, favored: str | None = None) -> pb.Fields:
+        """The first block of a file, and where it goes: to `favored` (`ip:port`) first, if that is possible."""
+        fields: list[tuple[int, int | str | bytes]] = [(1, path), (2, self.holder), (5, file)]
+        if favored:
+            fields.append((6, favored))
+        return pb.messages(self._call("addBlock", pb.encode(fields)), 1)[0]
+
+    def complete(self, path: str, file: int, last: bytes | None, target: str, overwrite: bool) -> tuple[bool, bool]:
+        """Closes a file and gives it the name `target`: whether it is closed, and whether it has that name already.
+
+        It is not closed yet if no DataNode has reported its last block. Only Mobula's NameNode gives a name with it.
+        """
+        fields: list[tuple[int, int | str | bytes]] = [(1, path), (2, self.holder)]
+        if last is not None:
+            fields.append((3, last))
+        fields += [(4, file), (_TARGET, target), (_OVERWRITE, int(overwrite))]
+        answer = self._once("complete", pb.encode(fields))
+        return bool(pb.number(answer, 1)), bool(pb.number(answer, _RENAMED))
+
+    def rename(self, source: str, target: str, overwrite: bool) -> None:
+        """Gives a file another name. Raises FileExistsError."""
+        self._once("rename2", pb.encode([(1, source), (2, target), (3, int(overwrite)), (4, 0)]))
+
+    def delete(self, path: str) -> None:
+        """Removes a file, if it is there."""
+        self._once("delete", pb.encode([(1, path), (2, 0)]))
+
+    # -- how calls are made ----------------------------------------------------------------------------------------
+
     def close(self) -> None:
-        """Closes the connection; the next call makes a new one."""
-        with self._lock:
-            self._drop()
+        """Closes the connections that are idle; the next call makes a new one."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
     def _call(self, method: str, request: bytes, repeat: bool = True) -> pb.Fields:
-        with self._lock:
-            try:
-                return self._exchange(method, request)
-            except (OSError, ValueError) as problem:
-                if isinstance(problem, RemoteError):
-                    raise
-                self._drop()
-                if not repeat or isinstance(problem, NameNodeUnreachable):
-                    raise
-            # The connection was an old one: a NameNode that restarted, or an idle one that was closed.
-            return self._exchange(method, request)
+        try:
+            return self._exchange(method, request, next(self._calls))
+        except _Lost:
+            if not repeat:
+                raise
+        # The connection was an old one: a NameNode that restarted, or an idle one that was closed.
+        return self._exchange(method, request, next(self._calls))
 
-    def _exchange(self, method: str, request: bytes) -> pb.Fields:
+    def _once(self, method: str, request: bytes) -> pb.Fields:
+        """A call that happens once however often it is sent: the NameNode knows its number again."""
+        call = next(self._calls)
+        deadline = time.monotonic() + _REPEAT_LIMIT
+        for attempt in itertools.count():
+            try:
+                return self._exchange(method, request, call, attempt)
+            except _Lost as problem:
+                if time.monotonic() > deadline:
+                    where = f"hdfs://{self.host}:{self.port}"
+                    raise NameNodeUnreachable(
+                        f"the NameNode at {where} was lost during {method}: {problem}"
+                    ) from problem
+            except NameNodeUnreachable:
+                # Of a first attempt nothing was sent.
+                if attempt == 0 or time.monotonic() > deadline:
+                    raise
+            if attempt:
+                time.sleep(_REPEAT_PAUSE)
+        raise AssertionError("the loop returns or raises")
+
+    def _exchange(self, method: str, request: bytes, call: int, attempt: int = 0) -> pb.Fields:
+        """Raises _Lost, RemoteError and what else the server said."""
         connection = self._connect()
-        self._calls += 1
-        call = self._calls
-        header = self._header(call)
-        named = pb.encode([(1, method), (2, _PROTOCOL), (3, 1)])
-        connection.sendall(_frame(header, named, request))
-        data = _read_frame(connection)
-        length, at = pb.read_varint(data, 0)
-        answered = pb.decode(data[at : at + length])
-        if pb.number(answered, 1) != call & 0xFFFFFFFF:
-            raise ValueError(f"call {call} was answered as {pb.number(answered, 1)}")
+        try:
+            connection.sendall(_frame(self._header(call, attempt), _named(method), request))
+            data = _read_frame(connection)
+            length, at = pb.read_varint(data, 0)
+            answered = pb.decode(data[at : at + length])
+            if pb.number(answered, 1) != call & 0xFFFFFFFF:
+                raise ValueError(f"call {call} was answered as {pb.number(answered, 1)}")
+        except (OSError, ValueError) as problem:
+            connection.close()
+            # What is idle is as old, or older.
+            self.close()
+            raise _Lost(str(problem)) from problem
+        except BaseException:
+            connection.close()  # Ctrl-C: the answer would be taken for the next call's
+            raise
+        # A fatal answer is the last one.
+        if pb.number(answered, 2) > _STATUS_ERROR or len(self._idle) >= _IDLE_MAX:
+            connection.close()
+        else:
+            self._idle.append(connection)
         if pb.number(answered, 2) != 0:
             raise remote_exception(pb.text(answered, 4), pb.text(answered, 5))
         at += length
         length, at = pb.read_varint(data, at)
         return pb.decode(data[at : at + length])
 
-    def _header(self, call: int) -> bytes:
-        fields = [
-            (1, _ENGINE_PROTOBUF),
-            (2, 0),
-            (3, pb.zigzag(call)),
-            (4, self._client_id),
-            (5, pb.zigzag(0)),
-        ]
-        return pb.encode(fields)  # type: ignore[arg-type]
+    def _header(self, call: int, attempt: int) -> bytes:
+        # Fields 1 (engine), 2 (operation), 3 (call), 4 (client) and 5 (attempt).
+        number, again = pb.varint(pb.zigzag(call)), pb.varint(pb.zigzag(attempt))
+        return b"".join((b"\x08\x02\x10\x00\x18", number, b"\x22\x10", self._client_id, b"\x28", again))
 
     def _connect(self) -> socket.socket:
-        if self._socket is not None and self._owner == os.getpid():
-            return self._socket
+        if self._owner != os.getpid():
+            self._begin()  # a fork past Python's hooks
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
         try:
             connection = socket.create_connection((self.host, self.port), timeout=_CONNECT_LIMIT)
         except OSError as problem:
@@ -255,15 +348,22 @@ class NameNode:
         connection.settimeout(_CALL_LIMIT)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         who = pb.encode([(2, pb.encode([(1, user_name())])), (3, _PROTOCOL)])
-        # Magic, version 9, service class 0, authentication SIMPLE.
-        connection.sendall(b"hrpc\x09\x00\x00" + _frame(self._header(_CALL_CONTEXT), who))
-        self._socket, self._owner = connection, os.getpid()
+        try:
+            # Magic, version 9, service class 0, authentication SIMPLE.
+            connection.sendall(b"hrpc\x09\x00\x00" + _frame(self._header(_CALL_CONTEXT, 0), who))
+        except OSError as problem:
+            connection.close()
+            raise _Lost(str(problem)) from problem
         return connection
 
-    def _drop(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+
+class _Lost(ConnectionError):
+    """The connection ended before the answer came."""
+
+
+@functools.lru_cache(maxsize=64)
+def _named(method: str) -> bytes:
+    return pb.encode([(1, method), (2, _PROTOCOL), (3, 1)])
 
 
 def _frame(*messages: bytes) -> bytes:
@@ -272,10 +372,17 @@ def _frame(*messages: bytes) -> bytes:
 
 
 def _read_frame(connection: socket.socket) -> bytes:
-    (length,) = struct.unpack(">I", _read(connection, 4))
+    """The one answer that is on its way."""
+    data = connection.recv(_ANSWER_BYTES)
+    if len(data) < 4:
+        if not data:
+            raise ConnectionResetError("the NameNode closed the connection")
+        data += _read(connection, 4 - len(data))
+    (length,) = struct.unpack_from(">I", data)
     if length > _ANSWER_BYTES_MAX:
         raise ValueError(f"an answer of {length} bytes: at most {_ANSWER_BYTES_MAX} are taken")
-    return _read(connection, length)
+    missing = 4 + length - len(data)
+    return data[4:] + _read(connection, missing) if missing > 0 else data[4:]
 
 
 def _read(connection: socket.socket, length: int) -> bytes:

@@ -16,8 +16,14 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES_MAX = 10
 
 
+#: Most numbers have one byte.
+_ONE_BYTE = [bytes((value,)) for value in range(0x80)]
+
+
 def varint(value: int) -> bytes:
     """An unsigned number of up to 64 bits."""
+    if value < 0x80:
+        return _ONE_BYTE[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -33,14 +39,14 @@ def zigzag(value: int) -> int:
 
 def encode(fields: Iterable[tuple[int, int | str | bytes]]) -> bytes:
     """A message of varints and of strings, bytes and messages."""
-    out = bytearray()
+    out: list[bytes] = []
     for field, value in fields:
         if isinstance(value, int):
-            out += varint(field << 3 | _VARINT) + varint(int(value))
+            out += varint(field << 3 | _VARINT), varint(value)
         else:
             data = value.encode() if isinstance(value, str) else value
-            out += varint(field << 3 | _BYTES) + varint(len(data)) + data
-    return bytes(out)
+            out += varint(field << 3 | _BYTES), varint(len(data)), data
+    return b"".join(out)
 
 
 def delimited(message: bytes) -> bytes:
@@ -66,24 +72,42 @@ def decode(data: bytes) -> Fields:
     """All fields of a message. Raises ValueError for what is none."""
     fields: Fields = {}
     at = 0
-    while at < len(data):
-        key, at = read_varint(data, at)
-        value: int | bytes
-        kind = key & 7
-        if kind == _VARINT:
-            value, at = read_varint(data, at)
-        else:
-            if kind == _BYTES:
-                length, at = read_varint(data, at)
-            elif kind in (_FIXED64, _FIXED32):
-                length = 8 if kind == _FIXED64 else 4
+    end = len(data)
+    try:
+        while at < end:
+            # Numbers of one byte, which most are, are read here and not by a call.
+            key = data[at]
+            at += 1
+            if key >= 0x80:
+                key, at = read_varint(data, at - 1)
+            value: int | bytes
+            kind = key & 7
+            if kind == _VARINT:
+                value = data[at]
+                at += 1
+                if value >= 0x80:
+                    value, at = read_varint(data, at - 1)
             else:
-                raise ValueError(f"field {key >> 3} has the unknown wire type {kind}")
-            if at + length > len(data):
-                raise ValueError(f"field {key >> 3} claims {length} bytes, {len(data) - at} are there")
-            value = data[at : at + length]
-            at += length
-        fields.setdefault(key >> 3, []).append(value)
+                if kind == _BYTES:
+                    length = data[at]
+                    at += 1
+                    if length >= 0x80:
+                        length, at = read_varint(data, at - 1)
+                elif kind in (_FIXED64, _FIXED32):
+                    length = 8 if kind == _FIXED64 else 4
+                else:
+                    raise ValueError(f"field {key >> 3} has the unknown wire type {kind}")
+                if at + length > end:
+                    raise ValueError(f"field {key >> 3} claims {length} bytes, {end - at} are there")
+                value = data[at : at + length]
+                at += length
+            found = fields.get(key >> 3)
+            if found is None:
+                fields[key >> 3] = [value]
+            else:
+                found.append(value)
+    except IndexError:
+        raise ValueError(f"a number is cut off at byte {end} of {end}") from None
     return fields
 
 

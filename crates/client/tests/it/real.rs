@@ -21,7 +21,7 @@ struct Cluster {
     folder: tempfile::TempDir,
     client: Client,
     datanodes: Vec<Option<DataNode>>,
-    _namenode: NameNode,
+    namenode: NameNode,
 }
 
 impl Cluster {
@@ -58,7 +58,7 @@ impl Cluster {
             favored_nodes: Vec::new(),
         };
         let client = Client::new(env, options);
-        Cluster { folder, client, datanodes: nodes, _namenode: namenode }
+        Cluster { folder, client, datanodes: nodes, namenode }
     }
 
     /// Which of the DataNodes that live has that identity.
@@ -99,6 +99,31 @@ async fn blocks_of(client: &Client, path: &str) -> Vec<mobula_proto::hdfs::Locat
 async fn our_own_cluster_gives_back_what_it_took() {
     let cluster = Cluster::start(3).await;
     round_trip::everything(&cluster.client, "/t").await;
+}
+
+/// Its first block comes with the file; also where a node is gone that the block was meant for, and nobody knows it yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_put_takes_one_step_of_the_log_less() {
+    let mut cluster = Cluster::start(4).await;
+    let options = CreateOptions::default;
+    let steps = |cluster: &Cluster| cluster.namenode.service().committed();
+    let before = steps(&cluster);
+    cluster.client.put("/put", pattern(1000), options()).await.unwrap();
+    assert_eq!(steps(&cluster), before + 2, "the file with its block, and its end");
+    cluster.client.put("/empty", bytes::Bytes::new(), options()).await.unwrap();
+    assert_eq!(steps(&cluster), before + 4);
+    assert_eq!(blocks_of(&cluster.client, "/empty").await, []);
+    let mut writer = cluster.client.create("/written", options()).await.unwrap();
+    writer.write(pattern(1000)).await.unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(steps(&cluster), before + 7);
+    cluster.kill_node_of_last_block("/put").await;
+    let data = pattern(3 * BLOCK as usize);
+    for index in 0..8 {
+        let path = format!("/after-{index}");
+        cluster.client.put(&path, data.clone(), options()).await.unwrap();
+        assert_same(&cluster.client.get(&path).await.unwrap(), &data);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,13 @@
 //! Three nodes in a row.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use mobula_proto::hdfs::Status;
 use mobula_proto::hdfs::op_write_block_proto::BlockConstructionStage as Stage;
 use mobula_wire::datatransfer::Op;
 
-use crate::speaker::{Flags, Speaker, read_block, write_block, write_op};
+use crate::speaker::{Flags, Speaker, read_block, read_on, write_block, write_op};
 use crate::stages::Again;
 use crate::{Bench, bytes, until};
 
@@ -194,4 +197,110 @@ async fn acknowledged(speaker: &mut Speaker, nodes: usize) -> Result<i64, usize>
             None => Ok(ack.seqno),
         },
     }
+}
+
+/// Passes bytes on between a node and the one that it takes for its next, and counts the connections.
+struct Between {
+    address: String,
+    connections: Arc<AtomicUsize>,
+    all: tokio::task::JoinHandle<()>,
+}
+
+impl Between {
+    async fn start(next: String) -> Between {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
+        let all = tokio::spawn(async move {
+            let mut passing = tokio::task::JoinSet::new();
+            while let Ok((mut from, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                let mut to = tokio::net::TcpStream::connect(&next).await.unwrap();
+                passing.spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+            }
+        });
+        Between { address, connections, all }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// Two blocks on one connection to the first node, which has one to the next.
+#[tokio::test]
+async fn blocks_follow_each_other_on_the_connections_of_the_first() {
+    let bench = Bench::real(2).await;
+    let between = Between::start(bench.addr(1)).await;
+    let next = [between.address.clone()];
+    let data = bytes(3000);
+    let mut speaker = Speaker::connect(&bench.addr(0)).await;
+    for id in 1..4 {
+        speaker.op(Op::WriteBlock, &write_op(id, "client", &next)).await;
+        assert_eq!(speaker.response().await.unwrap().status, 0);
+        speaker.packet(0, 0, &data, Flags::None).await;
+        speaker.packet(1, data.len(), &[], Flags::Last).await;
+        speaker.acked(0, 2).await;
+        speaker.acked(1, 2).await;
+    }
+    assert_eq!(between.connections(), 1);
+    // Another operation may come, too; and one that is refused ends it, as before.
+    assert_eq!(read_on(&mut speaker, 3, 0, 3000).await.unwrap(), data);
+    speaker.op(Op::WriteBlock, &write_op(3, "client", &[])).await;
+    assert!(speaker.closed().await);
+    for (at, id) in [(0, 1), (1, 1), (0, 2), (1, 2), (1, 3)] {
+        assert_eq!(read_block(&bench.addr(at), id, 0, 3000).await.unwrap(), data);
+    }
+}
+
+/// All that a client may send ahead: the operation, the block and its end, and the next one, before any answer.
+#[tokio::test]
+async fn blocks_may_come_without_waiting_for_an_answer() {
+    let bench = Bench::real(3).await;
+    let next = [bench.addr(1), bench.addr(2)];
+    let data = bytes(1000);
+    let mut speaker = Speaker::connect(&bench.addr(0)).await;
+    for id in 1..4 {
+        speaker.op(Op::WriteBlock, &write_op(id, "client", &next)).await;
+        speaker.packet(0, 0, &data, Flags::None).await;
+        speaker.packet(1, data.len(), &[], Flags::Last).await;
+    }
+    for _ in 1..4 {
+        assert_eq!(speaker.response().await.unwrap().status, 0);
+        speaker.acked(0, 3).await;
+        speaker.acked(1, 3).await;
+    }
+    for at in 0..3 {
+        for id in 1..4 {
+            assert_eq!(read_block(&bench.addr(at), id, 0, 1000).await.unwrap(), data);
+        }
+    }
+}
+
+/// The next node, as Apache's, closes its connection behind a block, or has ended and begun again since.
+#[tokio::test]
+async fn a_connection_that_was_closed_meanwhile_is_made_anew() {
+    let bench = Bench::real(2).await;
+    let between = Between::start(bench.addr(1)).await;
+    let (next, data) = ([between.address.clone()], bytes(1000));
+    write_block(&bench.addr(0), 1, &next, &data, 512).await;
+    between.all.abort();
+    // Its connections end with it, whether that is known to the first node already or not.
+    let again = loop {
+        let listener = tokio::net::TcpListener::bind(&between.address).await;
+        if let Ok(listener) = listener {
+            break listener;
+        }
+        tokio::task::yield_now().await;
+    };
+    let to = bench.addr(1);
+    let passing = tokio::spawn(async move {
+        let (mut from, _) = again.accept().await.unwrap();
+        let mut to = tokio::net::TcpStream::connect(&to).await.unwrap();
+        tokio::io::copy_bidirectional(&mut from, &mut to).await
+    });
+    write_block(&bench.addr(0), 2, &next, &data, 512).await;
+    assert_eq!(read_block(&bench.addr(1), 2, 0, 1000).await.unwrap(), data);
+    passing.abort();
 }

@@ -2,6 +2,7 @@
 
 use mobula_proto::hdfs;
 use mobula_proto::hdfs::datanode as dn;
+use mobula_wire::extension::{CompleteAnswer, CompleteWish, CreateAnswer, CreateWish, WithWish};
 
 use crate::fixture::*;
 
@@ -386,4 +387,76 @@ async fn names_of_nodes_are_no_longer_and_no_more_than_any_are() {
     beat.reports[0].storage_uuid = "s".repeat(257);
     let (_, message) = nodes[1].rpc.refused("sendHeartbeat", &beat).await;
     assert_eq!(message, "a storage's ID of 257 bytes, more than 256");
+}
+
+fn first_block() -> CreateWish {
+    CreateWish { first_block: Some(true) }
+}
+
+fn named(target: &str) -> CompleteWish {
+    CompleteWish { target: Some(target.into()), overwrite: None }
+}
+
+#[tokio::test]
+async fn a_small_file_takes_two_steps_of_the_log() {
+    let fixture = Fixture::start().await;
+    let nodes = fixture.three().await;
+    let client = fixture.client("hdfs");
+    let steps = || fixture.namenode().service().committed();
+    let before = steps();
+    let request = WithWish(create("/t", "w1"), first_block());
+    let made: CreateAnswer = client.call("create", &request).await;
+    assert_eq!(steps(), before + 1);
+    let block = made.first_block.expect("it was wished");
+    assert_eq!((block.locs.len(), block.b.generation_stamp, block.offset), (3, 1_001, 0));
+    assert_eq!(client.add_block("/t", None).await.b, block.b, "the same for who asks again");
+    let block = full(&block, 5);
+    for node in &nodes {
+        node.received(&block).await;
+    }
+    let mut request = complete("/t", "w1", Some(block));
+    request.file_id = made.fs.unwrap().file_id;
+    let before = steps();
+    let done: CompleteAnswer = client.call("complete", &WithWish(request, named("/f"))).await;
+    assert_eq!(steps(), before + 1);
+    assert_eq!(done, CompleteAnswer { result: true, renamed: Some(true) });
+    assert_eq!((client.names("/").await, client.is_closed("/f").await), (vec!["f".to_owned()], true));
+}
+
+#[tokio::test]
+async fn a_wish_that_is_not_granted_leaves_hdfss_answer() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    let wished = WithWish(create("/t", "w1"), first_block());
+    let made: CreateAnswer = client.call("create", &wished).await;
+    assert!(made.fs.is_some() && made.first_block.is_none(), "there are no nodes: addBlock says that");
+    let nodes = fixture.three().await;
+    assert_eq!(client.refused("create", &wished).await.0, "AlreadyBeingCreatedException");
+    assert_eq!(client.names("/").await, ["t"], "and no second block of it");
+    assert_eq!(client.blocks("/t").await.blocks.len(), 0);
+
+    let block = full(&client.add_block("/t", None).await, 5);
+    let request = WithWish(complete("/t", "w1", Some(block.clone())), named("/f"));
+    let answer: CompleteAnswer = client.call("complete", &request).await;
+    assert_eq!(answer, CompleteAnswer { result: false, renamed: None }, "nobody has the block");
+    assert_eq!((client.names("/").await, client.is_closed("/t").await), (vec!["t".to_owned()], false));
+    nodes[0].received(&block).await;
+    client.touch("/f").await;
+    assert_eq!(client.refused("complete", &request).await.0, "FileAlreadyExistsException");
+    let relative = WithWish(complete("/t", "w1", Some(block)), named("f"));
+    assert_eq!(client.refused("complete", &relative).await.0, "InvalidPathException");
+}
+
+/// The answer to the last call was lost with the NameNode.
+#[tokio::test]
+async fn who_did_not_hear_that_it_is_renamed_asks_again() {
+    let mut fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    let _: CreateAnswer = client.call("create", &create("/t", "w1")).await;
+    let request = WithWish(complete("/t", "w1", None), named("/f"));
+    let first: CompleteAnswer = client.again("complete", &request, 40).await.unwrap();
+    fixture.kill_and_restart_here().await;
+    let second: CompleteAnswer = client.again("complete", &request, 40).await.unwrap();
+    assert_eq!((first, second.renamed), (second, Some(true)));
+    assert_eq!(client.names("/").await, ["f"]);
 }

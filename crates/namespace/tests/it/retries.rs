@@ -21,7 +21,7 @@ struct Heard {
 type Ask = fn(&Fixture, &Heard) -> Operation;
 
 /// A call, and whether it is one of HDFS's at-most-once ones, which carry a key.
-const LIFE: [(&str, bool, Ask); 19] = [
+const LIFE: [(&str, bool, Ask); 22] = [
     ("mkdirs", false, |_, _| mkdirs("/d")),
     ("create", true, |_, _| create("/d/f", "c")),
     ("addBlock", false, |_, _| add("/d/f", None)),
@@ -60,6 +60,16 @@ const LIFE: [(&str, bool, Ask); 19] = [
         to_trash: false,
     }),
     ("create", true, |_, _| create("/d/i", "c")),
+    ("create", true, |_, _| create("/d/j", "c")),
+    ("addBlock", false, |_, _| add("/d/j", None)),
+    ("complete as", true, |_, heard| Operation::CompleteAs {
+        path: path("/d/j"),
+        file: None,
+        holder: "c".into(),
+        last: Some(Block { length: 10, ..heard.block }),
+        target: path("/d/k"),
+        overwrite: Overwrite::No,
+    }),
     ("delete", true, |_, _| delete("/d")),
 ];
 

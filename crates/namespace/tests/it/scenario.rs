@@ -132,7 +132,7 @@ impl Player {
             _ => None,
         });
         let block = match &applied.outcome {
-            Ok(Outcome::Allocated(allocated)) => Some(allocated.block),
+            Ok(Outcome::Allocated(allocated) | Outcome::Begun(_, allocated)) => Some(allocated.block),
             Ok(Outcome::Restamped(block)) => Some(*block),
             Ok(Outcome::Appended(appended)) => appended.block.as_ref().map(|block| block.block),
             _ => recovered,
@@ -173,16 +173,22 @@ impl Player {
             "mkdirs" => {
                 Operation::Mkdirs { path: at(1), mode: line.octal("mode", 0o755), parents: line.parents() }
             }
-            "create" => Operation::Create(Create {
-                path: at(1),
-                mode: line.octal("mode", 0o644),
-                holder,
-                flags: line.number("flags").unwrap_or(1) as u32,
-                parents: line.parents(),
-                replication: line.number("replication").unwrap_or(3) as u16,
-                block_size: line.number("blocksize").unwrap_or(128 << 20),
-                holder_renewed: self.renewed(line),
-            }),
+            "create" => {
+                let create = Create {
+                    path: at(1),
+                    mode: line.octal("mode", 0o644),
+                    holder,
+                    flags: line.number("flags").unwrap_or(1) as u32,
+                    parents: line.parents(),
+                    replication: line.number("replication").unwrap_or(3) as u16,
+                    block_size: line.number("blocksize").unwrap_or(128 << 20),
+                    holder_renewed: self.renewed(line),
+                };
+                match line.has("with") {
+                    true => Operation::CreateWith { create, targets: targets(line) },
+                    false => Operation::Create(create),
+                }
+            }
             "append" => Operation::Append(Append {
                 path: at(1),
                 holder,
@@ -231,6 +237,14 @@ impl Player {
             "abandon" => {
                 Operation::AbandonBlock { path: at(1), file, holder, block: block("block").unwrap() }
             }
+            "complete" if line.words.len() > 2 => Operation::CompleteAs {
+                path: at(1),
+                file,
+                holder,
+                last: block("last"),
+                target: at(2),
+                overwrite: if line.has("overwrite") { Overwrite::Yes } else { Overwrite::No },
+            },
             "complete" => Operation::Complete { path: at(1), file, holder, last: block("last") },
             "fsync" => Operation::Fsync { path: at(1), file, holder, last_length: line.number("length") },
             "recover" => Operation::RecoverLease { path: at(1), holder },
@@ -397,6 +411,10 @@ fn answer(applied: &Applied, out: &mut String) {
         Ok(Outcome::Done) => out.push_str("ok"),
         Ok(Outcome::Bool(yes)) => write!(out, "{yes}").unwrap(),
         Ok(Outcome::Status(status)) => out.push_str(&show(status)),
+        Ok(Outcome::Begun(status, allocated)) => {
+            write!(out, "{}; {} on {} targets", show(status), allocated.block, allocated.targets.len())
+                .unwrap();
+        }
         Ok(Outcome::Allocated(allocated)) => {
             write!(out, "{} at {} on {} targets", allocated.block, allocated.offset, allocated.targets.len())
                 .unwrap();

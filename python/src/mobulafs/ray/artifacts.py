@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .. import binary
+from .. import binary, small
 from ..errors import (
     ArtifactExists,
     ArtifactLost,
@@ -335,6 +335,9 @@ class DataManager:
     def _store(self, name: str, data: Any, replace: bool, first: str | None = None) -> int:
         """`first`: the address of the space that takes the first copy of each chunk, if it can."""
         path = self._path(name)
+        whole = _whole(data, min(small.LENGTH_MAX, self.chunk_length))
+        if whole is not None and self._store_small(path, whole, replace, first):
+            return len(whole)
         if not replace and self._files.exists(path):
             raise ArtifactExists(f"there is an artifact {name!r}: update replaces it")
         try:
@@ -347,6 +350,20 @@ class DataManager:
             return self._store_once(path, data, replace, first)
         except _SpaceFilled as problem:
             raise OSError(errno.ENOSPC, f"the spaces were filled by chunks of {name!r}: {problem}") from problem
+
+    def _store_small(self, path: str, data: bytes, replace: bool, first: str | None) -> bool:
+        """Whether it went smoothly; if not, nothing was stored."""
+        temporary = f"{_INCOMING}/{uuid.uuid4().hex}"
+        try:
+            small.store(
+                self._files.namenode, temporary, path, data, self.replication_factor, self.chunk_length, replace, first
+            )
+        except FileExistsError:
+            raise ArtifactExists(f"there is an artifact {path.rpartition('/')[2]!r}: update replaces it") from None
+        except small.NotStored as problem:
+            _LOG.debug("%s: stored in the usual way, since %s", path, problem)
+            return False
+        return True
 
     def _store_once(self, path: str, data: Any, replace: bool, first: str | None) -> int:
         name = path.rpartition("/")[2]
@@ -596,6 +613,21 @@ def _may_mean_full(problem: BaseException) -> bool:
         # What hdfs-native tells of a DataNode has no number; what Python tells has one, and mostly its own class.
         return type(problem) is OSError and problem.errno in (None, errno.ENOSPC)
     return isinstance(problem, (ClusterFailed, RemoteError, BlocksUnreachable))
+
+
+def _whole(data: Any, length_max: int) -> bytes | None:
+    """The bytes of an artifact, if they are at hand and at most so many."""
+    if isinstance(data, Path):
+        if not data.is_file() or data.stat().st_size > length_max:
+            return None
+        whole = data.read_bytes()
+    elif isinstance(data, (bytes, bytearray, memoryview)) or _is_array(data):
+        if (data if _is_array(data) else memoryview(data)).nbytes > length_max:
+            return None
+        whole = b"".join(bytes(piece) for piece in _pieces(data))
+    else:
+        return None
+    return whole if len(whole) <= length_max else None
 
 
 def _pieces(data: Any) -> Iterator[Any]:
