@@ -645,7 +645,9 @@ fn play(seed: u64) -> BTreeMap<&'static str, usize> {
             | Operation::AbandonBlock { .. } => model.written(&operation, &answer),
             Operation::CompleteAs { .. } => {
                 let view = fixture.namespace.view();
-                model.completed_as(&caller, &operation, &answer, |file| view.lease_of(file).unwrap().is_some());
+                model.completed_as(&caller, &operation, &answer, |file| {
+                    view.lease_of(file).unwrap().is_some()
+                });
             }
             _ => {
                 let expected = model.run(&caller, &operation);

@@ -61,9 +61,7 @@ const LIFE: [(&str, bool, Ask); 22] = [
     }),
     ("create", true, |_, _| create("/d/i", "c")),
     ("create with", true, |_, _| match create("/d/j", "c") {
-        Operation::Create(create) => {
-            Operation::CreateWith { create, targets: vec![target(1), target(2)] }
-        }
+        Operation::Create(create) => Operation::CreateWith { create, targets: vec![target(1), target(2)] },
         other => other,
     }),
     ("addBlock", false, |_, _| add("/d/j", None)),
