@@ -119,10 +119,6 @@ def test_of_what_ends_anywhere_there_is_all_or_nothing(manager, calls, monkeypat
     if isinstance(problem, Cut):
         with pytest.raises(Cut):
             manager.add("a", DATA)
-    elif last:
-        # Stored, and told so by a failure that is none of the connection's, which no server does.
-        with pytest.raises(mobulafs.ArtifactExists):
-            manager.add("a", DATA)
     else:
         assert manager.add("a", DATA) == len(DATA)
     there = last or not isinstance(problem, Cut)
@@ -176,6 +172,175 @@ def test_an_answer_that_stays_lost_is_no_success(manager, monkeypatch):
     assert manager.get("a") == DATA
 
 
+SAFE_MODE = 2, 1  # SafeModeActionProto: enter, leave
+
+
+def lost_once(monkeypatch, method, behind):
+    """The first answer to `method` is lost, and then this happens."""
+    exchange = NameNode._exchange
+    sent = []
+
+    def lose(self, asked, request, call, attempt=0):
+        if asked != method:
+            return exchange(self, asked, request, call, attempt)
+        sent.append(attempt)
+        if attempt == 0:
+            exchange(self, asked, request, call, attempt)
+            raise namenode._Lost("lost")
+        behind(attempt)
+        return exchange(self, asked, request, call, attempt)
+
+    monkeypatch.setattr(NameNode, "_exchange", lose)
+    return sent
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_safe_mode_that_refuses_the_repeat_says_nothing_of_the_first(manager, calls, monkeypatch, step):
+    if step >= len(calls) or calls[step] == "addBlock":
+        pytest.skip("there is no such call, or it is no call that happens once")
+    manager.add("warm", b"")
+    other = NameNode(manager.deployment.host, manager.deployment.port)
+    enter, leave = ([(1, action)] for action in SAFE_MODE)
+    sent = lost_once(
+        monkeypatch,
+        calls[step],
+        lambda attempt: other._call("setSafeMode", namenode.pb.encode(enter if attempt == 1 else leave)),
+    )
+    try:
+        assert manager.add("a", DATA) == len(DATA)
+    finally:
+        other._call("setSafeMode", namenode.pb.encode(leave))
+    assert sent[:3] == [0, 1, 2] and manager.get("a") == DATA
+    assert manager._files.ls("/mobula/incoming") == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        mobulafs.RemoteError("org.apache.hadoop.ipc.RetriableException", "too much waits"),
+        mobulafs.RemoteError("org.apache.hadoop.ipc.StandbyException", "not the leader"),
+        mobulafs.RemoteError("java.io.IOException", "the NameNode stops: a disk"),
+    ],
+    ids=["overloaded", "deposed", "stops"],
+)
+@pytest.mark.parametrize("first", [False, True], ids=["the repeat", "the first"])
+def test_what_leaves_it_open_is_asked_again(manager, monkeypatch, said, first):
+    if first and said.remote_class.endswith("RetriableException"):
+        pytest.skip("of the first sending it is a no")
+    exchange = NameNode._exchange
+    sent = []
+
+    def answer(self, method, request, call, attempt=0):
+        if method != "complete":
+            return exchange(self, method, request, call, attempt)
+        sent.append(call)
+        answered = exchange(self, method, request, call, attempt)
+        if attempt == 0:
+            raise said if first else namenode._Lost("lost")
+        if attempt == 1:
+            raise said
+        return answered
+
+    monkeypatch.setattr(NameNode, "_exchange", answer)
+    assert manager.add("a", DATA) == len(DATA)
+    assert len(sent) == 3 and len(set(sent)) == 1 and manager.get("a") == DATA
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_nobody_can_tell_is_said_so(manager, monkeypatch, stored):
+    """Neither that it is not stored, nor that somebody else's artifact is there."""
+    exchange = NameNode._exchange
+
+    def broken(self, method, *rest):
+        if method == "complete" and stored:
+            exchange(self, method, *rest)
+        if method in ("complete", "delete", "getFileInfo"):
+            raise ValueError("broken")
+        return exchange(self, method, *rest)
+
+    monkeypatch.setattr(NameNode, "_exchange", broken)
+    with pytest.raises(mobulafs.NameNodeUnreachable, match="nobody can tell whether"):
+        manager.add("a", DATA)
+    monkeypatch.undo()
+    assert manager.list_artifacts() == (["a"] if stored else [])
+
+
+@pytest.mark.parametrize("step", QUICK)
+def test_a_namenode_that_is_silent_is_asked_once_more(manager, made, monkeypatch, step):
+    """However long its silence was."""
+    manager.add("warm", b"")
+    made.clear()
+    monkeypatch.setattr(namenode, "_REPEAT_LIMIT", -1.0)
+    read = namenode._read_frame
+    left = [step]
+
+    def silent(connection):
+        data = read(connection)
+        if left == made[-1:]:
+            left.clear()
+            raise TimeoutError("timed out")
+        return data
+
+    monkeypatch.setattr(namenode, "_read_frame", silent)
+    assert manager.add("a", DATA) == len(DATA)
+    assert made.count(step) == 2 and manager.get("a") == DATA
+
+
+@pytest.mark.parametrize("problem", [None, KeyboardInterrupt()], ids=["silent", "interrupted"])
+@pytest.mark.parametrize("step", QUICK)
+def test_who_got_no_answer_waits_for_no_other(manager, made, monkeypatch, step, problem):
+    manager.add("warm", b"")
+    made.clear()
+    monkeypatch.setattr(namenode, "_REPEAT_LIMIT", -1.0)
+    read = namenode._read_frame
+
+    def silent(connection):
+        data = read(connection)
+        if made[-1] == step:
+            raise problem or TimeoutError("timed out")
+        return data
+
+    monkeypatch.setattr(namenode, "_read_frame", silent)
+    with pytest.raises(mobulafs.NameNodeUnreachable if problem is None else KeyboardInterrupt):
+        manager.add("a", DATA)
+    sendings = 2 if problem is None else 1
+    assert made == QUICK[: QUICK.index(step)] + [step] * sendings
+
+
+BLOCK = [(1, b""), (3, namenode.pb.encode([(1, namenode.pb.encode([(1, "127.0.0.1"), (4, 70_000)]))]))]
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("create", {1: [namenode.pb.encode([(13, 1), (15, b"")])]}),
+        ("create", {1: [namenode.pb.encode([(13, 1), (17, b"")])]}),
+        ("addBlock", {}),
+        ("addBlock", {1: [b""]}),
+        ("addBlock", {1: [namenode.pb.encode([(3, b"")])]}),
+        ("addBlock", {1: [namenode.pb.encode(BLOCK)]}),
+        ("addBlock", {1: [namenode.pb.encode([*BLOCK[:1], (3, b""), (9, b"\x00")])]}),
+        ("complete", {}),
+    ],
+    ids=["encrypted", "striped", "no block", "empty", "no id", "no port", "stripes", "not closed"],
+)
+def test_an_answer_that_cannot_be_is_gone_around(manager, made, monkeypatch, method, answer):
+    monkeypatch.setattr(small, "_COMPLETE_PAUSE", 0.0)
+    exchange = NameNode._exchange
+
+    def odd(self, asked, *rest):
+        answered = exchange(self, asked, *rest)
+        if asked == "create" and method == "addBlock":
+            answered.pop(namenode._FIRST_BLOCK)
+        return answer if asked == method else answered
+
+    monkeypatch.setattr(NameNode, "_exchange", odd)
+    assert manager.add("a", DATA) == len(DATA)
+    # Of what could not be completed it is found out that it is closed and has its name.
+    assert made[0] == "create" and made[-1] == ("getFileInfo" if method == "complete" else "delete")
+    assert manager.get("a") == DATA and manager._files.ls("/mobula/incoming") == []
+
+
 #: The pipeline stands, and then both packets are acknowledged by two nodes.
 TWO_OF_THREE = b"\x02\x08\x00" + b"\x06\x08\x00\x10\x00\x10\x00" + b"\x06\x08\x02\x10\x00\x10\x00"
 
@@ -183,7 +348,7 @@ TWO_OF_THREE = b"\x02\x08\x00" + b"\x06\x08\x00\x10\x00\x10\x00" + b"\x06\x08\x0
 @pytest.mark.parametrize(
     "answer", [b"", b"\x02\x08\x01", b"\x02\x08\x00\x04\x08\x00\x10\x01", b"\xff" * 20, TWO_OF_THREE]
 )
-def test_a_datanode_that_fails_is_gone_around(manager, monkeypatch, answer):
+def test_a_datanode_that_fails_is_gone_around(manager, calls, made, monkeypatch, answer):
     class Connection:
         def __init__(self, *_args, **_options):
             self.answer = answer
@@ -202,6 +367,7 @@ def test_a_datanode_that_fails_is_gone_around(manager, monkeypatch, answer):
     monkeypatch.setattr(small, "socket", Sockets)
     monkeypatch.setattr(small, "_kept", small._Kept())
     manager.add("a", DATA)
+    assert made[: len(calls) // 2 + 1] == [*calls[: len(calls) // 2], "delete"], "it was tried, and taken back"
     assert manager.get("a") == DATA and manager._files.ls("/mobula/incoming") == []
 
 
@@ -306,7 +472,38 @@ def test_a_driver_that_is_killed_leaves_all_or_nothing_and_the_name_to_others(ma
         assert manager.get("a") == b"mine"
 
 
-def test_what_add_returned_from_survives_the_death_of_all_servers(tmp_path):
+FORKS = """
+import ctypes, os, sys
+from mobulafs import small
+from mobulafs.namenode import NameNode
+namenode = NameNode(sys.argv[1], int(sys.argv[2]))
+for number in range(int(sys.argv[3])):
+    namenode.delete("/none")
+child = ctypes.PyDLL(None).fork()  # past Python's hooks
+for number in range(6):
+    name = f"{'parent' if child else 'child'}{number}"
+    small.store(namenode, f"/incoming-{name}", f"/{name}", name.encode(), 3, 1 << 20, False)
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("calls_before", range(7, 12))
+def test_a_fork_past_pythons_hooks_is_somebody_else(mobula_cluster, calls_before):
+    """Its calls are not answered with those of its parent, nor with its own of another number."""
+    where = mobula_cluster
+    command = [sys.executable, "-c", FORKS, where.host, str(where.port), str(calls_before)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+    files = mobulafs.MobulaFileSystem(where.host, where.port)
+    names = sorted(f"{who}{number}" for who in ("child", "parent") for number in range(6))
+    assert sorted(name.strip("/") for name in files.ls("/", detail=False)) == names
+    for name in names:
+        assert files.cat(f"/{name}") == name.encode()
+
+
+def test_what_add_returned_from_is_replayed_after_the_death_of_all_servers(tmp_path):
+    """The system lives on, and what it has in memory: syncs are shown by the DataNode's and the log's own tests."""
     names = [str(number) for number in range(20)]
     with mobulafs.local(datanodes=3, dir=tmp_path) as cluster:
         manager = manager_of(cluster)

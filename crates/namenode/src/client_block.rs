@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::asker::Asker;
 use crate::client_empty::check_policy;
 use crate::client_rpc::{
-    awaited, begun, change, decode, file_id, invalid_file_name, is_true, mode, name, new_path, parents, path,
+    awaited, begun, change, decode, file_id, invalid_file_name, mode, name, new_path, parents, path,
 };
 use crate::exceptions::Refusal;
 use crate::located::{Locator, block_of, own_block};
@@ -388,9 +388,19 @@ pub fn complete(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Respo
     };
     let begin = |request, done| service.complete(asker, request, done);
     begun(body, reply, typed, begin, move |outcome| {
-        let result = is_true(&outcome);
+        let result = is_closed(&outcome)?;
         Ok(CompleteAnswer { result, renamed: (wished && result).then_some(true) })
     });
+}
+
+/// A call number that was used before for another call is remembered with that call's answer, which tells nothing of
+/// this file.
+fn is_closed(outcome: &Outcome) -> Result<bool, Refusal> {
+    match outcome {
+        Outcome::Bool(closed) => Ok(*closed),
+        Outcome::Done => Ok(true),
+        other => Err(Refusal::Io(format!("complete was answered {other:?}"))),
+    }
 }
 
 fn renamed(wish: CompleteWish) -> Result<Option<(HdfsPath, Overwrite)>, Refusal> {

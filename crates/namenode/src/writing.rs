@@ -108,22 +108,38 @@ impl Service {
         placement: PlacementRequest,
         done: CreatedWithBlock,
     ) {
-        let (replicas, block_size) = (create.replication, create.block_size);
-        let placement = PlacementRequest { replicas, block_size, ..placement };
-        let placed = self.roster.tell_quietly(|fleet, now, _| fleet.place(now, &placement));
-        if placed.targets.len() < usize::from(self.config.rules.replication_min.max(1)) {
+        let Some(targets) = self.first_targets(asker, &create, placement) else {
             return self.create(asker, create, Box::new(move |created| done(created, None)));
-        }
+        };
         let create = match self.contended(create) {
             Ok(create) => create,
             Err(refusal) => return done(Err(refusal), None),
         };
-        let operation = Operation::CreateWith { create, targets: placed.targets };
+        let operation = Operation::CreateWith { create, targets };
         let done: Done = Box::new(move |answer| match answer {
             Ok(Outcome::Begun(status, allocated)) => done(Ok(Outcome::Status(status)), Some(allocated)),
             answer => done(answer, None),
         });
         self.change(asker, operation, done);
+    }
+
+    /// Nodes for a new file's first block. None where there are too few, and where the file would be refused: what is
+    /// placed takes room until the nodes' next beat, so nobody may have it placed who gets nothing written.
+    fn first_targets(
+        &self,
+        asker: &Asker,
+        create: &Create,
+        placement: PlacementRequest,
+    ) -> Option<Vec<Target>> {
+        if self.check_leads().is_err() || self.safe_mode.is_on() {
+            return None;
+        }
+        self.view.load().plan_create(&asker.caller, create).ok()?;
+        let (replicas, block_size) = (create.replication, create.block_size);
+        let placement = PlacementRequest { replicas, block_size, ..placement };
+        let placed = self.roster.tell_quietly(|fleet, now, _| fleet.place(now, &placement));
+        let enough = placed.targets.len() >= usize::from(self.config.rules.replication_min.max(1));
+        enough.then_some(placed.targets)
     }
 
     /// `addBlock`: at once where it can be, else after waiting for nodes or replicas.

@@ -118,11 +118,13 @@ impl Apply<'_, '_> {
             Operation::Concat { target, sources } => self.concat(caller, target, sources),
             Operation::CreateWith { create, targets } => self.create_with_block(caller, create, targets),
             Operation::CompleteAs { path, file, holder, last, target, overwrite } => {
-                match self.complete(caller, path, *file, holder, *last)? {
-                    Outcome::Bool(true) => {
-                        self.rename2(caller, path, target, *overwrite, false).map(|_| Outcome::Bool(true))
+                match self.completed(caller, path, *file, holder, *last)? {
+                    None => Ok(Outcome::Bool(false)),
+                    // It has the name: the answer was lost, and who asks again has another number.
+                    Some(closed) if *closed == *target => Ok(Outcome::Bool(true)),
+                    Some(closed) => {
+                        self.rename2(caller, &closed, target, *overwrite, false).map(|_| Outcome::Bool(true))
                     }
-                    open => Ok(open),
                 }
             }
             Operation::Touch { accesses } => self.touch(accesses),

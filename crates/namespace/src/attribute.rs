@@ -10,10 +10,11 @@ use crate::permission::{Check, MODE_MASK, WRITE, check, check_owner, is_member};
 use crate::record::Body;
 use crate::resolve::{self, Aim, Walk};
 use crate::table::Read;
+use crate::tree::check_replication;
 
 impl Apply<'_, '_> {
     pub(crate) fn set_replication(&mut self, caller: &Caller, path: &HdfsPath, replication: u16) -> Answer {
-        self.check_replication(replication, path, None)?;
+        check_replication(&self.state.rules, replication, path, None)?;
         let mut walk = self.resolve(caller, path, Aim::Write, "setReplication")?;
         let asked = Check { access: WRITE, ..Check::default() };
         check(&self.tables, &self.state.rules, caller, &walk, asked)?;

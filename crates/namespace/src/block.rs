@@ -3,6 +3,8 @@
 //! Next on the walk through the house: the DataNode's `receive`, to which the client sends the block
 //! that was handed out here.
 
+use std::borrow::Cow;
+
 use mobula_types::{Block, BlockId, HdfsPath, InodeId, Target};
 
 use crate::apply::{Answer, Apply, is_committed};
@@ -338,28 +340,47 @@ impl Apply<'_, '_> {
         holder: &str,
         last: Option<Block>,
     ) -> Answer {
+        let closed = self.completed(caller, path, file, holder, last)?;
+        Ok(Outcome::Bool(closed.is_some()))
+    }
+
+    /// `complete`, and where the file is that it has closed: by its id it is found wherever it was moved. None if it
+    /// cannot be closed yet.
+    pub(crate) fn completed<'p>(
+        &mut self,
+        caller: &Caller,
+        path: &'p HdfsPath,
+        file: Option<InodeId>,
+        holder: &str,
+        last: Option<Block>,
+    ) -> Result<Option<Cow<'p, HdfsPath>>, NamespaceError> {
         let mut walk = self.leased(caller, path, file, "completeFile")?;
         let open = match check_lease(&walk, file, holder, || self.held(holder)) {
             Ok((_, open)) => open,
-            Err(refusal @ NamespaceError::NotOpen(_)) => return self.completed_before(&walk, last, refusal),
+            Err(refusal @ NamespaceError::NotOpen(_)) => return self.completed_before(walk, last, refusal),
             Err(refusal) => return Err(refusal),
         };
         let inode = walk.last().expect("the lease was checked");
         let stored = last_block(&self.tables, inode.id, inode.file().expect("checked: a file"))?;
         let commits = check_commit(&stored, open, last)?;
         if !commits && stored.is_some_and(|(_, row)| !is_committed(&row)) {
-            return Ok(Outcome::Bool(false));
+            return Ok(None);
         }
         self.commit_last(&mut walk, last)?;
         self.close(&mut walk)?;
-        Ok(Outcome::Bool(true))
+        Ok(Some(walk.path))
     }
 
     /// Closed already: the client did not hear it if its last block is the file's (HDFS-3031).
-    fn completed_before(&self, walk: &Walk<'_>, last: Option<Block>, refusal: NamespaceError) -> Answer {
+    fn completed_before<'p>(
+        &self,
+        walk: Walk<'p>,
+        last: Option<Block>,
+        refusal: NamespaceError,
+    ) -> Result<Option<Cow<'p, HdfsPath>>, NamespaceError> {
         let inode = walk.last().expect("a closed file was found");
         let file = inode.file().expect("a closed file was found");
         let stored = last_block(&self.tables, inode.id, file)?;
-        if matches(last, &stored) { Ok(Outcome::Bool(true)) } else { Err(refusal) }
+        if matches(last, &stored) { Ok(Some(walk.path)) } else { Err(refusal) }
     }
 }

@@ -207,8 +207,9 @@ pub enum Operation {
         create: Create,
         targets: Vec<Target>,
     },
-    /// `Complete` and, once the file is closed, `Rename2` of `path`: nobody sees the name before the file is whole. If
-    /// the rename is refused, the file is closed where it was.
+    /// `Complete` and, once the file is closed, `Rename2` of that very file, wherever it was moved meanwhile: nobody
+    /// sees the name before the file is whole. If the rename is refused, the file is closed where it was; if it has the
+    /// name already, it was granted before.
     CompleteAs {
         path: HdfsPath,
         file: Option<InodeId>,

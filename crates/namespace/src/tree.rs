@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use mobula_types::{BlockId, HdfsPath};
 
 use crate::apply::{Answer, Apply};
-use crate::command::{Caller, Create, Overwrite, Parents};
+use crate::command::{Caller, Create, Overwrite, Parents, Rules};
 use crate::error::NamespaceError;
 use crate::outcome::Outcome;
 use crate::permission::{ALL, Check, MODE_MASK, WRITE, check};
@@ -22,6 +22,122 @@ const FLAG_OVERWRITE: u32 = 2;
 /// u+wx: what implied directories have besides what they are given.
 const IMPLIED: u16 = 0o300;
 const RESERVED_AT_ROOT: &str = ".reserved";
+
+/// All that is checked before a file is made, but for who writes the one that may be there: `resolvePathForStartFile`
+/// and the first half of `startFileInt`.
+pub(crate) fn check_create<'p, R: Read>(
+    tables: &R,
+    rules: &Rules,
+    caller: &Caller,
+    create: &'p Create,
+) -> Result<Walk<'p>, NamespaceError> {
+    let path = &create.path;
+    check_name(path, "create", |path| NamespaceError::InvalidPath(path.into()))?;
+    if resolve::is_reserved_for_files(path) {
+        return Err(NamespaceError::InvalidPath(path.as_str().into()));
+    }
+    let walk = resolve::resolve(tables, rules, caller, path, Aim::Create, "create")?;
+    check(tables, rules, caller, &walk, Check { ancestor: WRITE, ..Check::default() })?;
+    match walk.last() {
+        Some(last) if last.is_directory() => return Err(NamespaceError::ExistsAsDirectory(walk.text())),
+        Some(_) if create.flags & FLAG_OVERWRITE != 0 => {
+            check(tables, rules, caller, &walk, Check { access: WRITE, ..Check::default() })?;
+        }
+        Some(_) => {}
+        None => {
+            if create.parents == Parents::Require {
+                verify_parent(&walk)?;
+            }
+            if create.flags & FLAG_CREATE == 0 {
+                return Err(NamespaceError::NothingToOverwrite(create.path.as_str().into()));
+            }
+        }
+    }
+    if create.block_size < rules.block_size_min {
+        let (size, least) = (create.block_size, rules.block_size_min);
+        return Err(NamespaceError::BlockSizeTooSmall { size, least });
+    }
+    check_replication(rules, create.replication, path, Some(&caller.machine))?;
+    // A name that is there already was checked when it was made.
+    if walk.last().is_none() {
+        check_limits(rules, &walk, "create")?;
+    }
+    Ok(walk)
+}
+
+/// Whether that `create` would make a file now: refused if it would be, and where the file is there.
+pub(crate) fn plan_create<R: Read>(
+    tables: &R,
+    rules: &Rules,
+    caller: &Caller,
+    create: &Create,
+) -> Result<(), NamespaceError> {
+    let walk = check_create(tables, rules, caller, create)?;
+    match walk.last() {
+        Some(_) if create.flags & FLAG_OVERWRITE == 0 => {
+            Err(NamespaceError::FileExists { path: walk.text(), machine: caller.machine.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `BlockManager.verifyReplication`.
+pub(crate) fn check_replication(
+    rules: &Rules,
+    replication: u16,
+    path: &HdfsPath,
+    machine: Option<&str>,
+) -> Result<(), NamespaceError> {
+    let (least, most) = (rules.replication_min, rules.replication_max);
+    let (path, machine) = (path.as_str(), machine.map(str::to_owned));
+    if replication > most {
+        return Err(NamespaceError::ReplicationTooHigh { replication, most, path: path.into(), machine });
+    }
+    if replication < least {
+        return Err(NamespaceError::ReplicationTooLow { replication, least, path: path.into(), machine });
+    }
+    Ok(())
+}
+
+/// The names that are about to be made, and the room in the directory that gets the first of them:
+/// `verifyINodeName`, `verifyMaxComponentLength`, `verifyMaxDirItems`; and that the path is none too long which
+/// was given as one below an inode, where HDFS has no limit to how deep a tree grows.
+fn check_limits(rules: &Rules, walk: &Walk<'_>, operation: &'static str) -> Result<(), NamespaceError> {
+    check_length(&walk.path, operation)?;
+    for index in walk.nodes.len()..=walk.depth {
+        check_new_name(rules, walk.name(index), || walk.prefix(index - 1), index == 1)?;
+    }
+    check_room(rules, walk, walk.nodes.len() - 1)
+}
+
+fn check_new_name(
+    rules: &Rules,
+    name: &str,
+    parent: impl Fn() -> String,
+    at_root: bool,
+) -> Result<(), NamespaceError> {
+    if name == SNAPSHOT_NAME {
+        return Err(NamespaceError::ReservedName(name.into()));
+    }
+    if at_root && name == RESERVED_AT_ROOT {
+        return Err(NamespaceError::ReservedRoot(name.into()));
+    }
+    let most = rules.name_bytes_max;
+    if most != 0 && name.len() > most as usize {
+        let (name, length) = (name.to_owned(), name.len());
+        return Err(NamespaceError::NameTooLong { name, parent: parent(), most, length });
+    }
+    Ok(())
+}
+
+fn check_room(rules: &Rules, walk: &Walk<'_>, index: usize) -> Result<(), NamespaceError> {
+    let items = walk.nodes[index].directory().map_or(0, |directory| directory.children);
+    let most = rules.directory_items_max;
+    if items >= most {
+        return Err(NamespaceError::DirectoryFull { parent: walk.prefix(index), most, items });
+    }
+    Ok(())
+}
 
 impl Apply<'_, '_> {
     pub(crate) fn mkdirs(&mut self, caller: &Caller, path: &HdfsPath, mode: u16, parents: Parents) -> Answer {
@@ -37,7 +153,7 @@ impl Apply<'_, '_> {
         if parents == Parents::Require {
             verify_parent(&walk)?;
         }
-        self.check_limits(&walk, "mkdirs")?;
+        check_limits(&self.state.rules, &walk, "mkdirs")?;
         let implied = (mode & 0o777) | IMPLIED;
         self.make_parents(caller, &mut walk, implied)?;
         let directory = self.new_directory(caller, &walk, mode & MODE_MASK)?;
@@ -46,21 +162,13 @@ impl Apply<'_, '_> {
     }
 
     pub(crate) fn create(&mut self, caller: &Caller, create: &Create) -> Answer {
-        let path = &create.path;
-        check_name(path, "create", |path| NamespaceError::InvalidPath(path.into()))?;
-        if resolve::is_reserved_for_files(path) {
-            return Err(NamespaceError::InvalidPath(path.as_str().into()));
-        }
-        let mut walk = self.resolve(caller, path, Aim::Create, "create")?;
-        self.check_create(caller, create, &walk)?;
-        self.check_replication(create.replication, path, Some(&caller.machine))?;
+        let mut walk = check_create(&self.tables, &self.state.rules, caller, create)?;
         match walk.last() {
             Some(_) if create.flags & FLAG_OVERWRITE == 0 => {
                 return self.create_existing(caller, create, &mut walk);
             }
-            // The name is there already, and was checked when it was made.
             Some(_) => self.remove_overwritten(&mut walk)?,
-            None => self.check_limits(&walk, "create")?,
+            None => {}
         }
         let ancestor = walk.nodes.last().expect("the root is there").mode;
         self.make_parents(caller, &mut walk, (ancestor & 0o777) | IMPLIED)?;
@@ -69,34 +177,6 @@ impl Apply<'_, '_> {
         self.take_lease(&create.holder);
         self.hang(&mut walk, file)?;
         Ok(Outcome::Status(status))
-    }
-
-    /// `resolvePathForStartFile` and the first half of `startFileInt`.
-    fn check_create(&self, caller: &Caller, create: &Create, walk: &Walk<'_>) -> Result<(), NamespaceError> {
-        let rules = &self.state.rules;
-        check(&self.tables, rules, caller, walk, Check { ancestor: WRITE, ..Check::default() })?;
-        match walk.last() {
-            Some(last) if last.is_directory() => {
-                return Err(NamespaceError::ExistsAsDirectory(walk.text()));
-            }
-            Some(_) if create.flags & FLAG_OVERWRITE != 0 => {
-                check(&self.tables, rules, caller, walk, Check { access: WRITE, ..Check::default() })?;
-            }
-            Some(_) => {}
-            None => {
-                if create.parents == Parents::Require {
-                    verify_parent(walk)?;
-                }
-                if create.flags & FLAG_CREATE == 0 {
-                    return Err(NamespaceError::NothingToOverwrite(create.path.as_str().into()));
-                }
-            }
-        }
-        if create.block_size < rules.block_size_min {
-            let (size, least) = (create.block_size, rules.block_size_min);
-            return Err(NamespaceError::BlockSizeTooSmall { size, least });
-        }
-        Ok(())
     }
 
     /// Without OVERWRITE: an open file's lease may change hands, and then the file exists.
@@ -157,46 +237,6 @@ impl Apply<'_, '_> {
         while walk.nodes.len() < walk.depth {
             let directory = self.new_directory(caller, walk, mode)?;
             self.hang(walk, directory)?;
-        }
-        Ok(())
-    }
-
-    /// The names that are about to be made, and the room in the directory that gets the first of them:
-    /// `verifyINodeName`, `verifyMaxComponentLength`, `verifyMaxDirItems`; and that the path is none too long which
-    /// was given as one below an inode, where HDFS has no limit to how deep a tree grows.
-    fn check_limits(&self, walk: &Walk<'_>, operation: &'static str) -> Result<(), NamespaceError> {
-        check_length(&walk.path, operation)?;
-        for index in walk.nodes.len()..=walk.depth {
-            self.check_new_name(walk.name(index), || walk.prefix(index - 1), index == 1)?;
-        }
-        self.check_room(walk, walk.nodes.len() - 1)
-    }
-
-    fn check_new_name(
-        &self,
-        name: &str,
-        parent: impl Fn() -> String,
-        at_root: bool,
-    ) -> Result<(), NamespaceError> {
-        if name == SNAPSHOT_NAME {
-            return Err(NamespaceError::ReservedName(name.into()));
-        }
-        if at_root && name == RESERVED_AT_ROOT {
-            return Err(NamespaceError::ReservedRoot(name.into()));
-        }
-        let most = self.state.rules.name_bytes_max;
-        if most != 0 && name.len() > most as usize {
-            let (name, length) = (name.to_owned(), name.len());
-            return Err(NamespaceError::NameTooLong { name, parent: parent(), most, length });
-        }
-        Ok(())
-    }
-
-    fn check_room(&self, walk: &Walk<'_>, index: usize) -> Result<(), NamespaceError> {
-        let items = walk.nodes[index].directory().map_or(0, |directory| directory.children);
-        let most = self.state.rules.directory_items_max;
-        if items >= most {
-            return Err(NamespaceError::DirectoryFull { parent: walk.prefix(index), most, items });
         }
         Ok(())
     }
@@ -285,9 +325,10 @@ impl Apply<'_, '_> {
     }
 
     fn check_rename_limits(&self, from: &Walk<'_>, to: &Walk<'_>) -> Result<(), NamespaceError> {
-        self.check_new_name(to.name(to.depth), || to.parent_path(), to.depth == 1)?;
+        let rules = &self.state.rules;
+        check_new_name(rules, to.name(to.depth), || to.parent_path(), to.depth == 1)?;
         let same = from.parent().map(|parent| parent.id) == to.parent().map(|parent| parent.id);
-        if same { Ok(()) } else { self.check_room(to, to.depth - 1) }
+        if same { Ok(()) } else { check_room(rules, to, to.depth - 1) }
     }
 
     /// Takes what `from` names and hangs it where `to` says, which is free.
@@ -360,24 +401,6 @@ impl Apply<'_, '_> {
         let children =
             walk.last().and_then(|last| last.directory()).map_or(0, |directory| directory.children);
         if children > 0 { self.tables.flush() } else { Ok(()) }
-    }
-
-    /// `BlockManager.verifyReplication`.
-    pub(crate) fn check_replication(
-        &self,
-        replication: u16,
-        path: &HdfsPath,
-        machine: Option<&str>,
-    ) -> Result<(), NamespaceError> {
-        let (least, most) = (self.state.rules.replication_min, self.state.rules.replication_max);
-        let (path, machine) = (path.as_str(), machine.map(str::to_owned));
-        if replication > most {
-            return Err(NamespaceError::ReplicationTooHigh { replication, most, path: path.into(), machine });
-        }
-        if replication < least {
-            return Err(NamespaceError::ReplicationTooLow { replication, least, path: path.into(), machine });
-        }
-        Ok(())
     }
 
     /// Removes a file with its blocks and lease, or an empty directory; its entry is gone already.

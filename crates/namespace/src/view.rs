@@ -11,7 +11,7 @@ use redb::{Database, ReadableDatabase};
 
 use crate::apply::file_status;
 use crate::block::{self, Analysis};
-use crate::command::{Caller, Format, Rules};
+use crate::command::{Caller, Create, Format, Rules};
 use crate::directories::Memo;
 use crate::error::NamespaceError;
 use crate::holders::PublishedHolders;
@@ -28,6 +28,7 @@ use crate::resolve::{self, Aim, Walk};
 use crate::snapshot;
 use crate::state::State;
 use crate::table::{Go, Read, ReadTables, TableError, block_record};
+use crate::tree;
 
 /// What is asked of a path by `checkAccess`: an rwx triple of bits, 4 2 1; 0 asks for existence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -455,6 +456,18 @@ impl View {
             return Err(NamespaceError::NothingToAccess(walk.text()));
         }
         self.check(caller, &walk, access.0)
+    }
+
+    /// Whether `create` would make a file now, so that a block may be placed for it: checks as the command will, but for
+    /// the lease of a file that is there.
+    ///
+    /// # Errors
+    /// As [`crate::Operation::Create`].
+    pub fn plan_create(&self, caller: &Caller, create: &Create) -> Result<(), NamespaceError> {
+        if self.state().format.is_none() {
+            return Err(NamespaceError::NotFormatted);
+        }
+        tree::plan_create(self.tables(), &self.state().rules, caller, create)
     }
 
     /// What `addBlock` would do now, for placement. Checks as the command will.

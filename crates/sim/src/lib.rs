@@ -16,6 +16,7 @@ mod plan;
 mod reader;
 mod shadow;
 mod shared;
+mod small;
 mod tasks;
 mod trace;
 mod watcher;

@@ -27,11 +27,13 @@ pub enum Piece {
     Recovery,
     /// A file is renamed over another one, cut inside its block, joined with a third, and deleted.
     Names,
+    /// A small file over another one, by wishes.
+    Small,
 }
 
 impl Piece {
     /// All of them.
-    pub const ALL: [Piece; 4] = [Piece::Write, Piece::Append, Piece::Recovery, Piece::Names];
+    pub const ALL: [Piece; 5] = [Piece::Write, Piece::Append, Piece::Recovery, Piece::Names, Piece::Small];
 }
 
 impl fmt::Display for Piece {
@@ -69,7 +71,7 @@ pub(crate) async fn prepare(piece: Piece, env: &Env, namenode: &str, shared: &Sh
         let slot = Slot::new(env, namenode, shared, 0);
         match piece {
             Piece::Write => {}
-            Piece::Append => put(&slot, PATH, 3_000).await,
+            Piece::Append | Piece::Small => put(&slot, PATH, 3_000).await,
             Piece::Recovery => {
                 // Dropped: its lease is renewed no more.
                 let session = begin(&slot, PATH, 11).await;
@@ -152,6 +154,7 @@ pub(crate) async fn act(piece: Piece, slot: &mut Slot) -> bool {
             slot.delete(OTHER).await;
             slot.shared.oracle().counts().1 == 0
         }
+        Piece::Small => slot.small(OTHER, PATH, true).await,
     }
 }
 

@@ -66,6 +66,13 @@ pub async fn work(env: &Env, namenode: &str, shared: &Shared) {
         let (client, shared) = (client(&own, namenode), shared.clone());
         tasks.push(tokio::spawn(async move { reader::follow(&client, &entropy, &shared).await }));
     }
+    let mut slot = Slot::new(env, namenode, shared, WRITERS);
+    tasks.push(tokio::spawn(async move {
+        while slot.shared.phase() == Phase::Faults {
+            slot.small_round().await;
+            tokio::time::sleep(Duration::from_millis(slot.entropy.below(PAUSE_MS))).await;
+        }
+    }));
     for task in tasks {
         if let Err(panicked) = task.await {
             shared.fail(format!("a client panicked: {panicked}"));
@@ -81,7 +88,7 @@ fn own(env: &Env) -> (Env, Entropy) {
 
 /// One writer after the other, all in one folder that nobody else writes to.
 pub(crate) struct Slot {
-    env: Env,
+    pub(crate) env: Env,
     namenode: String,
     pub(crate) entropy: Entropy,
     pub(crate) shared: Shared,
@@ -116,16 +123,37 @@ impl Slot {
         }
     }
 
+    /// A small file, new or over another one; or one of those is renamed or deleted.
+    async fn small_round(&mut self) {
+        let draw = self.entropy.below(8);
+        let known = self.known();
+        match (draw, known) {
+            (0, Some(path)) => self.rename(&path).await,
+            (1, Some(path)) => self.delete(&path).await,
+            (draw, known) => {
+                let over = known.filter(|_| draw < 4);
+                let temporary = self.next_path("t");
+                let target = over.clone().unwrap_or_else(|| self.next_path("s"));
+                if !self.small(&temporary, &target, over.is_some()).await {
+                    // As one who comes after a driver that died; and the cluster may be down.
+                    let own = Env { entropy: Entropy::seeded(self.env.entropy.u64()), ..self.env.clone() };
+                    self.client = client(&own, &self.namenode);
+                    tokio::time::sleep(Duration::from_millis(100 + self.entropy.below(400))).await;
+                }
+            }
+        }
+    }
+
     fn known(&self) -> Option<String> {
         let count = self.files.len() as u64;
         (count > 0).then(|| self.files[self.entropy.below(count) as usize].clone())
     }
 
-    fn forget(&mut self, path: &str) {
+    pub(crate) fn forget(&mut self, path: &str) {
         self.files.retain(|known| known != path);
     }
 
-    fn remember(&mut self, path: &str) {
+    pub(crate) fn remember(&mut self, path: &str) {
         self.forget(path);
         self.files.push(path.into());
         if self.files.len() > FILES_MAX {
@@ -138,7 +166,7 @@ impl Slot {
         format!("/w{}/{kind}{}", self.number, self.made)
     }
 
-    fn present(&self, path: &str) -> FileState {
+    pub(crate) fn present(&self, path: &str) -> FileState {
         self.shared.oracle().file(path).cloned().unwrap_or_default()
     }
 

@@ -46,10 +46,15 @@ _TARGET, _OVERWRITE = 5001, 5002
 _RENAMED = 5001
 _CREATE, _CREATE_PARENT = 1, 1  # CreateFlagProto.CREATE
 _FILE_MODE = 0o644
+_ENCRYPTION, _STRIPES = 15, 17  # HdfsFileStatusProto: fileEncryptionInfo, ecPolicy
 #: What the server says where a file is wanted and a directory is there.
 _DIRECTORY = re.compile(r"(^|: )(Path is not a file: |Cannot append to directory )")
 #: What it says of a file that is open for writing. Of one that shall be made it means: it is there.
 _BEING_WRITTEN = re.compile(r"(^|: )Failed to (?!CREATE_FILE)[A-Z_]+ .* because .*(lease|created|recover)")
+
+
+#: What ours says of itself when it is asked while it stops.
+_STOPS = "the NameNode stops"
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,7 @@ class NameNode:
         answer = self._call("getBlockLocations", request)
         if 1 not in answer:
             raise FileNotFoundError(path)
-        return list(_blocks(pb.messages(answer, 1)[0]))
+        return list(_blocks(pb.message(answer, 1)))
 
     def listing(self, path: str) -> list[FileEntry]:
         """What is in a directory, with all locations; a file is its own only entry. Raises FileNotFoundError."""
@@ -183,7 +188,7 @@ class NameNode:
             answer = self._call("getListing", pb.encode([(1, path), (2, after), (3, 1)]))
             if 1 not in answer:
                 raise FileNotFoundError(path)
-            page = pb.messages(answer, 1)[0]
+            page = pb.message(answer, 1)
             statuses = pb.messages(page, 1)
             entries.extend(_entry(status) for status in statuses)
             if not statuses or pb.number(page, 2) == 0:
@@ -221,25 +226,30 @@ class NameNode:
     @property
     def holder(self) -> str:
         """The name under which this process holds the leases of files that it writes."""
+        self._own()
         return f"mobulafs-{self._client_id.hex()}"
 
     def create(self, path: str, replication: int, block_size: int, first_block: bool) -> tuple[int, pb.Fields | None]:
-        """Makes a file to be written; its id, and its first block if that was wished and the server knows the wish."""
+        """Makes a file to be written; its id, and its first block if that was wished and the server knows the wish.
+
+        Raises NotSupported for a file that is made all the same, but whose blocks are striped or encrypted.
+        """
         fields: list[tuple[int, int | str | bytes]] = [(1, path), (2, pb.encode([(1, _FILE_MODE)])), (3, self.holder)]
         fields += [(4, _CREATE), (5, _CREATE_PARENT), (6, replication), (7, block_size)]
         if first_block:
             fields.append((_FIRST_BLOCK, 1))
         answer = self._once("create", pb.encode(fields))
-        status = pb.messages(answer, 1)
-        blocks = pb.messages(answer, _FIRST_BLOCK)
-        return (pb.number(status[0], 13) if status else 0), (blocks[0] if blocks else None)
+        status = pb.message(answer, 1) if 1 in answer else {}
+        if _ENCRYPTION in status or _STRIPES in status:
+            raise NotSupported(f"{path}: encrypted, or in an erasure code's stripes")
+        return pb.number(status, 13), (pb.message(answer, _FIRST_BLOCK) if _FIRST_BLOCK in answer else None)
 
     def add_block(self, path: str, file: int, favored: str | None = None) -> pb.Fields:
         """The first block of a file, and where it goes: to `favored` (`ip:port`) first, if that is possible."""
         fields: list[tuple[int, int | str | bytes]] = [(1, path), (2, self.holder), (5, file)]
         if favored:
             fields.append((6, favored))
-        return pb.messages(self._call("addBlock", pb.encode(fields)), 1)[0]
+        return pb.message(self._call("addBlock", pb.encode(fields)), 1)
 
     def complete(self, path: str, file: int, last: bytes | None, target: str, overwrite: bool) -> tuple[bool, bool]:
         """Closes a file and gives it the name `target`: whether it is closed, and whether it has that name already.
@@ -257,9 +267,14 @@ class NameNode:
         """Gives a file another name. Raises FileExistsError."""
         self._once("rename2", pb.encode([(1, source), (2, target), (3, int(overwrite)), (4, 0)]))
 
-    def delete(self, path: str) -> None:
-        """Removes a file, if it is there."""
-        self._once("delete", pb.encode([(1, path), (2, 0)]))
+    def delete(self, path: str) -> bool:
+        """Removes a file; whether it was there."""
+        return bool(pb.number(self._once("delete", pb.encode([(1, path), (2, 0)])), 1))
+
+    def file_at(self, path: str) -> int:
+        """The id of the file of that name; 0: there is none."""
+        answer = self._call("getFileInfo", pb.encode([(1, path)]))
+        return pb.number(pb.message(answer, 1), 13) if 1 in answer else 0
 
     # -- how calls are made ----------------------------------------------------------------------------------------
 
@@ -269,7 +284,13 @@ class NameNode:
         for connection in idle:
             connection.close()
 
+    def _own(self) -> None:
+        """Before anything is numbered or signed: a fork past Python's hooks has its parent's identity until here."""
+        if self._owner != os.getpid():
+            self._begin()
+
     def _call(self, method: str, request: bytes, repeat: bool = True) -> pb.Fields:
+        self._own()
         try:
             return self._exchange(method, request, next(self._calls))
         except _Lost:
@@ -279,24 +300,34 @@ class NameNode:
         return self._exchange(method, request, next(self._calls))
 
     def _once(self, method: str, request: bytes) -> pb.Fields:
-        """A call that happens once however often it is sent: the NameNode knows its number again."""
+        """A call that happens once however often it is sent: the NameNode knows its number again.
+
+        Raises NameNodeUnreachable if nobody can tell whether it happened; whatever else the server said is a no.
+        """
+        self._own()
         call = next(self._calls)
-        deadline = time.monotonic() + _REPEAT_LIMIT
+        deadline = 0.0
         for attempt in itertools.count():
             try:
                 return self._exchange(method, request, call, attempt)
             except _Lost as problem:
-                if time.monotonic() > deadline:
-                    where = f"hdfs://{self.host}:{self.port}"
-                    raise NameNodeUnreachable(
-                        f"the NameNode at {where} was lost during {method}: {problem}"
-                    ) from problem
-            except NameNodeUnreachable:
-                # Of a first attempt nothing was sent.
-                if attempt == 0 or time.monotonic() > deadline:
+                lost: Exception = problem
+            except NameNodeUnreachable as problem:
+                if attempt == 0:
+                    raise  # nothing was sent
+                lost = problem
+            except RemoteError as problem:
+                if not _leaves_open(problem, attempt):
                     raise
-            if attempt:
-                time.sleep(_REPEAT_PAUSE)
+                lost = problem
+            # From the first loss: it is asked again once at least, however long that took.
+            if attempt == 0:
+                deadline = time.monotonic() + _REPEAT_LIMIT
+                continue
+            if time.monotonic() > deadline:
+                where = f"hdfs://{self.host}:{self.port}"
+                raise NameNodeUnreachable(f"the NameNode at {where} was lost during {method}: {lost}") from lost
+            time.sleep(_REPEAT_PAUSE)
         raise AssertionError("the loop returns or raises")
 
     def _exchange(self, method: str, request: bytes, call: int, attempt: int = 0) -> pb.Fields:
@@ -334,8 +365,6 @@ class NameNode:
         return b"".join((b"\x08\x02\x10\x00\x18", number, b"\x22\x10", self._client_id, b"\x28", again))
 
     def _connect(self) -> socket.socket:
-        if self._owner != os.getpid():
-            self._begin()  # a fork past Python's hooks
         try:
             return self._idle.pop()
         except IndexError:
@@ -359,6 +388,17 @@ class NameNode:
 
 class _Lost(ConnectionError):
     """The connection ended before the answer came."""
+
+
+def _leaves_open(problem: RemoteError, attempt: int) -> bool:
+    """Whether a refusal leaves it open if the call happened: it speaks of this sending, and not of those before.
+
+    A leader that is deposed, and a server that stops, say so of calls that stand in their logs already.
+    """
+    name = problem.remote_class.rsplit(".", 1)[-1]
+    if name == "StandbyException" or _STOPS in problem.message:
+        return True
+    return attempt > 0 and name in ("RetriableException", "SafeModeException")
 
 
 @functools.lru_cache(maxsize=64)
@@ -415,8 +455,8 @@ def _blocks(located: pb.Fields) -> tuple[Block, ...]:
 
 
 def _block(located: pb.Fields) -> Block:
-    block = pb.messages(located, 1)[0]
-    ids = [pb.messages(info, 1)[0] for info in pb.messages(located, 3)]
+    block = pb.message(located, 1)
+    ids = [pb.message(info, 1) for info in pb.messages(located, 3)]
     return Block(
         offset=pb.number(located, 2),
         length=pb.number(block, 4),
@@ -430,7 +470,7 @@ def _block(located: pb.Fields) -> Block:
 
 
 def _node(info: pb.Fields, live: bool) -> Node:
-    node = pb.messages(info, 1)[0]
+    node = pb.message(info, 1)
     return Node(
         uuid=pb.text(node, 3),
         address=f"{pb.text(node, 1)}:{pb.number(node, 4)}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["Fields", "decode", "delimited", "encode", "number", "read_varint", "text", "varint", "zigzag"]
+__all__ = ["Fields", "decode", "delimited", "encode", "message", "number", "read_varint", "text", "varint", "zigzag"]
 
 Fields = dict[int, list["int | bytes"]]
 
@@ -135,3 +135,11 @@ def text(fields: Fields, field: int) -> str:
 def messages(fields: Fields, field: int) -> list[Fields]:
     """All messages of a repeated field."""
     return [decode(value) for value in fields.get(field, []) if isinstance(value, bytes)]
+
+
+def message(fields: Fields, field: int) -> Fields:
+    """The first message of a field. Raises ValueError if there is none."""
+    for value in fields.get(field, []):
+        if isinstance(value, bytes):
+            return decode(value)
+    raise ValueError(f"field {field} is missing")

@@ -40,6 +40,8 @@ _COMPLETE_TRIES = 5
 _SETUP_CREATE = 6  # OpWriteBlockProto.BlockConstructionStage.PIPELINE_SETUP_CREATE
 #: Python has a fast CRC32 and no CRC32C. HDFS takes either, and a replica remembers which.
 _CHECKSUM = pb.encode([(1, 1), (2, _CHUNK)])  # ChecksumProto: CHECKSUM_CRC32
+_BLOCK_INDICES = 9  # LocatedBlockProto
+_PORT_MAX = 0xFFFF
 _WRITE_BLOCK = b"\x00\x1c\x50"  # DataTransferProtocol 28, operation 80
 
 
@@ -96,7 +98,7 @@ os.register_at_fork(after_in_child=_kept.begin)
 
 
 class NotStored(Exception):
-    """Nothing was stored, and nothing is left of it; why is its cause."""
+    """Nothing was stored under the name; why is its cause. What may be left in the folder of temporaries is swept."""
 
 
 def store(
@@ -111,12 +113,15 @@ def store(
 ) -> None:
     """Stores a file of at most LENGTH_MAX bytes. `favored`: the DataNode (`ip:port`) that takes the first copy.
 
-    Raises NotStored, FileExistsError if the target is there and not to be replaced, and NameNodeUnreachable if nobody
-    can tell any more whether it was stored.
+    Raises NotStored, FileExistsError if the target is there and not to be replaced, and NameNodeUnreachable if no
+    NameNode answers, so that perhaps nobody can tell whether it was stored. Who is interrupted does not wait until the
+    temporary file is gone: it is swept as that of a driver that died.
     """
     try:
         file, last = _write(namenode, temporary, data, replication, block_size, favored)
-    except BaseException as problem:
+    except NameNodeUnreachable:
+        raise  # who does not answer would not answer the usual way either; what is left is swept one day
+    except Exception as problem:
         _discard(namenode, temporary)
         if isinstance(problem, (OSError, ValueError, MobulaError)):
             raise NotStored(str(problem)) from problem
@@ -124,12 +129,17 @@ def store(
     try:
         _finish(namenode, temporary, file, last, target, overwrite)
     except NameNodeUnreachable:
-        raise  # what is at the temporary name is swept one day
-    except BaseException as problem:
-        _discard(namenode, temporary)
-        if isinstance(problem, FileExistsError) or not isinstance(problem, (OSError, ValueError, MobulaError)):
+        raise
+    except Exception as problem:
+        removed = _discard(namenode, temporary)
+        expected = isinstance(problem, (OSError, ValueError, MobulaError))
+        if expected and not removed and _is_at(namenode, target, file):
+            return  # it went well, and was told as something else
+        if not expected or isinstance(problem, FileExistsError):
             raise
-        raise NotStored(str(problem)) from problem
+        if removed:
+            raise NotStored(str(problem)) from problem
+        raise NameNodeUnreachable(f"nobody can tell whether {target} was stored: {problem}") from problem
 
 
 def _write(
@@ -159,11 +169,20 @@ def _finish(namenode: NameNode, path: str, file: int, last: bytes | None, target
         namenode.rename(path, target, overwrite)
 
 
-def _discard(namenode: NameNode, path: str) -> None:
+def _discard(namenode: NameNode, path: str) -> bool:
+    """Whether it was there, and is gone: then it can have no other name."""
     try:
-        namenode.delete(path)
+        return namenode.delete(path)
     except (OSError, ValueError, MobulaError):
-        pass  # it was never made, or is swept one day: the first failure is the one to tell
+        return False  # it was never made, or is swept one day: the first failure is the one to tell
+
+
+def _is_at(namenode: NameNode, path: str, file: int) -> bool:
+    """Whether that very file has the name."""
+    try:
+        return file != 0 and namenode.file_at(path) == file
+    except (OSError, ValueError, MobulaError):
+        return False
 
 
 def _send(located: pb.Fields, block: bytes, data: bytes, holder: str) -> None:
@@ -171,11 +190,15 @@ def _send(located: pb.Fields, block: bytes, data: bytes, holder: str) -> None:
     nodes = located.get(3, [])
     if not nodes:
         raise OSError("no DataNode takes the block")
-    first = pb.messages(pb.decode(_bytes(nodes[0])), 1)[0]
+    if _BLOCK_INDICES in located:
+        raise OSError("a striped block, of which each DataNode takes another part")
+    first = pb.message(pb.decode(_bytes(nodes[0])), 1)
+    address = (pb.text(first, 1), pb.number(first, 4))
+    if address[1] > _PORT_MAX:
+        raise ValueError(f"no port: {address[1]}")
     operation = pb.delimited(_operation(located, block, holder))
     # All at once: the answers come in turn, and there are two at most to read before the end.
     request = b"".join((_WRITE_BLOCK, operation, _packet(0, 0, data), _packet(1, len(data), b"")))
-    address = (pb.text(first, 1), pb.number(first, 4))
     while (connection := _kept.take(address)) is not None:
         if _has_spoken(connection):
             connection.close()  # nothing is due: it has hung up, as Apache's DataNodes do behind every block

@@ -460,3 +460,63 @@ async fn who_did_not_hear_that_it_is_renamed_asks_again() {
     assert_eq!((first, second.renamed), (second, Some(true)));
     assert_eq!(client.names("/").await, ["f"]);
 }
+
+/// Room for one block, and clients that are refused: none of it is placed for them.
+#[tokio::test]
+async fn a_wish_that_is_refused_takes_no_room() {
+    let fixture = Fixture::with(patient).await;
+    let node = fixture.datanode("n1").await;
+    let client = fixture.client("hdfs");
+    client.touch("/there").await;
+    let mut beat = node.heartbeat();
+    beat.reports[0].remaining = Some(1 << 20);
+    let _: dn::HeartbeatResponseProto = node.rpc.call("sendHeartbeat", &beat).await;
+    let wished = |path: &str, change: fn(&mut hdfs::CreateRequestProto)| {
+        let mut request = hdfs::CreateRequestProto { replication: 1, ..create(path, "w1") };
+        change(&mut request);
+        with_wish(&request, &first_block())
+    };
+    let alice = fixture.client("alice");
+    assert_eq!(alice.refused("create", &wished("/no", |_| {})).await.0, "AccessControlException");
+    for (request, class) in [
+        (wished("/there", |_| {}), "FileAlreadyExistsException"),
+        (wished("/", |_| {}), "FileAlreadyExistsException"),
+        (wished("/a:b", |_| {}), "InvalidPathException"),
+        (wished("/none/f", |create| create.create_parent = false), "FileNotFoundException"),
+        (wished("/f", |create| create.create_flag = 2), "FileNotFoundException"),
+        (wished("/f", |create| create.replication = 513), "IOException"),
+        (wished("/f", |create| create.replication = 0), "IOException"),
+        (wished("/f", |create| create.block_size = 1), "IOException"),
+    ] {
+        assert_eq!(client.refused("create", &request).await.0, class);
+    }
+    let safe = |action: hdfs::SafeModeActionProto| hdfs::SetSafeModeRequestProto {
+        action: action as i32,
+        checked: None,
+    };
+    let on = safe(hdfs::SafeModeActionProto::SafemodeEnter);
+    let _: hdfs::SetSafeModeResponseProto = client.call("setSafeMode", &on).await;
+    assert_eq!(client.refused("create", &wished("/f", |_| {})).await.0, "SafeModeException");
+    let off = safe(hdfs::SafeModeActionProto::SafemodeLeave);
+    let _: hdfs::SetSafeModeResponseProto = client.call("setSafeMode", &off).await;
+
+    let made: CreateAnswer = client.call("create", &wished("/f", |_| {})).await;
+    assert_eq!(made.first_block.expect("the room is there").locs.len(), 1);
+    let more: CreateAnswer = client.call("create", &wished("/g", |_| {})).await;
+    assert_eq!(more.first_block, None, "and now it is taken");
+}
+
+/// A client that counts its calls anew under its old identity hears of another call: not that this file is closed.
+#[tokio::test]
+async fn the_answer_to_another_call_closes_no_file() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    let _: CreateAnswer = client.again("create", &create("/s", "w1"), 40).await.unwrap();
+    client.create("/t").await;
+    let request = with_wish(&complete("/t", "w1", None), &named("/f"));
+    let answer = client.again::<_, CompleteAnswer>("complete", &request, 40).await;
+    assert!(matches!(answer, Err(mobula_rpc::CallError::Remote(_))), "{answer:?}");
+    assert!(!client.is_closed("/t").await);
+    let answer = client.again::<_, CompleteAnswer>("complete", &request, 41).await.unwrap();
+    assert_eq!(answer.renamed, Some(true));
+}

@@ -41,6 +41,10 @@ pub fn log(seed: u64, entries: usize) -> Vec<(LogPosition, Entry)> {
             match applied.outcome {
                 Ok(Outcome::Status(status)) => files.push(status.inode),
                 Ok(Outcome::Allocated(allocated)) => blocks.push(allocated.block),
+                Ok(Outcome::Begun(status, allocated)) => {
+                    files.push(status.inode);
+                    blocks.push(allocated.block);
+                }
                 _ => {}
             }
         }

@@ -23,6 +23,9 @@ enum Step {
     Add(HdfsPath),
     Complete(HdfsPath),
     Concat(HdfsPath, Vec<HdfsPath>),
+    /// A small file under another name.
+    Begin(HdfsPath),
+    Finish(HdfsPath, HdfsPath),
 }
 
 impl Random {
@@ -97,18 +100,9 @@ impl Random {
         let (path, other) = (self.path(), self.path());
         let holder = self.holder_of(view, file);
         let by_id = if self.rng.random_bool(0.8) { Some(file) } else { None };
-        match self.rng.random_range(0..40) {
+        match self.rng.random_range(0..44) {
             0..=5 => Operation::Mkdirs { path, mode: self.mode(), parents: self.parents() },
-            6..=12 => Operation::Create(Create {
-                path,
-                mode: self.mode() & 0o777,
-                holder,
-                flags: [1, 1, 3, 2][self.rng.random_range(0..4)],
-                parents: self.parents(),
-                replication: self.rng.random_range(1..4),
-                block_size: 1 << 20,
-                holder_renewed: self.renewed(),
-            }),
+            6..=12 => Operation::Create(self.create(path, holder)),
             13..=18 => {
                 let targets = vec![target(self.rng.random_range(1..5))];
                 Operation::AddBlock(AddBlock { path, file: by_id, holder, previous: maybe, targets })
@@ -119,7 +113,7 @@ impl Random {
             25 => Operation::RecoverLease { path, holder },
             26..=29 => Operation::Rename { source: path, target: other },
             30..=32 => {
-                let overwrite = if self.rng.random_bool(0.5) { Overwrite::Yes } else { Overwrite::No };
+                let overwrite = self.overwrite();
                 Operation::Rename2 {
                     source: path,
                     target: other,
@@ -135,6 +129,18 @@ impl Random {
                 user: Some(["alice", "bob", "carol"][self.rng.random_range(0..3)].into()),
                 group: Some(["users", "staff", "other"][self.rng.random_range(0..3)].into()),
             },
+            39..=40 => {
+                let targets = vec![target(self.rng.random_range(1..5))];
+                Operation::CreateWith { create: self.create(path, holder), targets }
+            }
+            41..=42 => Operation::CompleteAs {
+                path,
+                file: by_id,
+                holder,
+                last: maybe,
+                target: other,
+                overwrite: self.overwrite(),
+            },
             _ => {
                 let closable = match self.rng.random_range(0..4) {
                     0 => Closable::DropLast,
@@ -144,6 +150,23 @@ impl Random {
                 Operation::ExpireLease { holder, file, closable }
             }
         }
+    }
+
+    fn create(&mut self, path: HdfsPath, holder: String) -> Create {
+        Create {
+            path,
+            mode: self.mode() & 0o777,
+            holder,
+            flags: [1, 1, 3, 2][self.rng.random_range(0..4)],
+            parents: self.parents(),
+            replication: self.rng.random_range(1..4),
+            block_size: 1 << 20,
+            holder_renewed: self.renewed(),
+        }
+    }
+
+    fn overwrite(&mut self) -> Overwrite {
+        if self.rng.random_bool(0.5) { Overwrite::Yes } else { Overwrite::No }
     }
 
     /// What is asked after a look at the files, by the leader, a DataNode or a writer who comes back. The view
@@ -232,6 +255,10 @@ impl Random {
     /// A job whose parts are written side by side and joined, each step between those of others.
     fn begin_job(&mut self) {
         let folder = self.path();
+        let small = folder.join("e");
+        self.job.push_back(Step::Begin(small.clone()));
+        let target = self.path();
+        self.job.push_back(Step::Finish(small, target));
         let names = ["a", "b", "c", "d"].map(|name| folder.join(name));
         let parts = self.rng.random_range(2..5);
         for part in &names[..parts] {
@@ -255,17 +282,26 @@ impl Random {
         let written = |path: &HdfsPath| {
             last(path).map(|block| Block { length: block.length.saturating_add(length), ..block })
         };
+        let replication = self.rng.random_range(1..4);
+        let create = |path, holder| Create {
+            path,
+            mode: 0o644,
+            holder,
+            flags: 3,
+            parents: Parents::Create,
+            replication,
+            block_size: 1 << 20,
+            holder_renewed: None,
+        };
         match step {
-            Step::Create(path) => Operation::Create(Create {
-                path,
-                mode: 0o644,
-                holder,
-                flags: 3,
-                parents: Parents::Create,
-                replication: self.rng.random_range(1..4),
-                block_size: 1 << 20,
-                holder_renewed: None,
-            }),
+            Step::Create(path) => Operation::Create(create(path, holder)),
+            Step::Begin(path) => {
+                Operation::CreateWith { create: create(path, holder), targets: vec![target(1)] }
+            }
+            Step::Finish(path, target) => {
+                let (last, overwrite) = (written(&path), self.overwrite());
+                Operation::CompleteAs { path, file: None, holder, last, target, overwrite }
+            }
             Step::Add(path) => {
                 let (previous, targets) = (written(&path), vec![target(1)]);
                 Operation::AddBlock(AddBlock { path, file: None, holder, previous, targets })
