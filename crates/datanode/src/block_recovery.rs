@@ -14,6 +14,7 @@ use mobula_proto::hdfs::datanode as dn;
 use mobula_rpc::{CallError, RpcClient, RpcClientOptions};
 use mobula_types::{Block, BlockId, DatanodeId, ExtendedBlock, GenStamp};
 use mobula_wire::convert;
+use mobula_wire::extension::{Heard, WithWish};
 use mobula_wire::remote::class;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -143,14 +144,14 @@ pub(crate) async fn recover(node: Arc<Node>, namenode: RpcClient, order: pb::Rec
     match verdict {
         Verdict::Leave => {}
         Verdict::Wait(why) => tracing::warn!(%block, %recovery, why, "a recovery waits"),
-        Verdict::Delete => commit(&node, &namenode, &task, Commit::Delete).await,
+        Verdict::Delete => commit(&node, &namenode, &task, &answers, Commit::Delete).await,
         Verdict::Settle { length, nodes } => {
             let done = settle(&node, &task, &answers, length, nodes).await;
             if done.is_empty() {
                 tracing::warn!(%block, %recovery, "no replica has taken its new length: a recovery waits");
                 return;
             }
-            commit(&node, &namenode, &task, Commit::Close { length, done }).await;
+            commit(&node, &namenode, &task, &answers, Commit::Close { length, done }).await;
         }
     }
 }
@@ -277,12 +278,14 @@ enum Commit {
     Close { length: u64, done: Vec<(DatanodeId, String)> },
 }
 
-async fn commit(node: &Node, namenode: &RpcClient, task: &Task, what: Commit) {
+async fn commit(node: &Node, namenode: &RpcClient, task: &Task, answers: &[Answer], what: Commit) {
     let (length, delete, done) = match what {
         Commit::Delete => (0, true, Vec::new()),
         Commit::Close { length, done } => (length, false, done),
     };
     let (ids, storages): (Vec<_>, Vec<_>) = done.into_iter().unzip();
+    let heard = task.nodes.iter().zip(answers).filter(|(_, answer)| answer.is_known());
+    let heard = Heard { heard: heard.map(|(id, _)| id.uuid.as_str().to_owned()).collect() };
     let request = dn::CommitBlockSynchronizationRequestProto {
         block: convert::extended_block_proto(&task.block),
         new_gen_stamp: task.recovery.0,
@@ -292,6 +295,7 @@ async fn commit(node: &Node, namenode: &RpcClient, task: &Task, what: Commit) {
         new_taragets: ids.iter().map(convert::datanode_id_proto).collect(),
         new_target_storages: storages,
     };
+    let request = WithWish(request, heard);
     let mut pause = COMMIT_PAUSE;
     for _ in 0..COMMIT_TRIES {
         let call = namenode.call("commitBlockSynchronization", &request);

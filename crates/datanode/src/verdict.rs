@@ -24,6 +24,13 @@ pub(crate) enum Answer {
     Silent,
 }
 
+impl Answer {
+    /// It says what the node has, or that it has nothing of this version and never will.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self, Answer::Has(_) | Answer::Nothing | Answer::Stale)
+    }
+}
+
 /// Whether nodes that do not answer are still waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
@@ -93,8 +100,7 @@ pub(crate) fn decide(
         };
     }
     let knows = |answer: &Answer| matches!(answer, Answer::Has(_) | Answer::Nothing);
-    // One that is stale will never have more of this version.
-    let settled = answers.iter().all(|answer| knows(answer) || *answer == Answer::Stale);
+    let settled = answers.iter().all(Answer::is_known);
     if let Some(length) = lengths(&finals).into_iter().max() {
         let same = |at: usize| matches!(answers[at], Answer::Has(found) if found.block.stamp == block.stamp);
         // A recovery before this one closed some: they have its id for a stamp, and the length that it decided.

@@ -193,6 +193,8 @@ pub struct Synchronization<'a> {
     pub delete: bool,
     /// Who took part and has it now.
     pub targets: &'a [Target],
+    /// Who said what it has, of those and of others; none where the primary does not tell.
+    pub heard: &'a [DatanodeUuid],
 }
 
 /// Why the end of a recovery is not taken.

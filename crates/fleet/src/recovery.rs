@@ -537,7 +537,8 @@ impl Fleet {
     /// A primary that agreed with some on a length. Those who were restarted may have lost bytes in a
     /// power cut: they are not believed without those who were not, nor without one that has not registered
     /// since this NameNode started, of which nothing is known. And less than was promised is taken from nobody as
-    /// long as somebody is away.
+    /// long as somebody is away. (`updatePipeline` promises what was sent, not what was acknowledged, where the writer is
+    /// hdfs-native.) Who was heard is not away, whatever it had.
     fn judge_cut(
         &self,
         now: Millis,
@@ -554,7 +555,8 @@ impl Fleet {
         let unsound = !participants.iter().filter(|p| took_part(p)).any(Participant::is_sound);
         // If nothing is known of those who took part either, this NameNode has just started, and the attempt is older.
         let is_known = participants.iter().any(|p| took_part(p) && p.noted.is_some());
-        let absent = participants.iter().filter(|p| !took_part(p)).find(|p| {
+        let heard = |p: &Participant| sync.heard.contains(&p.target.datanode);
+        let absent = participants.iter().filter(|p| !took_part(p) && !heard(p)).find(|p| {
             is_short && (p.noted.is_some() || !self.is_settled(p))
                 || unsound && (p.is_sound() && !self.is_dead(p) || is_known && p.node.is_none())
         });

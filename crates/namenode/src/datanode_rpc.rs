@@ -17,6 +17,7 @@ use mobula_proto::hdfs;
 use mobula_proto::hdfs::datanode as dn;
 use mobula_rpc::{Call, Responder};
 use mobula_types::{Block, DatanodeUuid, GenStamp, Millis, StorageUuid, StoredReplica, Target};
+use mobula_wire::extension::{Heard, WithWish};
 use mobula_wire::{WireError, block_report, convert};
 
 use crate::client_block::{NODES_MAX, bad_blocks, check_id, targets_of};
@@ -494,10 +495,10 @@ fn commit_block_synchronization(service: &Arc<Service>, body: &[u8], reply: Resp
         body,
         reply,
         |request| synchronization(service, request),
-        |request| async move {
+        |(request, heard): (CommitBlockSynchronization, Vec<DatanodeUuid>)| async move {
             let (block, recovery, length) = (request.block, request.stamp, request.length);
             let (close, delete) = (request.close, request.delete);
-            let done = there.synchronize(request).await;
+            let done = there.synchronize(request, &heard).await;
             match &done {
                 Ok(()) => tracing::info!(%block, %recovery, length, close, delete, "a block was recovered"),
                 Err(refusal) => {
@@ -511,13 +512,13 @@ fn commit_block_synchronization(service: &Arc<Service>, body: &[u8], reply: Resp
 
 fn synchronization(
     service: &Service,
-    request: dn::CommitBlockSynchronizationRequestProto,
-) -> Result<CommitBlockSynchronization, Refusal> {
+    WithWish(request, told): WithWish<dn::CommitBlockSynchronizationRequestProto, Heard>,
+) -> Result<(CommitBlockSynchronization, Vec<DatanodeUuid>), Refusal> {
     let nodes: Vec<_> =
         request.new_taragets.iter().take(NODES_MAX).map(|node| node.datanode_uuid.as_str().into()).collect();
     let block = block_of(&request.block);
     let targets = targets_of(service, nodes, &request.new_target_storages, || format!("block={block}"))?;
-    Ok(CommitBlockSynchronization {
+    let commit = CommitBlockSynchronization {
         block,
         stamp: GenStamp(request.new_gen_stamp),
         length: request.new_length,
@@ -525,7 +526,9 @@ fn synchronization(
         delete: request.delete_block,
         // Apache's primary names an empty node for a block that it dropped.
         targets: targets.into_iter().filter(|target| !target.datanode.as_str().is_empty()).collect(),
-    })
+    };
+    let heard = told.heard.iter().take(NODES_MAX).map(|uuid| uuid.as_str().into()).collect();
+    Ok((commit, heard))
 }
 
 fn error_report(

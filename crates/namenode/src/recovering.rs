@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mobula_fleet::{Recover, Synchronization};
 use mobula_namespace::lease::INTERNAL_HOLDER;
 use mobula_namespace::{Closable, CommitBlockSynchronization, OpenFile, Operation, RunningRecovery};
-use mobula_types::{InodeId, Millis};
+use mobula_types::{DatanodeUuid, InodeId, Millis};
 use tokio::task::JoinSet;
 
 use crate::exceptions::Refusal;
@@ -22,11 +22,16 @@ const COMMANDS_AT_ONCE: usize = 64;
 
 impl Service {
     /// `commitBlockSynchronization`. HDFS believes it; here it is held against what the fleet knows of
-    /// replicas that had no part in it, and against what the namespace was promised.
+    /// replicas that had no part in it, and against what the namespace was promised. `heard` are all who were asked and
+    /// answered; Apache's primaries do not tell.
     ///
     /// # Errors
     /// Io: the recovery will be tried again.
-    pub(crate) async fn synchronize(&self, commit: CommitBlockSynchronization) -> Result<(), Refusal> {
+    pub(crate) async fn synchronize(
+        &self,
+        commit: CommitBlockSynchronization,
+        heard: &[DatanodeUuid],
+    ) -> Result<(), Refusal> {
         self.check_leads()?;
         let id = commit.block.id;
         let record = self.view.load().block(id).map_err(|error| Refusal::Io(error.to_string()))?;
@@ -37,6 +42,7 @@ impl Service {
                 length: commit.length,
                 delete: commit.delete,
                 targets: &commit.targets,
+                heard,
             };
             let checked = self.roster.tell_quietly(|fleet, now, _| fleet.check_synchronization(now, &sync));
             checked.map_err(|undecided| Refusal::Io(undecided.to_string()))?;

@@ -1,5 +1,5 @@
 //! What Mobula's NameNode takes and answers beyond the fields of HDFS: wishes that save whoever writes a small file two
-//! of its four waits for the log. Each is a field with a number far above HDFS's in a message of HDFS, which a server
+//! of its four waits for the log, and what a recovery has heard of. Each is a field with a number far above HDFS's in a message of HDFS, which a server
 //! that does not know it skips; it answers without the field by which ours says that the wish was granted, and the
 //! client goes on by itself (docs/decisions/0010-small-artifacts.md).
 //!
@@ -85,6 +85,15 @@ pub struct CompleteAnswer {
     /// The file is renamed, too.
     #[prost(bool, optional, tag = "5001")]
     pub renamed: Option<bool>,
+}
+
+/// What our DataNodes tell in a `CommitBlockSynchronizationRequestProto` besides.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Heard {
+    /// All who said what they have of the block, by uuid: of those who are not among the targets a NameNode would not
+    /// know that they were asked, and would wait for them (docs/decisions/0005-block-recovery.md).
+    #[prost(string, repeated, tag = "5001")]
+    pub heard: Vec<String>,
 }
 
 #[cfg(test)]

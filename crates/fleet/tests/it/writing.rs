@@ -373,6 +373,7 @@ impl World {
             length: block.length,
             delete,
             targets: &targets,
+            heard: &[],
         };
         if self.fleet.check_synchronization(Millis(self.now), &sync).is_err() {
             self.writing.refused += 1;

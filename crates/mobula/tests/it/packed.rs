@@ -140,8 +140,7 @@ async fn records_are_written_out() {
 /// What bzip2 1.0.8 makes of "hello\n", and of runs.
 const HELLO_BZIP2: &str =
     "425a6839314159265359c1c080e2000001410000100244a00030cd00c3462997177245385090c1c080e2";
-const RUNS_BZIP2: &str =
-    "425a6831314159265359f575d3b8000002c101e0003800008000082000212431086039d4e026ac55878bb9229c28487abae9dc00";
+const RUNS_BZIP2: &str = "425a6831314159265359f575d3b8000002c101e0003800008000082000212431086039d4e026ac55878bb9229c28487abae9dc00";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bzip2_is_unpacked_stream_after_stream() {

@@ -11,6 +11,7 @@ use mobula_proto::hdfs;
 use mobula_proto::hdfs::datanode as dn;
 use mobula_rpc::{CallError, CallOptions, RpcClient, RpcClientOptions};
 use mobula_types::{Millis, ReplicaState};
+use mobula_wire::extension::{Heard, WithWish};
 use prost::Message;
 
 pub const CLIENT: &str = "org.apache.hadoop.hdfs.protocol.ClientProtocol";
@@ -475,15 +476,17 @@ impl FakeNode {
         length: u64,
         at: &[&FakeNode],
     ) -> Result<(), (String, String)> {
-        let done = self.try_synchronize(order, length, at).await;
+        let done = self.try_synchronize(order, length, at, &[]).await;
         done.map_err(|error| refusal("commitBlockSynchronization", error))
     }
 
+    /// With those who were heard, which Apache's primaries do not tell.
     pub async fn try_synchronize(
         &self,
         order: &hdfs::RecoveringBlockProto,
         length: u64,
         at: &[&FakeNode],
+        heard: &[&FakeNode],
     ) -> Result<(), CallError> {
         let request = dn::CommitBlockSynchronizationRequestProto {
             block: order.block.b.clone(),
@@ -494,6 +497,8 @@ impl FakeNode {
             new_taragets: at.iter().map(|node| node.registration.datanode_id.clone()).collect(),
             new_target_storages: at.iter().map(|node| node.storage().storage_uuid).collect(),
         };
+        let request =
+            WithWish(request, Heard { heard: heard.iter().map(|node| node.uuid.clone()).collect() });
         let answer: Result<dn::CommitBlockSynchronizationResponseProto, _> =
             self.rpc.0.call("commitBlockSynchronization", &request).await;
         answer.map(|_| ())

@@ -164,6 +164,49 @@ async fn of_replicas_that_were_all_restarted_nobody_is_cut_below_what_was_promis
     assert_eq!((located.file_length, holders(&located.blocks[0])), (100, vec!["n1"]));
 }
 
+/// A writer told of all that it had sent when its pipeline changed (hdfs-native), and then its nodes were killed: none has
+/// so much. Who was asked, and has less, is not waited for.
+#[tokio::test]
+async fn less_than_was_told_of_is_taken_from_who_has_heard_everybody() {
+    let fixture = Fixture::with(patient).await;
+    let mut nodes = fixture.three().await;
+    let client = fixture.client("hdfs");
+    let block = client.open("/f", &nodes, 40).await;
+    let request = hdfs::UpdateBlockForPipelineRequestProto { block: block.clone(), client_name: "w1".into() };
+    let updated: hdfs::UpdateBlockForPipelineResponseProto =
+        client.call("updateBlockForPipeline", &request).await;
+    let stamp = updated.block.b.generation_stamp;
+    let told = hdfs::ExtendedBlockProto { generation_stamp: stamp, ..cut(&block, 90) };
+    let update = hdfs::UpdatePipelineRequestProto {
+        client_name: "w1".into(),
+        old_block: block.clone(),
+        new_block: told.clone(),
+        new_nodes: nodes.iter().map(|node| node.registration.datanode_id.clone()).collect(),
+        storage_i_ds: nodes.iter().map(|node| node.storage().storage_uuid).collect(),
+    };
+    let _: hdfs::UpdatePipelineResponseProto = client.call("updatePipeline", &update).await;
+    for (node, length) in nodes.iter_mut().zip([70, 60]) {
+        node.begin_again(&[cut(&told, length)], ReplicaState::Rwr).await;
+    }
+    // Its set-up under the new stamp never came.
+    nodes[2].begin_again(&[cut(&block, 40)], ReplicaState::Rwr).await;
+    assert!(!client.recover_lease("/f", "w2").await);
+    let (primary, first) = ordered(&mut nodes, &told).await;
+    let (class, message) = nodes[primary].synchronize(&first, 70, &[&nodes[0]]).await.unwrap_err();
+    assert_eq!(class, "IOException");
+    assert!(message.ends_with("has 70 bytes, and DataNode n2 may have more"), "{message}");
+
+    let (primary, second) = ordered(&mut nodes, &told).await;
+    let one_away = [&nodes[0], &nodes[2]];
+    let error = nodes[primary].try_synchronize(&second, 70, &[&nodes[0]], &one_away).await.unwrap_err();
+    assert!(error.to_string().contains("n2 may have more"), "{error}");
+    let (primary, third) = ordered(&mut nodes, &told).await;
+    let all = [&nodes[0], &nodes[1], &nodes[2]];
+    nodes[primary].try_synchronize(&third, 70, &[&nodes[0]], &all).await.unwrap();
+    assert!(client.is_closed("/f").await);
+    assert_eq!(client.blocks("/f").await.file_length, 70);
+}
+
 #[tokio::test]
 async fn a_block_that_nobody_has_is_dropped() {
     let fixture = Fixture::with(patient).await;
@@ -183,7 +226,7 @@ async fn a_result_whose_sync_failed_is_not_acknowledged_and_can_be_told_again() 
     let mut fixture = Fixture::with(patient).await;
     let Recovering { client, nodes, primary, order, .. } = Recovering::begin(&fixture).await;
     fixture.disk.set_fault(Some(Box::new(|call| (call.kind == CallKind::Sync).then_some(ErrorKind::Other))));
-    assert!(nodes[primary].try_synchronize(&order, 100, &[&nodes[primary]]).await.is_err());
+    assert!(nodes[primary].try_synchronize(&order, 100, &[&nodes[primary]], &[]).await.is_err());
     let reason = tokio::time::timeout(LIMIT, fixture.namenode().stopped()).await.unwrap();
     assert!(matches!(reason, NamenodeError::Log(_)), "{reason}");
     fixture.disk.set_fault(None);

@@ -474,7 +474,7 @@ async fn a_wish_that_is_refused_takes_no_room() {
     let wished = |path: &str, change: fn(&mut hdfs::CreateRequestProto)| {
         let mut request = hdfs::CreateRequestProto { replication: 1, ..create(path, "w1") };
         change(&mut request);
-        with_wish(&request, &first_block())
+        WithWish(request, first_block())
     };
     let alice = fixture.client("alice");
     assert_eq!(alice.refused("create", &wished("/no", |_| {})).await.0, "AccessControlException");
@@ -513,7 +513,7 @@ async fn the_answer_to_another_call_closes_no_file() {
     let client = fixture.client("hdfs");
     let _: CreateAnswer = client.again("create", &create("/s", "w1"), 40).await.unwrap();
     client.create("/t").await;
-    let request = with_wish(&complete("/t", "w1", None), &named("/f"));
+    let request = WithWish(complete("/t", "w1", None), named("/f"));
     let answer = client.again::<_, CompleteAnswer>("complete", &request, 40).await;
     assert!(matches!(answer, Err(mobula_rpc::CallError::Remote(_))), "{answer:?}");
     assert!(!client.is_closed("/t").await);
