@@ -94,7 +94,12 @@ fn get_ec_block_group_stats(
     _request: hdfs::GetFsEcBlockGroupStatsRequestProto,
 ) -> Result<hdfs::GetFsEcBlockGroupStatsResponseProto, Refusal> {
     service.check_leads()?;
-    Ok(hdfs::GetFsEcBlockGroupStatsResponseProto::default())
+    // HDFS always fills in the optional ones, too: `dfsadmin -report` prints a line only for what is there.
+    Ok(hdfs::GetFsEcBlockGroupStatsResponseProto {
+        highest_prio_low_redundancy_blocks: Some(0),
+        badly_distributed_blocks: Some(0),
+        ..Default::default()
+    })
 }
 
 /// HDFS's filter as ours; `None` for states that no node has yet.

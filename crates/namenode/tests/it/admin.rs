@@ -133,6 +133,22 @@ async fn figures_and_reports() {
         root.call("refreshNodes", &hdfs::RefreshNodesRequestProto {}).await;
 }
 
+/// `dfsadmin -report` prints a line of what is there only, and HDFS has all of it.
+#[tokio::test]
+async fn the_figures_of_what_is_not_there_are_noughts() {
+    let fixture = Fixture::with(patient).await;
+    let stats: hdfs::GetFsEcBlockGroupStatsResponseProto = fixture
+        .client("alice")
+        .call("getFsECBlockGroupStats", &hdfs::GetFsEcBlockGroupStatsRequestProto {})
+        .await;
+    let expected = hdfs::GetFsEcBlockGroupStatsResponseProto {
+        highest_prio_low_redundancy_blocks: Some(0),
+        badly_distributed_blocks: Some(0),
+        ..Default::default()
+    };
+    assert_eq!(stats, expected);
+}
+
 #[tokio::test]
 async fn the_small_protocols() {
     let fixture = Fixture::start().await;
