@@ -1,6 +1,7 @@
 //! A replica as it is read from disk, chunk by chunk, verified.
 //!
-//! Invariant: bytes leave here only with a checksum that they fit, unless the replica has none at all.
+//! Invariant: bytes leave here only with the checksums that were stored with them; whether they fit is known, unless the
+//! caller does not want to know.
 
 use std::io;
 use std::sync::Arc;
