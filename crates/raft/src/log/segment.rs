@@ -330,8 +330,28 @@ impl Segments {
             }
         };
         let file = &self.current().file;
+        // Batch by batch: of a cut that a power loss tears, what is left behind it must be of the batch that it tore.
+        for begin in self.batches_behind(self.end)?.into_iter().rev() {
+            file.set_length(begin)?;
+            file.sync_data()?;
+        }
         file.set_length(self.end)?;
         file.sync_data()
+    }
+
+    /// Where, behind that place in the last segment, batches begin.
+    fn batches_behind(&self, end: u64) -> io::Result<Vec<u64>> {
+        let segment = self.current();
+        let mut bytes = vec![0; segment.file.length()?.saturating_sub(end) as usize];
+        segment.file.read_exact_at(&mut bytes, end)?;
+        let (mut begins, mut at) = (Vec::new(), 0);
+        while let Ok(found) = segment.decode(bytes.get(at..).unwrap_or(&[])) {
+            if found.back == 0 && at > 0 {
+                begins.push(end + at as u64);
+            }
+            at += format::record_size(found.payload.len());
+        }
+        Ok(begins)
     }
 
     /// Removes segments of which no entry behind `upto` is left.
