@@ -128,21 +128,26 @@ def test_of_what_ends_anywhere_there_is_all_or_nothing(manager, calls, monkeypat
     assert manager._files.ls("/mobula/incoming") == []
 
 
+def unread_once(monkeypatch, made, step, problem):
+    """The first answer to `step` arrives, and its reader gets the problem in its place."""
+    read = namenode._read_frame
+    left = [step]
+
+    def fail(connection):
+        data = read(connection)
+        if left == made[-1:]:
+            left.clear()
+            raise problem
+        return data
+
+    monkeypatch.setattr(namenode, "_read_frame", fail)
+
+
 @pytest.mark.parametrize("step", range(4))
 def test_a_lost_answer_is_asked_for_again(manager, calls, made, monkeypatch, step):
     if step >= len(calls):
         pytest.skip("there is no such call")
-    read = namenode._read_frame
-    left = [calls[step]]
-
-    def lose(connection):
-        data = read(connection)
-        if left == made[-1:]:
-            left.clear()
-            raise ConnectionResetError("lost")
-        return data
-
-    monkeypatch.setattr(namenode, "_read_frame", lose)
+    unread_once(monkeypatch, made, calls[step], ConnectionResetError("lost"))
     assert manager.add("a", DATA) == len(DATA)
     # The NameNode remembers that it made the file, and gives the block to who asks for it.
     after = ["create", *STEPS[1:2], *QUICK[1:]] if calls is QUICK and step == 0 else calls[step:]
@@ -271,17 +276,7 @@ def test_a_namenode_that_is_silent_is_asked_once_more(manager, made, monkeypatch
     manager.add("warm", b"")
     made.clear()
     monkeypatch.setattr(namenode, "_REPEAT_LIMIT", -1.0)
-    read = namenode._read_frame
-    left = [step]
-
-    def silent(connection):
-        data = read(connection)
-        if left == made[-1:]:
-            left.clear()
-            raise TimeoutError("timed out")
-        return data
-
-    monkeypatch.setattr(namenode, "_read_frame", silent)
+    unread_once(monkeypatch, made, step, TimeoutError("timed out"))
     assert manager.add("a", DATA) == len(DATA)
     assert made.count(step) == 2 and manager.get("a") == DATA
 

@@ -8,7 +8,7 @@ use mobula_namespace::{Allocated, BlockState, Create, FileBlocks, FileKind, Oper
 use mobula_proto::hdfs;
 use mobula_rpc::Responder;
 use mobula_types::{Block, DatanodeUuid, HdfsPath, StorageUuid, Target};
-use mobula_wire::extension::{CompleteAnswer, CompleteWish, CreateAnswer, CreateWish};
+use mobula_wire::extension::{CompleteAnswer, CompleteWish, CreateAnswer, CreateWish, WithWish};
 use mobula_wire::remote::RemoteException;
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::exceptions::Refusal;
 use crate::located::{Locator, block_of, own_block};
 use crate::service::Service;
 use crate::status_proto;
-use crate::writing::{AddBlockRequest, AdditionalRequest, CompleteRequest};
+use crate::writing::{AddBlockRequest, AdditionalRequest, CompleteRequest, Created};
 
 /// Nodes that a request may name at most; more is no client's.
 pub const NODES_MAX: usize = 512;
@@ -139,30 +139,23 @@ fn is_located(locations: &hdfs::LocatedBlocksProto) -> bool {
 
 /// `create`; with the first block, if that is wished.
 pub fn create(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
-    let first_block = decode(body).is_ok_and(|wish: CreateWish| wish.first_block.unwrap_or(false));
-    if first_block {
-        return create_with_block(service, asker, body, reply);
-    }
-    let begin = |create, done| service.create(asker, create, done);
-    begun(body, reply, create_command, begin, |outcome| {
-        Ok(hdfs::CreateResponseProto { fs: status_of(outcome) })
-    });
-}
-
-fn create_with_block(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
     let there = Arc::clone(service);
-    let done = move |created: Result<Outcome, Refusal>, block: Option<Allocated>| {
-        let answer = created.map(|outcome| CreateAnswer {
+    let typed = |WithWish(request, wish): WithWish<hdfs::CreateRequestProto, CreateWish>| {
+        Ok((create_command(request)?, wish.first_block.unwrap_or(false)))
+    };
+    let begin = |(create, with_block): (Create, bool), done: Created| {
+        if !with_block {
+            return service.create(asker, create, Box::new(|created| done(created.map(|it| (it, None)))));
+        }
+        let placement = PlacementRequest { client_machine: asker.machine(), ..PlacementRequest::default() };
+        service.create_with_block(asker, create, placement, done);
+    };
+    begun(body, reply, typed, begin, move |(outcome, block): (Outcome, Option<Allocated>)| {
+        Ok(CreateAnswer {
             fs: status_of(outcome),
             first_block: block.map(|it| at_targets(&there, it.block, it.offset, &it.targets)),
-        });
-        reply.finish(answer.map_err(RemoteException::from));
-    };
-    let placement = PlacementRequest { client_machine: asker.machine(), ..PlacementRequest::default() };
-    match decode(body).and_then(create_command) {
-        Ok(create) => service.create_with_block(asker, create, placement, Box::new(done)),
-        Err(refusal) => done(Err(refusal), None),
-    }
+        })
+    });
 }
 
 fn status_of(outcome: Outcome) -> Option<hdfs::HdfsFileStatusProto> {
@@ -372,26 +365,27 @@ pub fn abandon_block(service: &Service, asker: &Asker, body: &[u8], reply: Respo
 
 /// `complete`; the file then gets another name, if that is wished.
 pub fn complete(service: &Arc<Service>, asker: &Asker, body: &[u8], reply: Responder) {
-    let wish = match decode::<CompleteWish>(body).and_then(renamed) {
-        Ok(renamed) => renamed,
-        Err(refusal) => return reply.error(&refusal.into()),
-    };
-    let wished = wish.is_some();
-    let typed = |request: hdfs::CompleteRequestProto| {
+    let typed = |WithWish(request, wish): WithWish<hdfs::CompleteRequestProto, _>| {
         Ok(CompleteRequest {
+            renamed: renamed(wish)?,
             path: path(&request.src)?,
             file: file_id(request.file_id),
             holder: name(request.client_name)?,
             last: request.last.as_ref().map(|block| own_block(&service.format.pool, block)).transpose()?,
-            renamed: wish,
         })
     };
-    let begin = |request, done| service.complete(asker, request, done);
-    begun(body, reply, typed, begin, move |outcome| {
+    let begin = |request: CompleteRequest, done: Completed| {
+        let wished = request.renamed.is_some();
+        service.complete(asker, request, Box::new(move |ended| done(ended.map(|outcome| (outcome, wished)))));
+    };
+    begun(body, reply, typed, begin, |(outcome, wished): (Outcome, bool)| {
         let result = is_closed(&outcome)?;
         Ok(CompleteAnswer { result, renamed: (wished && result).then_some(true) })
     });
 }
+
+/// Takes how a `complete` ended, and whether another name was wished.
+type Completed = Box<dyn FnOnce(Result<(Outcome, bool), Refusal>) + Send>;
 
 /// A call number that was used before for another call is remembered with that call's answer, which tells nothing of
 /// this file.

@@ -154,14 +154,9 @@ impl Service {
     }
 
     /// `haStatus.txid` (D16): no deposed leader's uncommitted tail can stand above it.
-    pub(crate) fn transaction(&self) -> u64 {
+    pub fn transaction(&self) -> u64 {
         let committed = self.raft.committed();
         committed.term << 40 | committed.index
-    }
-
-    /// How many entries the log has that are applied.
-    pub fn committed(&self) -> u64 {
-        self.raft.committed().index
     }
 
     // ---- writes ----

@@ -106,19 +106,19 @@ impl Service {
         asker: &Asker,
         create: Create,
         placement: PlacementRequest,
-        done: CreatedWithBlock,
+        done: Created,
     ) {
         let Some(targets) = self.first_targets(asker, &create, placement) else {
-            return self.create(asker, create, Box::new(move |created| done(created, None)));
+            return self.create(asker, create, Box::new(|created| done(created.map(|it| (it, None)))));
         };
         let create = match self.contended(create) {
             Ok(create) => create,
-            Err(refusal) => return done(Err(refusal), None),
+            Err(refusal) => return done(Err(refusal)),
         };
         let operation = Operation::CreateWith { create, targets };
         let done: Done = Box::new(move |answer| match answer {
-            Ok(Outcome::Begun(status, allocated)) => done(Ok(Outcome::Status(status)), Some(allocated)),
-            answer => done(answer, None),
+            Ok(Outcome::Begun(status, allocated)) => done(Ok((Outcome::Status(status), Some(allocated)))),
+            answer => done(answer.map(|it| (it, None))),
         });
         self.change(asker, operation, done);
     }
@@ -366,8 +366,8 @@ impl Service {
     }
 }
 
-/// Takes a new file and its first block.
-pub type CreatedWithBlock = Box<dyn FnOnce(Result<Outcome, Refusal>, Option<Allocated>) + Send>;
+/// Takes a new file, and its first block where that was granted.
+pub type Created = Box<dyn FnOnce(Result<(Outcome, Option<Allocated>), Refusal>) + Send>;
 
 /// What `addBlock` decided.
 enum Decided {

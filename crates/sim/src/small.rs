@@ -4,17 +4,15 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{BufMut, BytesMut};
 use mobula_net::Env;
 use mobula_proto::hdfs;
 use mobula_wire::WireError;
 use mobula_wire::ack::PipelineAck;
 use mobula_wire::checksum::{Checksum, ChecksumKind};
 use mobula_wire::datatransfer::{self, Op};
-use mobula_wire::extension::{CompleteAnswer, CompleteWish, CreateAnswer, CreateWish};
+use mobula_wire::extension::{CompleteAnswer, CompleteWish, CreateAnswer, CreateWish, WithWish};
 use mobula_wire::packet::{PacketHeader, PacketPrefix};
-use prost::Message;
-use prost::encoding::{DecodeContext, WireType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::oracle::{FileState, Possible};
@@ -27,36 +25,6 @@ const DATANODE_LIMIT: Duration = Duration::from_secs(10);
 /// It is closed as soon as one DataNode has reported its block: so often that is asked, with such pauses.
 const COMPLETE_TRIES: u32 = 5;
 const COMPLETE_PAUSE: Duration = Duration::from_millis(400);
-
-/// HDFS's message with a wish behind it.
-#[derive(Debug)]
-struct With<A, B>(A, B);
-
-impl<A: Message, B: Message> Message for With<A, B> {
-    fn encode_raw(&self, buf: &mut impl BufMut) {
-        self.0.encode_raw(buf);
-        self.1.encode_raw(buf);
-    }
-
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        kind: WireType,
-        buf: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), prost::DecodeError> {
-        self.0.merge_field(tag, kind, buf, context)
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.0.encoded_len() + self.1.encoded_len()
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-        self.1.clear();
-    }
-}
 
 impl Slot {
     /// A small file at `target`, which may replace one; whether that was acknowledged.
@@ -123,7 +91,7 @@ impl Slot {
             file_id: Some(file),
         };
         let wish = CompleteWish { target: Some(target.into()), overwrite: Some(over) };
-        let request = With(request, wish);
+        let request = WithWish(request, wish);
         for _ in 0..COMPLETE_TRIES {
             let answer: CompleteAnswer = bounded(self.client.namenode().call("complete", &request)).await?;
             match (answer.result, answer.renamed) {
@@ -148,7 +116,7 @@ impl Slot {
             block_size: BLOCK,
             ..hdfs::CreateRequestProto::default()
         };
-        let request = With(request, CreateWish { first_block: Some(true) });
+        let request = WithWish(request, CreateWish { first_block: Some(true) });
         let made: CreateAnswer = bounded(self.client.namenode().call("create", &request)).await?;
         let file = made.fs.and_then(|status| status.file_id).ok_or("no file")?;
         if let Some(located) = made.first_block {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::io::Read;
 
 use bytes::Bytes;
+use bzip2::read::MultiBzDecoder;
 use flate2::read::DeflateDecoder;
 use serde_json::Value;
 
 use super::failure::{Failure, Outcome};
-use super::pull::{Fields, Pull, UNPACKED_MAX, cut, java_number, unpack_bzip2};
+use super::pull::{Fields, Pull, cut, java_number, unpacked};
 use super::shell::Shell;
 
 /// Bytes of the mark after each block.
@@ -137,19 +137,10 @@ impl Codec {
     }
 
     fn unpack(&self, block: Bytes) -> Outcome<Bytes> {
-        let mut unpacked = Vec::new();
-        let read = match self {
-            Codec::Null => return Ok(block),
-            Codec::Deflate => {
-                let limit = UNPACKED_MAX as u64 + 1;
-                DeflateDecoder::new(&block[..]).take(limit).read_to_end(&mut unpacked).map(|_| ())
-            }
-            Codec::Bzip2 => unpack_bzip2(&block, &mut unpacked),
-        };
-        read.map_err(|error| Failure::other(error.to_string()))?;
-        match unpacked.len() <= UNPACKED_MAX {
-            true => Ok(unpacked.into()),
-            false => Err(Failure::other(format!("a packed block of more than {UNPACKED_MAX} bytes"))),
+        match self {
+            Codec::Null => Ok(block),
+            Codec::Deflate => unpacked(DeflateDecoder::new(&block[..]), "block"),
+            Codec::Bzip2 => unpacked(MultiBzDecoder::new(&block[..]), "block"),
         }
     }
 }

@@ -3,13 +3,12 @@
 use std::io::Read;
 
 use bytes::{Bytes, BytesMut};
-use bzip2::read::MultiBzDecoder;
 
 use super::failure::{Failure, Outcome};
 use super::filesystem::Reader;
 
 /// Most bytes that a packed part of a file may unpack to: containers cut what they hold to a few MiB.
-pub const UNPACKED_MAX: usize = 256 << 20;
+const UNPACKED_MAX: usize = 256 << 20;
 
 /// A file that is read from its beginning.
 #[derive(Debug)]
@@ -80,12 +79,18 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Unpacks all of `bytes`, or as much as is more than any part may have.
+/// All that a decoder makes of a packed part, which the format calls `what`.
 ///
 /// # Errors
-/// It is no bzip2, is cut, or fails its checksum.
-pub fn unpack_bzip2(bytes: &[u8], unpacked: &mut Vec<u8>) -> std::io::Result<()> {
-    MultiBzDecoder::new(bytes).take(UNPACKED_MAX as u64 + 1).read_to_end(unpacked).map(drop)
+/// It is not packed in that way, is cut, fails its checksum, or is more than any part may be.
+pub fn unpacked(decoder: impl Read, what: &str) -> Outcome<Bytes> {
+    let mut bytes = Vec::new();
+    let read = decoder.take(UNPACKED_MAX as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Failure::other(error.to_string()))?;
+    match bytes.len() <= UNPACKED_MAX {
+        true => Ok(bytes.into()),
+        false => Err(Failure::other(format!("a packed {what} of more than {UNPACKED_MAX} bytes"))),
+    }
 }
 
 /// A file, or a part of it, ended too early.

@@ -1,14 +1,13 @@
 //! Hadoop's SequenceFiles as text: a line for each record, key and value. Of the classes that they may hold we
 //! know those of `org.apache.hadoop.io` that are a number or a text.
 
-use std::io::Read;
-
 use bytes::Bytes;
+use bzip2::read::MultiBzDecoder;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 
 use super::failure::{Failure, Outcome};
 use super::item::Item;
-use super::pull::{Fields, Pull, UNPACKED_MAX, cut, java_number, unpack_bzip2};
+use super::pull::{Fields, Pull, cut, java_number, unpacked};
 use super::shell::Shell;
 
 /// The version that is written since 2007, and those before it back to the one that has blocks.
@@ -149,17 +148,10 @@ impl Codec {
     }
 
     fn unpack(&self, bytes: &[u8]) -> Outcome<Bytes> {
-        let mut unpacked = Vec::new();
-        let limit = UNPACKED_MAX as u64 + 1;
-        let read = match self {
-            Codec::Zlib => ZlibDecoder::new(bytes).take(limit).read_to_end(&mut unpacked).map(|_| ()),
-            Codec::Gzip => MultiGzDecoder::new(bytes).take(limit).read_to_end(&mut unpacked).map(|_| ()),
-            Codec::Bzip2 => unpack_bzip2(bytes, &mut unpacked),
-        };
-        read.map_err(|error| Failure::other(error.to_string()))?;
-        match unpacked.len() <= UNPACKED_MAX {
-            true => Ok(unpacked.into()),
-            false => Err(Failure::other(format!("a packed record of more than {UNPACKED_MAX} bytes"))),
+        match self {
+            Codec::Zlib => unpacked(ZlibDecoder::new(bytes), "record"),
+            Codec::Gzip => unpacked(MultiGzDecoder::new(bytes), "record"),
+            Codec::Bzip2 => unpacked(MultiBzDecoder::new(bytes), "record"),
         }
     }
 }

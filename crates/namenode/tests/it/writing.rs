@@ -402,7 +402,7 @@ async fn a_small_file_takes_two_steps_of_the_log() {
     let fixture = Fixture::start().await;
     let nodes = fixture.three().await;
     let client = fixture.client("hdfs");
-    let steps = || fixture.namenode().service().committed();
+    let steps = || fixture.namenode().service().transaction();
     let before = steps();
     let request = WithWish(create("/t", "w1"), first_block());
     let made: CreateAnswer = client.call("create", &request).await;
