@@ -106,7 +106,7 @@ async fn our_own_cluster_gives_back_what_it_took() {
 async fn a_file_that_is_put_takes_one_step_of_the_log_less() {
     let mut cluster = Cluster::start(4).await;
     let options = CreateOptions::default;
-    let steps = |cluster: &Cluster| cluster.namenode.service().committed();
+    let steps = |cluster: &Cluster| cluster.namenode.service().transaction();
     let before = steps(&cluster);
     cluster.client.put("/put", pattern(1000), options()).await.unwrap();
     assert_eq!(steps(&cluster), before + 2, "the file with its block, and its end");
