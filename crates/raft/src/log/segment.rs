@@ -3,7 +3,8 @@
 //! Invariants: a batch of records is synced before the next one is written, so damage that lies
 //! before a record's batch was not done by a crash; only the last segment may have a torn tail, and
 //! it is cut off, durably, before anything is written; names are durable before they are relied on;
-//! and nothing is written behind a batch that is not known to be durable.
+//! and nothing is written behind a batch that is not known to be durable. Behind the last record of the last segment
+//! are zeros; every other one ends with its last record.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,6 +22,10 @@ use crate::face::{Position, RaftError};
 
 /// Bytes collected before they are written, in one call.
 const WRITE_MAX: usize = 4 << 20;
+/// So many bytes of zeros are written ahead of the records. Records that take their place change neither the file's length nor
+/// where it lies: to sync them, the file system need not write its own journal, nor wait for others who do
+/// (docs/decisions/0001-raft-log.md).
+const FILL_BYTES: u64 = 256 << 10;
 /// A segment longer than this is not ours.
 const SEGMENT_MAX: u64 = 2 << 30;
 /// A last segment that was cut behind is replaced if it is longer than this.
@@ -72,6 +77,8 @@ pub(crate) struct Segments {
     all: VecDeque<Arc<Segment>>,
     /// Where the last one's next record goes.
     end: u64,
+    /// How long the last one's file is, with the zeros.
+    filled: u64,
     /// The last record; `None` in a log that never had one.
     last: Option<Position>,
     buffer: Vec<u8>,
@@ -104,6 +111,7 @@ impl Segments {
             entropy,
             all: VecDeque::new(),
             end: 0,
+            filled: 0,
             last: None,
             buffer: Vec::new(),
         };
@@ -199,6 +207,7 @@ impl Segments {
                 segment.file.sync_data()?;
             }
             self.end = (header + end) as u64;
+            self.filled = self.end;
         }
         Ok(records)
     }
@@ -264,7 +273,7 @@ impl Segments {
             let full = self.end + record.size() as u64 > self.segment_bytes;
             if filled && (full || header.salt.is_none()) {
                 self.write_buffer()?;
-                self.current().file.sync_data()?;
+                self.finish()?;
                 self.begin(self.last, false)?;
                 begin = self.end;
             } else if self.buffer.len() + record.size() > WRITE_MAX {
@@ -283,12 +292,30 @@ impl Segments {
         Ok(placed)
     }
 
-    /// Writes what was collected; it ends at `self.end`.
+    /// Writes what was collected; it ends at `self.end`. Behind the zeros it brings new ones.
     fn write_buffer(&mut self) -> io::Result<()> {
         let offset = self.end - self.buffer.len() as u64;
+        if self.end > self.filled {
+            self.filled = self.fill_to();
+            self.buffer.resize((self.filled - offset) as usize, 0);
+        }
         self.current().file.write_all_at(&self.buffer, offset)?;
         self.buffer.clear();
         Ok(())
+    }
+
+    /// Up to where zeros belong behind `self.end`.
+    fn fill_to(&self) -> u64 {
+        (self.end + FILL_BYTES).min(self.segment_bytes).max(self.end)
+    }
+
+    /// The last segment gets no more records.
+    fn finish(&self) -> io::Result<()> {
+        let file = &self.current().file;
+        if self.filled > self.end {
+            file.set_length(self.end)?;
+        }
+        file.sync_data()
     }
 
     fn current(&self) -> &Arc<Segment> {
@@ -302,11 +329,14 @@ impl Segments {
         let path = self.path(header.first());
         let file = self.disk.open(&path, Open::CreateNew)?;
         file.allocate(self.segment_bytes)?;
-        file.write_all_at(&header.encode(), 0)?;
+        self.end = header.size() as u64;
+        self.filled = self.fill_to();
+        let mut bytes = header.encode().to_vec();
+        bytes.resize(self.filled as usize, 0);
+        file.write_all_at(&bytes, 0)?;
         file.sync_data()?;
         self.disk.sync_folder(&self.folder)?;
         self.all.push_back(Arc::new(Segment { path, file, header }));
-        self.end = header.size() as u64;
         self.last = previous;
         Ok(())
     }
@@ -336,7 +366,9 @@ impl Segments {
             file.sync_data()?;
         }
         file.set_length(self.end)?;
-        file.sync_data()
+        file.sync_data()?;
+        self.filled = self.end;
+        Ok(())
     }
 
     /// Where, behind that place in the last segment, batches begin.
@@ -361,6 +393,7 @@ impl Segments {
             // Behind a snapshot from elsewhere: the log begins anew.
             self.begin(Some(upto), true)?;
         } else if last == Some(upto.index) && self.end > ROLL_MIN {
+            self.finish()?;
             self.begin(self.last, false)?;
         }
         self.drop_front(upto.index + 1)

@@ -313,9 +313,10 @@ fn both_versions(payload: Payload) -> [(Vec<u8>, [usize; 4]); 2] {
         };
         segments.append(&batch.into_iter().map(record).collect::<Vec<_>>()).unwrap();
     }
-    let new = read_file(&*disk.process(), &segment_at(42), 1 << 20).unwrap();
+    let mut new = read_file(&*disk.process(), &segment_at(42), 1 << 20).unwrap();
     let starts = |header: usize| [0, 1, 2, 3].map(|batch| header + batch * (136 + 336));
-    assert_eq!((old.len(), new.len()), (starts(48)[3], starts(64)[3]));
+    assert_eq!((old.len(), new.len()), (starts(48)[3], 4096));
+    assert!(new.split_off(starts(64)[3]).iter().all(|byte| *byte == 0));
     [(old, starts(48)), (new, starts(64))]
 }
 
@@ -364,6 +365,34 @@ fn a_flipped_byte_before_the_last_batch_is_refused() {
             }
         }
     }
+}
+
+/// Zeros are written ahead, and only behind the last record of all: whatever is among them is what a crash left.
+#[test]
+fn zeros_are_only_behind_the_last_record() {
+    let [_, (bytes, starts)] = both_versions(payload);
+    for at in starts[3]..4096 {
+        let mut bytes = bytes.clone();
+        bytes.resize(4096, 0);
+        bytes[at] ^= 0x41;
+        assert_eq!(opened(&bytes).1.unwrap().len(), 6, "byte {at}");
+    }
+    let disk = CrashDisk::new(1);
+    let process = disk.process();
+    let mut segments = open_with(&process, 4096).unwrap().segments;
+    let mut append = |index| {
+        let position = Position { term: 1, index };
+        let record = Record { position, kind: Kind::Command, payload: harmless(position, 1000) };
+        segments.append(&[record]).unwrap().remove(0)
+    };
+    let placed: Vec<Placed> = (0..10).map(&mut append).collect();
+    let length = |first| process.look(&segment_at(first)).unwrap().unwrap().1;
+    assert_eq!([length(0), length(3), length(6)], [64 + 3 * 1032; 3]);
+    assert_eq!(length(9), 4096);
+    segments.truncate(Some(placed[8].position), Some(placed[8].place.clone())).unwrap();
+    assert_eq!(length(6), 64 + 3 * 1032);
+    let opened = open_with(&disk.process(), 4096).unwrap();
+    assert_eq!(opened.records.len(), 9);
 }
 
 /// A file that ends anywhere has what is whole of it.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mobula_disk::fake::{Crash, CrashDisk, Loss};
+use mobula_disk::read_file;
 use mobula_raft::{ProposeError, Raft, RaftError};
 use parking_lot::Mutex;
 
@@ -236,10 +237,16 @@ fn filled() -> CrashDisk {
     disk
 }
 
+/// The log's segments, and how long each is without the zeros that were written ahead.
 fn logs(disk: &CrashDisk) -> Vec<(PathBuf, u64)> {
-    let entries = disk.process().list(Path::new(FOLDER)).unwrap();
+    let process = disk.process();
+    let entries = process.list(Path::new(FOLDER)).unwrap();
     let logs = entries.into_iter().filter(|entry| entry.name.to_string_lossy().starts_with("log-"));
-    logs.map(|entry| (Path::new(FOLDER).join(entry.name), entry.length)).collect()
+    let used = |path: &Path| {
+        let bytes = read_file(&*process, path, 1 << 20).unwrap();
+        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+    };
+    logs.map(|entry| Path::new(FOLDER).join(entry.name)).map(|path| (path.clone(), used(&path))).collect()
 }
 
 /// CASES 8: decay in the middle of the log stops the node, with the place named.

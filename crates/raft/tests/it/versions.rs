@@ -19,7 +19,8 @@ fn as_version_1(bytes: &[u8]) -> Vec<u8> {
     out[8] = 1;
     out.extend(crc(&out).to_le_bytes());
     let mut at = 64;
-    while at < bytes.len() {
+    // Version 1 wrote no zeros ahead.
+    while bytes[at.min(bytes.len())..].iter().any(|byte| *byte != 0) {
         let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
         let mut record = bytes[at + 4..at + 32 + length].to_vec();
         record[25..28].fill(0);
