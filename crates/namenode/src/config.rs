@@ -52,6 +52,11 @@ pub struct NamenodeConfig {
     pub tick: Duration,
     /// Entries of a listing's page (`dfs.ls.limit`).
     pub listing_max: usize,
+    /// `dfs.namenode.resource.du.reserved`: with less room than this, in bytes, for log and tables, nothing is changed any
+    /// more (safe mode). A new segment of the log takes `log_segment_bytes` of it at once.
+    pub room_reserved: u64,
+    /// `dfs.namenode.resource.check.interval`: how often that is looked at when nobody writes.
+    pub room_check: Duration,
     /// Sync the tables and cut the log after so many bytes of log.
     pub sync_log_bytes: u64,
     /// Sync the tables and cut the log after so many commands.
@@ -87,6 +92,8 @@ impl Default for NamenodeConfig {
             complete_wait: Duration::from_millis(500),
             tick: Duration::from_millis(250),
             listing_max: 1_000,
+            room_reserved: 100 << 20,
+            room_check: Duration::from_secs(5),
             sync_log_bytes: 64 << 20,
             // A restart replays so many at most: a tenth of a second.
             sync_commands: 16_000,

@@ -33,6 +33,7 @@ pub mod namenode;
 mod recovering;
 mod reopening;
 mod requests;
+mod room;
 mod roster;
 mod safe_mode;
 pub mod service;

@@ -28,6 +28,7 @@ use crate::groups::Groups;
 use crate::healer;
 use crate::leases::Leases;
 use crate::machine::{NamespaceMachine, PublishedView};
+use crate::room::Room;
 use crate::roster::Roster;
 use crate::safe_mode::SafeMode;
 use crate::service::{Service, own_caller};
@@ -105,7 +106,9 @@ impl NameNode {
             // anew as if nothing had been.
             raft.compact_now().await.map_err(|error| NamenodeError::Log(error.to_string()))?;
         }
-        let service = Arc::new(service(&env, &disk, config, &listener, format, view, roster, raft)?);
+        let service = Arc::new(service(&env, &disk, config, &listener, format, view, roster, raft, &folder)?);
+        // Before anybody can write.
+        service.check_room().await;
         Ok(serve(&env, listener, service, folder))
     }
 
@@ -267,6 +270,7 @@ fn service(
     view: Arc<PublishedView>,
     roster: Arc<Roster>,
     raft: Raft<NamespaceMachine>,
+    folder: &NameFolder,
 ) -> Result<Service, NamenodeError> {
     let local = listener.local_addr().map_err(NamenodeError::Listen)?;
     let address = config.advertised.clone().unwrap_or_else(|| local.to_string());
@@ -289,6 +293,7 @@ fn service(
         leases: Mutex::new(Leases::new(now)),
         groups: Arc::new(groups),
         safe_mode: SafeMode::new(host),
+        room: Room::new(Arc::clone(disk), vec![folder.path.clone(), folder.log()], config.room_reserved),
         access_times: AccessTimes::default(),
         format,
         leads: AtomicBool::new(true),
@@ -303,7 +308,8 @@ fn service(
 
 fn serve(env: &Env, listener: Listener, service: Arc<Service>, folder: NameFolder) -> NameNode {
     let mut tasks = Tasks::default();
-    tasks.spawn(service.batcher.clone().run(service.raft.clone(), service.clock.clone()));
+    tasks.spawn(service.batcher.clone().run(Arc::clone(&service)));
+    tasks.spawn(healer::watch_room(Arc::clone(&service)));
     tasks.spawn(healer::follow_leadership(Arc::clone(&service), service.raft.leadership()));
     tasks.spawn(healer::heal(Arc::clone(&service)));
     tasks.spawn(healer::expire_leases(Arc::clone(&service)));

@@ -139,6 +139,13 @@ pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
     if let Some(size) = settings.size("mobula.namenode.cache-size")? {
         config.cache_bytes = usize::try_from(size).context("mobula.namenode.cache-size")?;
     }
+    if let Some(size) = settings.size("dfs.namenode.resource.du.reserved")? {
+        config.room_reserved = size;
+    }
+    if let Some(span) = settings.millis("dfs.namenode.resource.check.interval", 1)? {
+        // Java would look without end.
+        config.room_check = Duration::from_millis(span.max(1));
+    }
     if let Some(trust) = settings.truth("mobula.namenode.trust-advertised-address")? {
         config.trust_advertised_address = trust;
     }
@@ -382,6 +389,20 @@ mod tests {
         settings.set("fs.permissions.umask-mode", "27");
         let error = client_options(&settings).unwrap_err().to_string();
         assert!(error.contains("fs.permissions.umask-mode is '27'"), "{error}");
+    }
+
+    #[test]
+    fn the_room_that_is_kept_free() {
+        let mut settings = Settings::default();
+        settings.set("dfs.namenode.name.dir", "/name");
+        let room = |settings: &Settings| {
+            let config = namenode_config(settings).unwrap();
+            (config.room_reserved, config.room_check)
+        };
+        assert_eq!(room(&settings), (100 << 20, Duration::from_secs(5)));
+        settings.set("dfs.namenode.resource.du.reserved", "1g");
+        settings.set("dfs.namenode.resource.check.interval", "250");
+        assert_eq!(room(&settings), (1 << 30, Duration::from_millis(250)));
     }
 
     #[test]

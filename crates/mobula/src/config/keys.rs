@@ -123,6 +123,16 @@ pub const KEYS: &[Key] = &[
         "mobula.namenode.trust-advertised-address",
         "take the address that a DataNode advertises, not the one that it connects from",
     ),
+    key(
+        "namenode.room_reserved",
+        "dfs.namenode.resource.du.reserved",
+        "with less room than this on the disk of namenode.dir, nothing is changed any more (safe mode); 0: not looked at",
+    ),
+    key(
+        "namenode.room_check",
+        "dfs.namenode.resource.check.interval",
+        "how often that room is looked at when nobody writes; without a unit, ms",
+    ),
     key("namenode.cache_size", "mobula.namenode.cache-size", "memory for the namespace's tables"),
     key(
         "datanode.dirs",

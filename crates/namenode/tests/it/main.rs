@@ -9,4 +9,5 @@ mod names;
 mod nodes;
 mod recovery;
 mod reopening;
+mod room;
 mod writing;
