@@ -52,6 +52,7 @@ struct Shared {
     waiting: Mutex<Waiting>,
     arrived: Notify,
     gathered: Notify,
+    settled: Notify,
 }
 
 #[derive(Default)]
@@ -62,6 +63,8 @@ struct Waiting {
     bytes: usize,
     /// So many commands are being waited for; 0 if nobody waits.
     wanted: usize,
+    /// Commands that were taken and are not answered.
+    underway: bool,
     /// Set once, for good: nothing is taken any more.
     closed: Option<Refusal>,
 }
@@ -78,6 +81,7 @@ impl Default for Batcher {
             waiting: Mutex::default(),
             arrived: Notify::new(),
             gathered: Notify::new(),
+            settled: Notify::new(),
         }))
     }
 }
@@ -120,6 +124,19 @@ impl Batcher {
         receiver.await.unwrap_or_else(|_| Err(Refusal::Stopping("it was shut down".into())))
     }
 
+    /// Waits until all commands are answered that were queued before. Meant for when hardly any come.
+    pub async fn settled(&self) {
+        loop {
+            let woken = self.0.settled.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if self.0.waiting.lock().is_settled() {
+                return;
+            }
+            woken.await;
+        }
+    }
+
     /// How many commands wait.
     pub fn waiting(&self) -> usize {
         self.0.waiting.lock().commands.len()
@@ -138,6 +155,7 @@ impl Batcher {
         for done in answers {
             done(Err(refusal.clone()));
         }
+        self.0.settled.notify_waiters();
     }
 
     /// Proposes what was gathered, batch after batch, until the log stops. What there is no room for is refused before
@@ -148,6 +166,7 @@ impl Batcher {
         loop {
             let Taken { commands, answers, bytes } = self.take();
             if commands.is_empty() {
+                self.0.settled.notify_waiters();
                 self.0.arrived.notified().await;
                 // Those who were woken with the first caller get their commands in, too.
                 tokio::task::yield_now().await;
@@ -219,6 +238,7 @@ impl Batcher {
         let bytes = std::mem::replace(&mut waiting.bytes, bytes_left) - bytes_left;
         let commands = std::mem::replace(&mut waiting.commands, left);
         let answers = std::mem::replace(&mut waiting.answers, unanswered);
+        waiting.underway = !commands.is_empty();
         Taken { bytes: bytes + commands.len() * COMMAND_BYTES, commands, answers }
     }
 }
@@ -232,6 +252,11 @@ struct Taken {
 }
 
 impl Waiting {
+    /// What was taken is answered when the next batch is taken, be it an empty one.
+    fn is_settled(&self) -> bool {
+        self.closed.is_some() || (self.commands.is_empty() && !self.underway)
+    }
+
     fn falls_short_of(&self, wanted: usize) -> bool {
         self.commands.len() < wanted && self.closed.is_none()
     }

@@ -4,7 +4,9 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use mobula_namespace::Operation;
+use mobula_proto::hdfs;
 use mobula_types::PoolId;
+use prost::Message;
 
 use crate::exceptions::Refusal;
 
@@ -128,6 +130,45 @@ pub fn words(operation: &Operation, pool: &PoolId) -> String {
         | Operation::Touch { .. }
         | Operation::Reap { .. } => "Cannot change the namespace".into(),
     }
+}
+
+/// What HDFS says, in safe mode and before anything else, of a call that would change something which is not there yet:
+/// an ACL, a snapshot, a quota. None for other calls.
+pub fn words_of_absent(method: &[u8], body: &[u8]) -> Option<String> {
+    // Their first field is a string: which the call is about.
+    let what = || hdfs::GetFileInfoRequestProto::decode(body).map(|first| first.src).unwrap_or_default();
+    let pool = || hdfs::AddCachePoolRequestProto::decode(body).ok().and_then(|it| it.info.pool_name);
+    let pool = || pool().unwrap_or_else(|| "null".into());
+    Some(match method {
+        b"modifyAclEntries" => format!("Cannot modify ACL entries on {}", what()),
+        b"removeAclEntries" => format!("Cannot remove ACL entries on {}", what()),
+        b"removeDefaultAcl" => format!("Cannot remove default ACL entries on {}", what()),
+        b"removeAcl" => format!("Cannot remove ACL on {}", what()),
+        b"setAcl" => format!("Cannot set ACL on {}", what()),
+        b"setXAttr" => format!("Cannot set XAttr on {}", what()),
+        b"removeXAttr" => format!("Cannot remove XAttr entry on {}", what()),
+        b"allowSnapshot" => format!("Cannot allow snapshot for {}", what()),
+        b"disallowSnapshot" => format!("Cannot disallow snapshot for {}", what()),
+        b"createSnapshot" => format!("Cannot create snapshot for {}", what()),
+        b"renameSnapshot" => format!("Cannot rename snapshot for {}", what()),
+        b"deleteSnapshot" => format!("Cannot delete snapshot for {}", what()),
+        b"setQuota" => format!("Cannot set quota on {}", what()),
+        b"addCacheDirective" | b"modifyCacheDirective" => "Cannot add cache directive".into(),
+        b"removeCacheDirective" => "Cannot remove cache directives".into(),
+        b"addCachePool" => format!("Cannot add cache pool{}", pool()),
+        b"modifyCachePool" => format!("Cannot modify cache pool{}", pool()),
+        b"removeCachePool" => format!("Cannot modify cache pool{}", what()),
+        b"setErasureCodingPolicy" => format!("Cannot set erasure coding policy on {}", what()),
+        b"unsetErasureCodingPolicy" => format!("Cannot unset erasure coding policy on {}", what()),
+        b"addErasureCodingPolicies" => "Cannot add erasure coding policy".into(),
+        b"removeErasureCodingPolicy" => format!("Cannot remove erasure coding policy {}", what()),
+        b"enableErasureCodingPolicy" => format!("Cannot enable erasure coding policy {}", what()),
+        b"disableErasureCodingPolicy" => format!("Cannot disable erasure coding policy {}", what()),
+        b"getDelegationToken" => "Cannot issue delegation token".into(),
+        b"renewDelegationToken" => "Cannot renew delegation token".into(),
+        b"cancelDelegationToken" => "Cannot cancel delegation token".into(),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

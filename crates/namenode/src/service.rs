@@ -165,10 +165,13 @@ impl Service {
 
     /// Sends a change into the log; `done` gets its outcome.
     pub(crate) fn change(&self, asker: &Asker, operation: Operation, done: Done) {
-        if let Err(refusal) = self.check_writable(&operation) {
-            return done(Err(refusal));
+        match self.check_writable(&operation) {
+            Ok(()) => self.batcher.submit(asker.command(operation), done),
+            Err(refusal) => match self.first_answer(asker, &operation, refusal) {
+                Err(refusal) => done(Err(refusal)),
+                Ok(answer) => drop(tokio::spawn(async move { done(answer.await) })),
+            },
         }
-        self.batcher.submit(asker.command(operation), done);
     }
 
     /// As [`Service::change`], for those who can wait.
@@ -176,13 +179,41 @@ impl Service {
     /// # Errors
     /// The refusal.
     pub(crate) async fn execute(&self, asker: &Asker, operation: Operation) -> Result<Outcome, Refusal> {
-        self.check_writable(&operation)?;
-        self.batcher.execute(asker.command(operation)).await
+        match self.check_writable(&operation) {
+            Ok(()) => self.batcher.execute(asker.command(operation)).await,
+            Err(refusal) => self.first_answer(asker, &operation, refusal)?.await,
+        }
     }
 
     fn check_writable(&self, operation: &Operation) -> Result<(), Refusal> {
         self.check_leads()?;
         self.safe_mode.check(|| safe_mode::words(operation, &self.format.pool))
+    }
+
+    /// In safe mode, too, a call that happened is answered once more as it was (HDFS: each method of `NameNodeRpcServer`
+    /// asks `RetryCache` before `FSNamesystem` asks for safe mode). As there it is waited for if it is under way.
+    ///
+    /// # Errors
+    /// `refusal`, if it is for another reason or the call may happen many times.
+    fn first_answer(
+        &self,
+        asker: &Asker,
+        operation: &Operation,
+        refusal: Refusal,
+    ) -> Result<impl Future<Output = Result<Outcome, Refusal>> + Send + use<>, Refusal> {
+        let Some(call) = asker.only_call(operation).filter(|_| matches!(refusal, Refusal::SafeMode { .. }))
+        else {
+            return Err(refusal);
+        };
+        let (batcher, view) = (self.batcher.clone(), Arc::clone(&self.view));
+        Ok(async move {
+            batcher.settled().await;
+            match view.load().remembered(&call) {
+                Ok(Some(outcome)) => Ok(outcome),
+                Ok(None) => Err(refusal),
+                Err(error) => Err(Refusal::Io(error.to_string())),
+            }
+        })
     }
 
     /// A change of the NameNode's own: lease expiry, reaping, access times.

@@ -7,7 +7,7 @@ use mobula_namenode::NamenodeConfig;
 use mobula_proto::hdfs;
 use tokio::time::{Instant, sleep};
 
-use crate::fixture::{Client, Fixture, LIMIT, mkdirs};
+use crate::fixture::{Client, Fixture, LIMIT, create, mkdirs};
 
 const KIB: u64 = 1 << 10;
 
@@ -61,6 +61,8 @@ async fn a_disk_that_is_low_on_room_is_safe_mode_until_there_is_room() {
     .await;
     let (hdfs, mut node) = (fixture.client("hdfs"), fixture.datanode("n1").await);
     assert!(hdfs.mkdirs("/before").await);
+    let made: hdfs::CreateResponseProto =
+        hdfs.again("create", &create("/before/f", "w1"), 7_001).await.unwrap();
     leave(&fixture.disk, RESERVED - 1);
     until_safe(&hdfs, true).await;
 
@@ -72,6 +74,8 @@ async fn a_disk_that_is_low_on_room_is_safe_mode_until_there_is_room() {
     assert!(hdfs.status("/before").await.is_some() && hdfs.names("/").await == ["before"]);
     node.beat().await;
     node.report(&[]).await;
+    let again = hdfs.again("create", &create("/before/f", "w1"), 7_001).await.unwrap();
+    assert_eq!(made, again, "it was acknowledged");
 
     // An administrator's word holds until the next look, also where safe mode was theirs before.
     safe_mode(&hdfs, hdfs::SafeModeActionProto::SafemodeLeave).await;
