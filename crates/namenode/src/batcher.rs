@@ -340,6 +340,7 @@ fn text(operation: &Operation) -> usize {
         Operation::Touch { accesses } => accesses.len() * std::mem::size_of::<(InodeId, Millis)>(),
         Operation::Format(_)
         | Operation::Configure(_)
+        | Operation::Guard(_)
         | Operation::RetryRecovery { .. }
         | Operation::Reap { .. } => 0,
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_fleet::FleetConfig;
-use mobula_namespace::Rules;
+use mobula_namespace::{Guards, Rules};
 use mobula_rpc::RpcServerOptions;
 
 use crate::machine::Observer;
@@ -30,6 +30,8 @@ pub struct NamenodeConfig {
     pub user: String,
     /// Limits that decide outcomes; logged when they differ from those in force.
     pub rules: Rules,
+    /// What an administrator has put out of reach; logged when it differs from what is in force.
+    pub guards: Guards,
     /// What clients are told by `getServerDefaults`.
     pub defaults: Defaults,
     /// Times and limits of the fleet.
@@ -52,6 +54,8 @@ pub struct NamenodeConfig {
     pub tick: Duration,
     /// Entries of a listing's page (`dfs.ls.limit`).
     pub listing_max: usize,
+    /// Paths of one `getBatchedListing` (`dfs.batched.ls.limit`).
+    pub batched_paths_max: usize,
     /// `dfs.namenode.resource.du.reserved`: with less room than this, in bytes, for log and tables, nothing is changed any
     /// more (safe mode). A new segment of the log takes `log_segment_bytes` of it at once.
     pub room_reserved: u64,
@@ -75,6 +79,7 @@ impl Default for NamenodeConfig {
             advertised: None,
             user: "hdfs".into(),
             rules: Rules::default(),
+            guards: Guards::default(),
             defaults: Defaults::default(),
             fleet: FleetConfig::default(),
             groups: GroupMapping::default(),
@@ -92,6 +97,7 @@ impl Default for NamenodeConfig {
             complete_wait: Duration::from_millis(500),
             tick: Duration::from_millis(250),
             listing_max: 1_000,
+            batched_paths_max: 100,
             room_reserved: 100 << 20,
             room_check: Duration::from_secs(5),
             sync_log_bytes: 64 << 20,

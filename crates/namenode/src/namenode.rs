@@ -210,17 +210,17 @@ async fn found(
             led.map_err(|_| NamenodeError::Log("it was shut down".into()))?;
         }
     }
-    let known = view.load().format();
-    let operation = match &known {
-        None => ("Format", Operation::Format(new_format(env, config))),
-        Some(_) if *view.load().rules() != config.rules => {
-            ("Configure", Operation::Configure(config.rules.clone()))
-        }
-        Some(known) => return Ok(known.clone()),
-    };
-    propose_own(env, config, raft, operation.0, operation.1).await?;
+    if view.load().format().is_none() {
+        propose_own(env, config, raft, "Format", Operation::Format(new_format(env, config))).await?;
+    }
+    if *view.load().rules() != config.rules {
+        propose_own(env, config, raft, "Configure", Operation::Configure(config.rules.clone())).await?;
+    }
+    if *view.load().guards() != config.guards {
+        propose_own(env, config, raft, "Guard", Operation::Guard(config.guards.clone())).await?;
+    }
     view.load().format().ok_or_else(|| NamenodeError::Refused {
-        command: operation.0,
+        command: "Format",
         reason: "the namespace has no identity afterwards".into(),
     })
 }

@@ -124,6 +124,7 @@ pub fn words(operation: &Operation, pool: &PoolId) -> String {
         Operation::SetTimes { path, .. } => format!("Cannot set times {path}"),
         Operation::Format(_)
         | Operation::Configure(_)
+        | Operation::Guard(_)
         | Operation::ExpireLease { .. }
         | Operation::CommitBlockSynchronization(_)
         | Operation::RetryRecovery { .. }

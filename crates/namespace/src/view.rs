@@ -11,9 +11,10 @@ use redb::{Database, ReadableDatabase};
 
 use crate::apply::file_status;
 use crate::block::{self, Analysis};
-use crate::command::{Caller, Create, Format, RetryKey, Rules};
+use crate::command::{Caller, Create, Format, Guards, RetryKey, Rules};
 use crate::directories::Memo;
 use crate::error::NamespaceError;
+use crate::guard;
 use crate::holders::PublishedHolders;
 use crate::lease::{check_lease, file_of};
 use crate::names::Names;
@@ -479,7 +480,7 @@ impl View {
         if self.state().format.is_none() {
             return Err(NamespaceError::NotFormatted);
         }
-        tree::plan_create(self.tables(), &self.state().rules, caller, create)
+        tree::plan_create(self.tables(), self.state(), caller, create)
     }
 
     /// What `addBlock` would do now, for placement. Checks as the command will.
@@ -494,6 +495,7 @@ impl View {
         holder: &str,
         previous: Option<Block>,
     ) -> Result<BlockPlan, NamespaceError> {
+        guard::check_objects(self.state(), 0)?;
         let walk = self.resolve_file(caller, path, file, "addBlock")?;
         let (record, open) = check_lease(&walk, file, holder, || self.files_held(holder))?;
         let pool = self.state().format.as_ref().map_or("", |format| format.pool.as_str());
@@ -804,6 +806,11 @@ impl View {
     /// The rules in force.
     pub fn rules(&self) -> Arc<Rules> {
         self.state().rules.clone()
+    }
+
+    /// The guards in force.
+    pub fn guards(&self) -> Arc<Guards> {
+        self.state().guards.clone()
     }
 
     /// The time of the last batch.

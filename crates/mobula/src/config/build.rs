@@ -1,6 +1,6 @@
 //! Settings and flags to the servers' and the client's own configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use mobula_client::{ClientOptions, ReplaceDatanode, ReplacePolicy};
 use mobula_datanode::{DatanodeConfig, VolumeConfig};
 use mobula_fleet::FleetConfig;
 use mobula_namenode::{GroupMapping, NamenodeConfig};
-use mobula_namespace::Rules;
-use mobula_types::{Millis, StorageType};
+use mobula_namespace::{Guards, Rules};
+use mobula_types::{HdfsPath, Millis, StorageType};
 
 use super::Settings;
 use crate::fs::mode;
@@ -126,7 +126,18 @@ pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
     config.name_dir = local_path(&dir, "dfs.namenode.name.dir")?;
     config.listen = namenode_listen(settings)?;
     config.rules = rules(settings)?;
+    config.guards = guards(settings)?;
     config.fleet = fleet(settings)?;
+    // HDFS: what makes no sense is as if it were not there.
+    if let Some(count) = settings.number("dfs.ls.limit")?.filter(|count| *count > 0) {
+        config.listing_max = count;
+    }
+    if let Some(count) = settings.number("dfs.batched.ls.limit")? {
+        if count == 0 {
+            bail!("dfs.batched.ls.limit is 0, but must be greater than 0");
+        }
+        config.batched_paths_max = count;
+    }
     if let Some(size) = settings.size("dfs.blocksize")? {
         config.defaults.block_size = size;
     }
@@ -191,6 +202,30 @@ fn rules(settings: &Settings) -> Result<Rules> {
             .millis("dfs.namenode.lease-hard-limit-sec", 1_000)?
             .map_or(d.lease_ms_hard, Millis),
     })
+}
+
+fn guards(settings: &Settings) -> Result<Guards> {
+    let d = Guards::default();
+    Ok(Guards {
+        objects_max: settings.number("dfs.namenode.max.objects")?.unwrap_or(d.objects_max),
+        protected: protected(&settings.get("fs.protected.directories").unwrap_or_default()),
+        protect_subdirectories: settings
+            .truth("dfs.protected.subdirectories.enable")?
+            .unwrap_or(d.protect_subdirectories),
+    })
+}
+
+/// Directories with commas between. As in HDFS those are passed over that are not absolute, or reserved
+/// (`FSDirectory.normalizePaths`).
+fn protected(list: &str) -> BTreeSet<HdfsPath> {
+    let mut found = BTreeSet::new();
+    for text in list.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        match HdfsPath::parse(text) {
+            Ok(path) if path.components().next() != Some(".reserved") => _ = found.insert(path),
+            _ => tracing::error!("fs.protected.directories ignoring path {text}"),
+        }
+    }
+    found
 }
 
 fn fleet(settings: &Settings) -> Result<FleetConfig> {
@@ -403,6 +438,28 @@ mod tests {
         settings.set("dfs.namenode.resource.du.reserved", "1g");
         settings.set("dfs.namenode.resource.check.interval", "250");
         assert_eq!(room(&settings), (1 << 30, Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn limits_and_protected_directories() {
+        let mut settings = Settings::default();
+        let keys = [
+            ("dfs.namenode.name.dir", "/name"),
+            ("dfs.ls.limit", "7"),
+            ("dfs.batched.ls.limit", "3"),
+            ("dfs.namenode.max.objects", "1000"),
+            ("fs.protected.directories", " /a//b/ , c,/.reserved/x, /d"),
+            ("dfs.protected.subdirectories.enable", "true"),
+        ];
+        keys.iter().for_each(|(key, value)| settings.set(key, *value));
+        let config = namenode_config(&settings).unwrap();
+        assert_eq!((config.listing_max, config.batched_paths_max, config.guards.objects_max), (7, 3, 1_000));
+        let protected: Vec<&str> = config.guards.protected.iter().map(HdfsPath::as_str).collect();
+        assert_eq!((&protected[..], config.guards.protect_subdirectories), (&["/a/b", "/d"][..], true));
+        settings.set("dfs.ls.limit", "0");
+        assert_eq!(namenode_config(&settings).unwrap().listing_max, 1_000);
+        settings.set("dfs.batched.ls.limit", "0");
+        assert!(namenode_config(&settings).is_err());
     }
 
     #[test]

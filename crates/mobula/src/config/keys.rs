@@ -24,6 +24,7 @@ pub fn of_today(key: &str) -> &str {
         "dfs.data.dir" => "dfs.datanode.data.dir",
         "dfs.permissions" => "dfs.permissions.enabled",
         "dfs.permissions.supergroup" => "dfs.permissions.superusergroup",
+        "dfs.max.objects" => "dfs.namenode.max.objects",
         "dfs.umaskmode" => "fs.permissions.umask-mode",
         "dfs.replication.min" => "dfs.namenode.replication.min",
         other => other,
@@ -81,6 +82,23 @@ pub const KEYS: &[Key] = &[
         "namenode.directory_items_max",
         "dfs.namenode.fs-limits.max-directory-items",
         "most entries of a directory",
+    ),
+    key(
+        "namenode.objects_max",
+        "dfs.namenode.max.objects",
+        "most files, directories and blocks together; 0: any number",
+    ),
+    key("namenode.listing_max", "dfs.ls.limit", "most entries of a directory in one answer"),
+    key("namenode.batched_listing_max", "dfs.batched.ls.limit", "most directories that one call may list"),
+    key(
+        "namenode.protected_directories",
+        "fs.protected.directories",
+        "directories that nobody can delete or rename unless they are empty, with commas between",
+    ),
+    key(
+        "namenode.protect_subdirectories",
+        "dfs.protected.subdirectories.enable",
+        "whether what is in a protected directory is protected, too",
     ),
     key("namenode.replication_max", "dfs.replication.max", "most replicas of a file"),
     key(
