@@ -11,6 +11,7 @@ use mobula_fleet::FleetConfig;
 use mobula_namespace::{Guards, Rules};
 use mobula_rpc::RpcServerOptions;
 
+use crate::impersonation::Impersonation;
 use crate::machine::Observer;
 
 /// Memory for the tables' pages, in bytes: the largest part of the process's memory (1 M files must
@@ -38,6 +39,8 @@ pub struct NamenodeConfig {
     pub fleet: FleetConfig,
     /// Where a user's groups come from.
     pub groups: GroupMapping,
+    /// Who may speak in whose name.
+    pub impersonation: Impersonation,
     /// How long a group lookup is believed (`hadoop.security.groups.cache.secs`).
     pub groups_ttl: Duration,
     /// Page cache of the tables, bytes.
@@ -83,6 +86,7 @@ impl Default for NamenodeConfig {
             defaults: Defaults::default(),
             fleet: FleetConfig::default(),
             groups: GroupMapping::default(),
+            impersonation: Impersonation::default(),
             groups_ttl: Duration::from_secs(300),
             cache_bytes: CACHE_BYTES,
             rpc: RpcServerOptions {

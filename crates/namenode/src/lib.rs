@@ -26,6 +26,7 @@ mod format;
 mod front;
 mod groups;
 mod healer;
+pub mod impersonation;
 mod leases;
 mod located;
 mod machine;

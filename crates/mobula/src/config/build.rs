@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use mobula_client::{ClientOptions, ReplaceDatanode, ReplacePolicy};
 use mobula_datanode::{DatanodeConfig, VolumeConfig};
 use mobula_fleet::FleetConfig;
+use mobula_namenode::impersonation::{Hosts, Impersonation, Names};
 use mobula_namenode::{GroupMapping, NamenodeConfig};
 use mobula_namespace::{Guards, Rules};
 use mobula_types::{HdfsPath, Millis, StorageType};
@@ -163,7 +164,37 @@ pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
     if let Some(table) = settings.get("hadoop.user.group.static.mapping.overrides") {
         config.groups = GroupMapping::Overrides(static_groups(&table));
     }
+    config.impersonation = impersonation(settings)?;
     Ok(config)
+}
+
+/// Who may speak in whose name: `hadoop.proxyuser.NAME.users`, `.groups` and `.hosts`.
+fn impersonation(settings: &Settings) -> Result<Impersonation> {
+    const PREFIX: &str = "hadoop.proxyuser.";
+    let mut rules = Impersonation::default();
+    for (name, list) in settings.between(PREFIX, ".users") {
+        rules.0.entry(name.into()).or_default().users = Names::parse(&list);
+    }
+    for (name, list) in settings.between(PREFIX, ".groups") {
+        rules.0.entry(name.into()).or_default().groups = Names::parse(&list);
+    }
+    for (name, list) in settings.between(PREFIX, ".hosts") {
+        let hosts = Hosts::parse(&list, addresses_of);
+        let hosts = hosts.map_err(|error| anyhow!("{PREFIX}{name}.hosts: {error}"))?;
+        rules.0.entry(name.into()).or_default().hosts = hosts;
+    }
+    Ok(rules)
+}
+
+/// A host's addresses; none, with a warning, if it is not known.
+fn addresses_of(host: &str) -> Vec<IpAddr> {
+    match (host, 0).to_socket_addrs() {
+        Ok(found) => found.map(|address| address.ip()).collect(),
+        Err(error) => {
+            tracing::warn!(host, %error, "a host from which users may speak for others is not known");
+            Vec::new()
+        }
+    }
 }
 
 fn namenode_listen(settings: &Settings) -> Result<SocketAddr> {
@@ -460,6 +491,22 @@ mod tests {
         assert_eq!(namenode_config(&settings).unwrap().listing_max, 1_000);
         settings.set("dfs.batched.ls.limit", "0");
         assert!(namenode_config(&settings).is_err());
+    }
+
+    #[test]
+    fn who_may_speak_in_whose_name() {
+        let mut settings = Settings::default();
+        settings.set("dfs.namenode.name.dir", "/name");
+        assert_eq!(namenode_config(&settings).unwrap().impersonation, Impersonation::default());
+        settings.set("hadoop.proxyuser.a.b.users", "x, y");
+        settings.set("hadoop.proxyuser.a.b.hosts", "127.0.0.1");
+        settings.set("hadoop.proxyuser.hue.groups", "*");
+        let rules = namenode_config(&settings).unwrap().impersonation;
+        assert_eq!(rules.0.keys().collect::<Vec<_>>(), ["a.b", "hue"]);
+        assert_eq!((&rules.0["a.b"].users, &rules.0["hue"].groups), (&Names::parse("x,y"), &Names::All));
+        settings.set("hadoop.proxyuser.hue.hosts", "10.0.0.0/99");
+        let error = namenode_config(&settings).unwrap_err().to_string();
+        assert!(error.contains("hadoop.proxyuser.hue.hosts") && error.contains("10.0.0.0/99"), "{error}");
     }
 
     #[test]

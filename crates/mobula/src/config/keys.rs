@@ -117,6 +117,21 @@ pub const KEYS: &[Key] = &[
         "groups of users, as user1=g1,g2;user2=g3",
     ),
     key(
+        "proxyuser.NAME.users",
+        "hadoop.proxyuser.NAME.users",
+        "users in whose name the user NAME may speak, with commas between; *: any",
+    ),
+    key(
+        "proxyuser.NAME.groups",
+        "hadoop.proxyuser.NAME.groups",
+        "groups in whose members' names the user NAME may speak, with commas between; *: any",
+    ),
+    key(
+        "proxyuser.NAME.hosts",
+        "hadoop.proxyuser.NAME.hosts",
+        "where NAME may do that from: addresses, networks as 10.0.0.0/8, names, with commas between; *: anywhere",
+    ),
+    key(
         "namenode.suspect_after",
         "mobula.namenode.suspect-after",
         "without a beat for so long, a DataNode gets no new blocks",

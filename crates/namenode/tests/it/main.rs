@@ -5,6 +5,7 @@ mod admin;
 mod crash;
 mod empty;
 mod fixture;
+mod impersonation;
 mod limits;
 mod names;
 mod nodes;
