@@ -33,9 +33,14 @@ impl Asker {
 
     /// Their command. Calls that HDFS marks as at-most-once carry their name to the retry cache.
     pub fn command(&self, operation: Operation) -> Command {
-        let retry = if is_at_most_once(&operation) { self.call } else { None };
+        let retry = self.only_call(&operation);
         let caller = Caller { machine: self.machine(), ..Caller::clone(&self.caller) };
         Command { caller, retry, operation }
+    }
+
+    /// The call's name, if it is one that happens once and is answered the same each time.
+    pub fn only_call(&self, operation: &Operation) -> Option<RetryKey> {
+        self.call.filter(|_| is_at_most_once(operation))
     }
 }
 

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_namespace::{Batch, Command, LastBlock, Operation, Outcome};
-use mobula_net::Clock;
-use mobula_raft::{ProposeError, Raft};
+use mobula_raft::ProposeError;
 use mobula_types::{HdfsPath, InodeId, Millis, Target};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::exceptions::Refusal;
-use crate::machine::NamespaceMachine;
+use crate::service::Service;
 
 /// Commands of one entry at most.
 const BATCH_COMMANDS_MAX: usize = 2_048;
@@ -24,6 +23,9 @@ const BATCH_COMMANDS_MAX: usize = 2_048;
 const BATCH_BYTES_MAX: usize = 32 << 20;
 /// Commands that wait at most; more are told to come again.
 const WAITING_MAX: usize = 65_536;
+
+/// About what a command takes in the log besides its text, in bytes.
+const COMMAND_BYTES: usize = 64;
 
 /// Answered so many at once, callers are many enough to be waited for.
 const GATHER_MIN: usize = 8;
@@ -50,6 +52,7 @@ struct Shared {
     waiting: Mutex<Waiting>,
     arrived: Notify,
     gathered: Notify,
+    settled: Notify,
 }
 
 #[derive(Default)]
@@ -60,6 +63,8 @@ struct Waiting {
     bytes: usize,
     /// So many commands are being waited for; 0 if nobody waits.
     wanted: usize,
+    /// Commands that were taken and are not answered.
+    underway: bool,
     /// Set once, for good: nothing is taken any more.
     closed: Option<Refusal>,
 }
@@ -76,6 +81,7 @@ impl Default for Batcher {
             waiting: Mutex::default(),
             arrived: Notify::new(),
             gathered: Notify::new(),
+            settled: Notify::new(),
         }))
     }
 }
@@ -118,6 +124,19 @@ impl Batcher {
         receiver.await.unwrap_or_else(|_| Err(Refusal::Stopping("it was shut down".into())))
     }
 
+    /// Waits until all commands are answered that were queued before. Meant for when hardly any come.
+    pub async fn settled(&self) {
+        loop {
+            let woken = self.0.settled.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if self.0.waiting.lock().is_settled() {
+                return;
+            }
+            woken.await;
+        }
+    }
+
     /// How many commands wait.
     pub fn waiting(&self) -> usize {
         self.0.waiting.lock().commands.len()
@@ -136,17 +155,27 @@ impl Batcher {
         for done in answers {
             done(Err(refusal.clone()));
         }
+        self.0.settled.notify_waiters();
     }
 
-    /// Proposes what was gathered, batch after batch, until the log stops.
-    pub async fn run(self, raft: Raft<NamespaceMachine>, clock: Clock) {
+    /// Proposes what was gathered, batch after batch, until the log stops. What there is no room for is refused before
+    /// the log hears of it: see `docs/decisions/0009-what-takes-a-disk-out.md`.
+    pub async fn run(self, service: Arc<Service>) {
+        let (raft, clock) = (&service.raft, &service.clock);
         let mut patience = Patience::default();
         loop {
-            let (commands, answers) = self.take();
+            let Taken { commands, answers, bytes } = self.take();
             if commands.is_empty() {
+                self.0.settled.notify_waiters();
                 self.0.arrived.notified().await;
                 // Those who were woken with the first caller get their commands in, too.
                 tokio::task::yield_now().await;
+                continue;
+            }
+            if !service.has_room(bytes).await {
+                for (command, done) in commands.iter().zip(answers) {
+                    done(service.no_room(command));
+                }
                 continue;
             }
             let proposed = raft.propose(Batch { time: Millis(clock.now_ms()), commands }).await;
@@ -200,17 +229,34 @@ impl Batcher {
         }
     }
 
-    fn take(&self) -> (Vec<Command>, Vec<Done>) {
+    fn take(&self) -> Taken {
         let mut waiting = self.0.waiting.lock();
         let fitting = waiting.fitting();
         let left = waiting.commands.split_off(fitting);
         let unanswered = waiting.answers.split_off(fitting);
-        waiting.bytes = left.iter().map(weight).sum();
-        (std::mem::replace(&mut waiting.commands, left), std::mem::replace(&mut waiting.answers, unanswered))
+        let bytes_left = left.iter().map(weight).sum();
+        let bytes = std::mem::replace(&mut waiting.bytes, bytes_left) - bytes_left;
+        let commands = std::mem::replace(&mut waiting.commands, left);
+        let answers = std::mem::replace(&mut waiting.answers, unanswered);
+        waiting.underway = !commands.is_empty();
+        Taken { bytes: bytes + commands.len() * COMMAND_BYTES, commands, answers }
     }
 }
 
+/// A batch on its way into the log.
+struct Taken {
+    commands: Vec<Command>,
+    answers: Vec<Done>,
+    /// About what it takes there.
+    bytes: usize,
+}
+
 impl Waiting {
+    /// What was taken is answered when the next batch is taken, be it an empty one.
+    fn is_settled(&self) -> bool {
+        self.closed.is_some() || (self.commands.is_empty() && !self.underway)
+    }
+
     fn falls_short_of(&self, wanted: usize) -> bool {
         self.commands.len() < wanted && self.closed.is_none()
     }
@@ -294,6 +340,7 @@ fn text(operation: &Operation) -> usize {
         Operation::Touch { accesses } => accesses.len() * std::mem::size_of::<(InodeId, Millis)>(),
         Operation::Format(_)
         | Operation::Configure(_)
+        | Operation::Guard(_)
         | Operation::RetryRecovery { .. }
         | Operation::Reap { .. } => 0,
     }
@@ -337,8 +384,9 @@ mod tests {
             batcher.submit(command(operation), Box::new(|_| {}));
         }
         for (taken, left) in [(1, 3), (1, 2), (2, 0)] {
-            let (commands, answers) = batcher.take();
-            assert_eq!((commands.len(), answers.len(), batcher.waiting()), (taken, taken, left));
+            let batch = batcher.take();
+            assert_eq!((batch.commands.len(), batch.answers.len(), batcher.waiting()), (taken, taken, left));
+            assert_eq!(batch.bytes > BATCH_BYTES_MAX, left == 2, "the huge one is the second");
         }
         assert_eq!(batcher.0.waiting.lock().bytes, 0);
     }
@@ -350,8 +398,8 @@ mod tests {
         for _ in 0..BATCH_COMMANDS_MAX + 1 {
             batcher.submit(command(mkdirs.clone()), Box::new(|_| {}));
         }
-        assert_eq!(batcher.take().0.len(), BATCH_COMMANDS_MAX);
-        assert_eq!(batcher.take().0.len(), 1);
-        assert!(batcher.take().0.is_empty());
+        assert_eq!(batcher.take().commands.len(), BATCH_COMMANDS_MAX);
+        assert_eq!(batcher.take().commands.len(), 1);
+        assert!(batcher.take().commands.is_empty());
     }
 }

@@ -12,12 +12,16 @@ use mobula_wire::remote::{RemoteException, class};
 use crate::asker::Asker;
 use crate::client_rpc::{path, read};
 use crate::exceptions::Refusal;
+use crate::safe_mode;
 use crate::service::Service;
 use crate::status_proto;
 
 /// Answers the call.
 pub fn call(service: &Arc<Service>, asker: &Asker, call: Call, reply: Responder) {
     let (s, body) = (service, &call.body[..]);
+    if let Err(refusal) = check_changeable(s, asker, &call.method, body) {
+        return reply.error(&refusal.into());
+    }
     match &call.method[..] {
         b"getDelegationToken" => read(body, reply, |_: common::GetDelegationTokenRequestProto| {
             Ok(common::GetDelegationTokenResponseProto { token: None })
@@ -90,6 +94,33 @@ pub fn call(service: &Arc<Service>, asker: &Asker, call: Call, reply: Responder)
             None => reply.no_such_method(&call),
         },
     }
+}
+
+/// What comes before all that could be said of the feature: whose call it is, and safe mode. Where HDFS looks for the
+/// feature first, so does what follows.
+fn check_changeable(service: &Service, asker: &Asker, method: &[u8], body: &[u8]) -> Result<(), Refusal> {
+    if let Some(operation) = superusers(method) {
+        service.check_superuser(asker, operation)?;
+    }
+    let Some(words) = service.safe_mode.is_on().then(|| safe_mode::words_of_absent(method, body)).flatten()
+    else {
+        return Ok(());
+    };
+    service.check_leads()?;
+    service.safe_mode.check(|| words)
+}
+
+/// HDFS's name of a call that is the superuser's.
+fn superusers(method: &[u8]) -> Option<&'static str> {
+    Some(match method {
+        b"allowSnapshot" => "allowSnapshot",
+        b"disallowSnapshot" => "disallowSnapshot",
+        b"addCachePool" => "addCachePool",
+        b"modifyCachePool" => "modifyCachePool",
+        b"removeCachePool" => "removeCachePool",
+        b"reencryptEncryptionZone" => "reencryptEncryptionZone",
+        _ => return None,
+    })
 }
 
 /// The sentence for a call that changes what is not there.

@@ -15,9 +15,6 @@ use crate::located::Locator;
 use crate::service::{Service, WithLocations};
 use crate::status_proto;
 
-/// Paths of one `getBatchedListing` (`dfs.batched.ls.limit`).
-const BATCHED_PATHS_MAX: usize = 100;
-
 /// `DirectoryListingProto.partialListing`, as a field's first byte.
 const PARTIAL_LISTING: u8 = 1 << 3 | 2;
 /// `DirectoryListingProto.remainingEntries`.
@@ -123,9 +120,9 @@ pub fn get_batched_listing(
     request: hdfs::GetBatchedListingRequestProto,
 ) -> Result<hdfs::GetBatchedListingResponseProto, Refusal> {
     service.check_leads()?;
-    let count = request.paths.len();
-    if count > BATCHED_PATHS_MAX {
-        let words = format!("Too many source paths ({count} > {BATCHED_PATHS_MAX})");
+    let (count, most) = (request.paths.len(), service.config.batched_paths_max);
+    if count > most {
+        let words = format!("Too many source paths ({count} > {most})");
         return Err(Refusal::JavaIllegalArgument(words));
     }
     let checksum = checksum(&request.paths);

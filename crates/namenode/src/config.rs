@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_fleet::FleetConfig;
-use mobula_namespace::Rules;
+use mobula_namespace::{Guards, Rules};
 use mobula_rpc::RpcServerOptions;
 
+use crate::impersonation::Impersonation;
 use crate::machine::Observer;
 
 /// Memory for the tables' pages, in bytes: the largest part of the process's memory (1 M files must
@@ -30,12 +31,16 @@ pub struct NamenodeConfig {
     pub user: String,
     /// Limits that decide outcomes; logged when they differ from those in force.
     pub rules: Rules,
+    /// What an administrator has put out of reach; logged when it differs from what is in force.
+    pub guards: Guards,
     /// What clients are told by `getServerDefaults`.
     pub defaults: Defaults,
     /// Times and limits of the fleet.
     pub fleet: FleetConfig,
     /// Where a user's groups come from.
     pub groups: GroupMapping,
+    /// Who may speak in whose name.
+    pub impersonation: Impersonation,
     /// How long a group lookup is believed (`hadoop.security.groups.cache.secs`).
     pub groups_ttl: Duration,
     /// Page cache of the tables, bytes.
@@ -52,6 +57,13 @@ pub struct NamenodeConfig {
     pub tick: Duration,
     /// Entries of a listing's page (`dfs.ls.limit`).
     pub listing_max: usize,
+    /// Paths of one `getBatchedListing` (`dfs.batched.ls.limit`).
+    pub batched_paths_max: usize,
+    /// `dfs.namenode.resource.du.reserved`: with less room than this, in bytes, for log and tables, nothing is changed any
+    /// more (safe mode). A new segment of the log takes `log_segment_bytes` of it at once.
+    pub room_reserved: u64,
+    /// `dfs.namenode.resource.check.interval`: how often that is looked at when nobody writes.
+    pub room_check: Duration,
     /// Sync the tables and cut the log after so many bytes of log.
     pub sync_log_bytes: u64,
     /// Sync the tables and cut the log after so many commands.
@@ -70,9 +82,11 @@ impl Default for NamenodeConfig {
             advertised: None,
             user: "hdfs".into(),
             rules: Rules::default(),
+            guards: Guards::default(),
             defaults: Defaults::default(),
             fleet: FleetConfig::default(),
             groups: GroupMapping::default(),
+            impersonation: Impersonation::default(),
             groups_ttl: Duration::from_secs(300),
             cache_bytes: CACHE_BYTES,
             rpc: RpcServerOptions {
@@ -87,6 +101,9 @@ impl Default for NamenodeConfig {
             complete_wait: Duration::from_millis(500),
             tick: Duration::from_millis(250),
             listing_max: 1_000,
+            batched_paths_max: 100,
+            room_reserved: 100 << 20,
+            room_check: Duration::from_secs(5),
             sync_log_bytes: 64 << 20,
             // A restart replays so many at most: a tenth of a second.
             sync_commands: 16_000,

@@ -28,13 +28,13 @@ pub enum Refusal {
         /// HDFS's name of the operation, where its message has one.
         operation: Option<&'static str>,
     },
-    /// An administrator switched safe mode on.
-    #[error(
-        "{refused}. Name node is in safe mode.\nIt was turned on manually. Use \"hdfs dfsadmin -safemode leave\" to turn safe mode off. NamenodeHostName:{host}"
-    )]
+    /// Safe mode is on.
+    #[error("{refused}. Name node is in safe mode.\n{tip} NamenodeHostName:{host}")]
     SafeMode {
         /// What is not done, as HDFS words it: `Cannot create directory /a`.
         refused: String,
+        /// Why, and what to do about it.
+        tip: &'static str,
         /// This NameNode.
         host: String,
     },

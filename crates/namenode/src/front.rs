@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mobula_disk::Lock;
 use mobula_namespace::Caller;
-use mobula_rpc::{Call, Responder, RpcService};
+use mobula_rpc::{Call, Responder, RpcService, Verdict};
 
 use crate::asker::Asker;
 use crate::connections::Connections;
@@ -49,6 +49,20 @@ impl RpcService for Front {
             let caller = service.groups.resolve(&call.user).await;
             dispatch(&service, caller, call, reply);
         });
+    }
+
+    fn authorize(&self, user: &Arc<str>, real_user: Option<&Arc<str>>, peer: SocketAddr) -> Verdict {
+        let Some(real_user) = real_user else { return Box::pin(std::future::ready(Ok(()))) };
+        let (service, user, real_user) = (Arc::clone(&self.service), Arc::clone(user), Arc::clone(real_user));
+        Box::pin(async move {
+            let rules = &service.config.impersonation;
+            // Nobody has names looked up who may speak for none of them.
+            let groups = match rules.asks_for_groups(&real_user) {
+                true => service.groups.resolve(&user).await.groups.clone(),
+                false => Vec::new(),
+            };
+            rules.check(&real_user, &user, &groups, peer.ip())
+        })
     }
 
     fn disconnected(&self, peer: SocketAddr) {

@@ -38,6 +38,16 @@ fn interval(period: std::time::Duration) -> tokio::time::Interval {
     interval
 }
 
+/// Goes into safe mode when the log's disk is low on room, and out of it when it is no more (HDFS:
+/// `NameNodeResourceMonitor`).
+pub async fn watch_room(service: Arc<Service>) {
+    let mut check = interval(service.config.room_check);
+    loop {
+        check.tick().await;
+        service.check_room().await;
+    }
+}
+
 /// Keeps the log's time near the clock while nobody asks for anything: it takes a jump of a day at most.
 pub async fn keep_time(service: Arc<Service>) {
     let mut check = interval(std::time::Duration::from_millis(TIME_CHECK_MS));

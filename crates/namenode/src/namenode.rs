@@ -28,6 +28,7 @@ use crate::groups::Groups;
 use crate::healer;
 use crate::leases::Leases;
 use crate::machine::{NamespaceMachine, PublishedView};
+use crate::room::Room;
 use crate::roster::Roster;
 use crate::safe_mode::SafeMode;
 use crate::service::{Service, own_caller};
@@ -105,7 +106,9 @@ impl NameNode {
             // anew as if nothing had been.
             raft.compact_now().await.map_err(|error| NamenodeError::Log(error.to_string()))?;
         }
-        let service = Arc::new(service(&env, &disk, config, &listener, format, view, roster, raft)?);
+        let service = Arc::new(service(&env, &disk, config, &listener, format, view, roster, raft, &folder)?);
+        // Before anybody can write.
+        service.check_room().await;
         Ok(serve(&env, listener, service, folder))
     }
 
@@ -207,17 +210,17 @@ async fn found(
             led.map_err(|_| NamenodeError::Log("it was shut down".into()))?;
         }
     }
-    let known = view.load().format();
-    let operation = match &known {
-        None => ("Format", Operation::Format(new_format(env, config))),
-        Some(_) if *view.load().rules() != config.rules => {
-            ("Configure", Operation::Configure(config.rules.clone()))
-        }
-        Some(known) => return Ok(known.clone()),
-    };
-    propose_own(env, config, raft, operation.0, operation.1).await?;
+    if view.load().format().is_none() {
+        propose_own(env, config, raft, "Format", Operation::Format(new_format(env, config))).await?;
+    }
+    if *view.load().rules() != config.rules {
+        propose_own(env, config, raft, "Configure", Operation::Configure(config.rules.clone())).await?;
+    }
+    if *view.load().guards() != config.guards {
+        propose_own(env, config, raft, "Guard", Operation::Guard(config.guards.clone())).await?;
+    }
     view.load().format().ok_or_else(|| NamenodeError::Refused {
-        command: operation.0,
+        command: "Format",
         reason: "the namespace has no identity afterwards".into(),
     })
 }
@@ -267,6 +270,7 @@ fn service(
     view: Arc<PublishedView>,
     roster: Arc<Roster>,
     raft: Raft<NamespaceMachine>,
+    folder: &NameFolder,
 ) -> Result<Service, NamenodeError> {
     let local = listener.local_addr().map_err(NamenodeError::Listen)?;
     let address = config.advertised.clone().unwrap_or_else(|| local.to_string());
@@ -289,6 +293,7 @@ fn service(
         leases: Mutex::new(Leases::new(now)),
         groups: Arc::new(groups),
         safe_mode: SafeMode::new(host),
+        room: Room::new(Arc::clone(disk), vec![folder.path.clone(), folder.log()], config.room_reserved),
         access_times: AccessTimes::default(),
         format,
         leads: AtomicBool::new(true),
@@ -303,7 +308,8 @@ fn service(
 
 fn serve(env: &Env, listener: Listener, service: Arc<Service>, folder: NameFolder) -> NameNode {
     let mut tasks = Tasks::default();
-    tasks.spawn(service.batcher.clone().run(service.raft.clone(), service.clock.clone()));
+    tasks.spawn(service.batcher.clone().run(Arc::clone(&service)));
+    tasks.spawn(healer::watch_room(Arc::clone(&service)));
     tasks.spawn(healer::follow_leadership(Arc::clone(&service), service.raft.leadership()));
     tasks.spawn(healer::heal(Arc::clone(&service)));
     tasks.spawn(healer::expire_leases(Arc::clone(&service)));

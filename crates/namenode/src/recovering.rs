@@ -33,6 +33,7 @@ impl Service {
         heard: &[DatanodeUuid],
     ) -> Result<(), Refusal> {
         self.check_leads()?;
+        self.safe_mode.check(|| "Cannot commitBlockSynchronization while in safe mode".into())?;
         let id = commit.block.id;
         let record = self.view.load().block(id).map_err(|error| Refusal::Io(error.to_string()))?;
         if let Some(record) = record {

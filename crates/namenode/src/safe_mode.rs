@@ -1,34 +1,68 @@
-//! Safe mode as an administrator switches it (D11: there is none that users feel at start). Soft
-//! state, as in HDFS: a restart ends it.
+//! Safe mode as an administrator switches it, and as too little room on the disk does (D11: there is none that users
+//! feel at start). Soft state, as in HDFS: a restart ends it, and comes back to it if the room is still short.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use mobula_namespace::Operation;
+use mobula_proto::hdfs;
 use mobula_types::PoolId;
+use prost::Message;
 
 use crate::exceptions::Refusal;
 
+/// Why nothing may be changed, if so. One at a time, as in HDFS: whichever came last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safe {
+    /// Changes are welcome.
+    Off,
+    /// An administrator switched it on.
+    Manual,
+    /// The log's disk has less room than is kept free. Over when it has more, or when an administrator says so.
+    ResourcesLow,
+}
+
+impl Safe {
+    /// HDFS's advice (`FSNamesystem.getSafeModeTip`).
+    fn tip(self) -> &'static str {
+        match self {
+            Safe::Off => "Safe mode is OFF.",
+            Safe::Manual => {
+                "It was turned on manually. Use \"hdfs dfsadmin -safemode leave\" to turn safe mode off."
+            }
+            Safe::ResourcesLow => {
+                "Resources are low on NN. Please add or free up more resources. NOTE:  If you turn off safe mode \
+                 before adding resources, the NN will immediately return to safe mode. "
+            }
+        }
+    }
+}
+
 /// The switch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SafeMode {
-    on: AtomicBool,
+    state: AtomicU8,
     host: String,
 }
 
 impl SafeMode {
     /// Off. `host` is named in the exceptions.
     pub fn new(host: String) -> SafeMode {
-        SafeMode { on: AtomicBool::new(false), host }
+        SafeMode { state: AtomicU8::new(Safe::Off as u8), host }
+    }
+
+    /// Why it is on, if it is.
+    pub fn state(&self) -> Safe {
+        of_number(self.state.load(Ordering::Acquire))
     }
 
     /// Whether it is on.
     pub fn is_on(&self) -> bool {
-        self.on.load(Ordering::Acquire)
+        self.state() != Safe::Off
     }
 
-    /// Switches it; true if that changed anything.
-    pub fn set(&self, on: bool) -> bool {
-        self.on.swap(on, Ordering::AcqRel) != on
+    /// Switches it; what it was before.
+    pub fn set(&self, state: Safe) -> Safe {
+        of_number(self.state.swap(state as u8, Ordering::AcqRel))
     }
 
     /// Refuses while it is on. `words` are HDFS's.
@@ -36,11 +70,25 @@ impl SafeMode {
     /// # Errors
     /// [`Refusal::SafeMode`].
     pub fn check(&self, words: impl FnOnce() -> String) -> Result<(), Refusal> {
-        if !self.is_on() {
-            return Ok(());
+        match self.state() {
+            Safe::Off => Ok(()),
+            state => Err(self.refusal(state, words())),
         }
-        Err(Refusal::SafeMode { refused: words(), host: self.host.clone() })
     }
+
+    /// The refusal for what could not be done for want of room.
+    pub fn low(&self, words: String) -> Refusal {
+        self.refusal(Safe::ResourcesLow, words)
+    }
+
+    fn refusal(&self, state: Safe, refused: String) -> Refusal {
+        Refusal::SafeMode { refused, tip: state.tip(), host: self.host.clone() }
+    }
+}
+
+fn of_number(number: u8) -> Safe {
+    let states = [Safe::Off, Safe::Manual, Safe::ResourcesLow];
+    states.into_iter().find(|state| *state as u8 == number).expect("only states are stored")
 }
 
 /// What HDFS says of an operation in the exception, and its missing blanks. It names blocks with their pool.
@@ -76,12 +124,52 @@ pub fn words(operation: &Operation, pool: &PoolId) -> String {
         Operation::SetTimes { path, .. } => format!("Cannot set times {path}"),
         Operation::Format(_)
         | Operation::Configure(_)
+        | Operation::Guard(_)
         | Operation::ExpireLease { .. }
         | Operation::CommitBlockSynchronization(_)
         | Operation::RetryRecovery { .. }
         | Operation::Touch { .. }
         | Operation::Reap { .. } => "Cannot change the namespace".into(),
     }
+}
+
+/// What HDFS says, in safe mode and before anything else, of a call that would change something which is not there yet:
+/// an ACL, a snapshot, a quota. None for other calls.
+pub fn words_of_absent(method: &[u8], body: &[u8]) -> Option<String> {
+    // Their first field is a string: which the call is about.
+    let what = || hdfs::GetFileInfoRequestProto::decode(body).map(|first| first.src).unwrap_or_default();
+    let pool = || hdfs::AddCachePoolRequestProto::decode(body).ok().and_then(|it| it.info.pool_name);
+    let pool = || pool().unwrap_or_else(|| "null".into());
+    Some(match method {
+        b"modifyAclEntries" => format!("Cannot modify ACL entries on {}", what()),
+        b"removeAclEntries" => format!("Cannot remove ACL entries on {}", what()),
+        b"removeDefaultAcl" => format!("Cannot remove default ACL entries on {}", what()),
+        b"removeAcl" => format!("Cannot remove ACL on {}", what()),
+        b"setAcl" => format!("Cannot set ACL on {}", what()),
+        b"setXAttr" => format!("Cannot set XAttr on {}", what()),
+        b"removeXAttr" => format!("Cannot remove XAttr entry on {}", what()),
+        b"allowSnapshot" => format!("Cannot allow snapshot for {}", what()),
+        b"disallowSnapshot" => format!("Cannot disallow snapshot for {}", what()),
+        b"createSnapshot" => format!("Cannot create snapshot for {}", what()),
+        b"renameSnapshot" => format!("Cannot rename snapshot for {}", what()),
+        b"deleteSnapshot" => format!("Cannot delete snapshot for {}", what()),
+        b"setQuota" => format!("Cannot set quota on {}", what()),
+        b"addCacheDirective" | b"modifyCacheDirective" => "Cannot add cache directive".into(),
+        b"removeCacheDirective" => "Cannot remove cache directives".into(),
+        b"addCachePool" => format!("Cannot add cache pool{}", pool()),
+        b"modifyCachePool" => format!("Cannot modify cache pool{}", pool()),
+        b"removeCachePool" => format!("Cannot modify cache pool{}", what()),
+        b"setErasureCodingPolicy" => format!("Cannot set erasure coding policy on {}", what()),
+        b"unsetErasureCodingPolicy" => format!("Cannot unset erasure coding policy on {}", what()),
+        b"addErasureCodingPolicies" => "Cannot add erasure coding policy".into(),
+        b"removeErasureCodingPolicy" => format!("Cannot remove erasure coding policy {}", what()),
+        b"enableErasureCodingPolicy" => format!("Cannot enable erasure coding policy {}", what()),
+        b"disableErasureCodingPolicy" => format!("Cannot disable erasure coding policy {}", what()),
+        b"getDelegationToken" => "Cannot issue delegation token".into(),
+        b"renewDelegationToken" => "Cannot renew delegation token".into(),
+        b"cancelDelegationToken" => "Cannot cancel delegation token".into(),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -91,14 +179,20 @@ mod tests {
     #[test]
     fn says_what_hdfs_says() {
         let safe_mode = SafeMode::new("nn1".into());
-        assert_eq!(safe_mode.check(|| "Cannot create directory /a".into()), Ok(()));
-        assert!(safe_mode.set(true));
-        assert!(!safe_mode.set(true));
-        let error = safe_mode.check(|| "Cannot create directory /a".into()).expect_err("it is on");
-        assert_eq!(
-            error.to_string(),
-            "Cannot create directory /a. Name node is in safe mode.\nIt was turned on manually. Use \"hdfs \
-             dfsadmin -safemode leave\" to turn safe mode off. NamenodeHostName:nn1"
-        );
+        let message = || {
+            let refused = safe_mode.check(|| "Cannot create directory /a".into());
+            refused.map_err(|refusal| refusal.to_string())
+        };
+        assert_eq!(message(), Ok(()));
+        assert_eq!(safe_mode.set(Safe::Manual), Safe::Off);
+        let words = "Cannot create directory /a. Name node is in safe mode.\nIt was turned on manually. Use \"hdfs \
+                     dfsadmin -safemode leave\" to turn safe mode off. NamenodeHostName:nn1";
+        assert_eq!(message(), Err(words.into()));
+        assert_eq!(safe_mode.set(Safe::ResourcesLow), Safe::Manual);
+        let words = "Cannot create directory /a. Name node is in safe mode.\nResources are low on NN. Please add or \
+                     free up more resources. NOTE:  If you turn off safe mode before adding resources, the NN will \
+                     immediately return to safe mode.  NamenodeHostName:nn1";
+        assert_eq!(message(), Err(words.into()));
+        assert_eq!(safe_mode.low("Cannot create directory /a".into()).to_string(), words);
     }
 }

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mobula_disk::Pool;
 use mobula_fleet::{FleetStats, Health, NodeFilter, NodeReport, Notice, StartProgress, UnderReplicated};
 use mobula_namespace::{
-    Access, Caller, ContentSummary, FileBlocks, FileKind, FileStatus, Format, Listing, OpenFile, Operation,
-    Outcome, View,
+    Access, Caller, Command, ContentSummary, FileBlocks, FileKind, FileStatus, Format, Listing, OpenFile,
+    Operation, Outcome, View,
 };
 use mobula_net::Clock;
 use mobula_raft::Raft;
@@ -27,8 +27,9 @@ use crate::exceptions::Refusal;
 use crate::groups::Groups;
 use crate::leases::Leases;
 use crate::machine::{NamespaceMachine, PublishedView};
+use crate::room::Room;
 use crate::roster::Roster;
-use crate::safe_mode::{self, SafeMode};
+use crate::safe_mode::{self, Safe, SafeMode};
 
 /// The NameNode's functions, typed and independent of any front end.
 pub struct Service {
@@ -41,6 +42,7 @@ pub struct Service {
     pub(crate) leases: Mutex<Leases>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) safe_mode: SafeMode,
+    pub(crate) room: Room,
     pub(crate) access_times: AccessTimes,
     /// The cluster's birth.
     pub(crate) format: Format,
@@ -163,10 +165,13 @@ impl Service {
 
     /// Sends a change into the log; `done` gets its outcome.
     pub(crate) fn change(&self, asker: &Asker, operation: Operation, done: Done) {
-        if let Err(refusal) = self.check_writable(&operation) {
-            return done(Err(refusal));
+        match self.check_writable(&operation) {
+            Ok(()) => self.batcher.submit(asker.command(operation), done),
+            Err(refusal) => match self.first_answer(asker, &operation, refusal) {
+                Err(refusal) => done(Err(refusal)),
+                Ok(answer) => drop(tokio::spawn(async move { done(answer.await) })),
+            },
         }
-        self.batcher.submit(asker.command(operation), done);
     }
 
     /// As [`Service::change`], for those who can wait.
@@ -174,13 +179,41 @@ impl Service {
     /// # Errors
     /// The refusal.
     pub(crate) async fn execute(&self, asker: &Asker, operation: Operation) -> Result<Outcome, Refusal> {
-        self.check_writable(&operation)?;
-        self.batcher.execute(asker.command(operation)).await
+        match self.check_writable(&operation) {
+            Ok(()) => self.batcher.execute(asker.command(operation)).await,
+            Err(refusal) => self.first_answer(asker, &operation, refusal)?.await,
+        }
     }
 
     fn check_writable(&self, operation: &Operation) -> Result<(), Refusal> {
         self.check_leads()?;
         self.safe_mode.check(|| safe_mode::words(operation, &self.format.pool))
+    }
+
+    /// In safe mode, too, a call that happened is answered once more as it was (HDFS: each method of `NameNodeRpcServer`
+    /// asks `RetryCache` before `FSNamesystem` asks for safe mode). As there it is waited for if it is under way.
+    ///
+    /// # Errors
+    /// `refusal`, if it is for another reason or the call may happen many times.
+    fn first_answer(
+        &self,
+        asker: &Asker,
+        operation: &Operation,
+        refusal: Refusal,
+    ) -> Result<impl Future<Output = Result<Outcome, Refusal>> + Send + use<>, Refusal> {
+        let Some(call) = asker.only_call(operation).filter(|_| matches!(refusal, Refusal::SafeMode { .. }))
+        else {
+            return Err(refusal);
+        };
+        let (batcher, view) = (self.batcher.clone(), Arc::clone(&self.view));
+        Ok(async move {
+            batcher.settled().await;
+            match view.load().remembered(&call) {
+                Ok(Some(outcome)) => Ok(outcome),
+                Ok(None) => Err(refusal),
+                Err(error) => Err(Refusal::Io(error.to_string())),
+            }
+        })
     }
 
     /// A change of the NameNode's own: lease expiry, reaping, access times.
@@ -382,11 +415,61 @@ impl Service {
     /// SuperuserRequired.
     pub fn set_safe_mode(&self, asker: &Asker, operation: &'static str, on: bool) -> Result<bool, Refusal> {
         self.check_superuser(asker, operation)?;
-        if self.safe_mode.set(on) {
+        if self.switch_safe_mode(if on { Safe::Manual } else { Safe::Off }) {
             tracing::info!(user = %asker.caller.user, on, "safe mode was switched");
-            self.roster.tell(|fleet, now, _| if on { fleet.follow() } else { fleet.lead(now) });
         }
         Ok(self.safe_mode.is_on())
+    }
+
+    /// In safe mode nothing is copied or deleted. Whether it was switched on or off by this, and not on for another reason.
+    fn switch_safe_mode(&self, to: Safe) -> bool {
+        let before = self.safe_mode.set(to);
+        let switched = (before == Safe::Off) != (to == Safe::Off);
+        if switched {
+            self.roster.tell(|fleet, now, _| if to == Safe::Off { fleet.lead(now) } else { fleet.follow() });
+        }
+        switched
+    }
+
+    /// Looks whether there is room on the log's disk: without it safe mode comes on, and with it goes off that was on for
+    /// want of it (`NameNodeResourceMonitor`). False if there is none.
+    pub(crate) async fn check_room(&self) -> bool {
+        let enough = self.room.is_enough(self.monotonic()).await;
+        match (enough, self.safe_mode.state()) {
+            (true, Safe::ResourcesLow) => {
+                self.switch_safe_mode(Safe::Off);
+                tracing::info!("the NameNode has room again: safe mode is off");
+            }
+            (true, _) | (false, Safe::ResourcesLow) => {}
+            // An administrator's safe mode becomes one that ends by itself, as in HDFS.
+            (false, Safe::Off | Safe::Manual) => {
+                self.switch_safe_mode(Safe::ResourcesLow);
+                tracing::error!("the NameNode is low on room for its log: safe mode is on");
+            }
+        }
+        enough
+    }
+
+    /// Whether there is room to log so many bytes of commands.
+    pub(crate) async fn has_room(&self, bytes: usize) -> bool {
+        if self.room.is_due(self.monotonic(), bytes) {
+            return self.check_room().await;
+        }
+        self.safe_mode.state() != Safe::ResourcesLow
+    }
+
+    /// What is said of a command for which there is none: its first answer, if it happened before.
+    ///
+    /// # Errors
+    /// SafeMode, and the tables'.
+    pub(crate) fn no_room(&self, command: &Command) -> Result<Outcome, Refusal> {
+        if let Some(call) = &command.retry {
+            let answer = self.view.load().remembered(call).map_err(|error| Refusal::Io(error.to_string()))?;
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+        }
+        Err(self.safe_mode.low(safe_mode::words(&command.operation, &self.format.pool)))
     }
 
     /// Whether safe mode is on.

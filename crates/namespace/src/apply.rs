@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use mobula_types::{BlockId, HdfsPath, InodeId, Millis};
 
-use crate::command::{Batch, Caller, Command, Format, Operation, Rules};
+use crate::command::{Batch, Caller, Command, Format, Guards, Operation, Rules};
 use crate::error::NamespaceError;
 use crate::holders::Holders;
 use crate::names::NameNumbers;
@@ -127,6 +127,7 @@ impl Apply<'_, '_> {
                     }
                 }
             }
+            Operation::Guard(guards) => self.guard(guards),
             Operation::Touch { accesses } => self.touch(accesses),
             Operation::Reap { inodes } => {
                 self.reap(*inodes)?;
@@ -161,6 +162,12 @@ impl Apply<'_, '_> {
     fn configure(&mut self, rules: &Rules) -> Answer {
         self.state.rules = Arc::new(rules.clone());
         self.state.dirty_format = true;
+        Ok(Outcome::Done)
+    }
+
+    fn guard(&mut self, guards: &Guards) -> Answer {
+        self.state.guards = Arc::new(guards.clone());
+        self.state.dirty_guards = true;
         Ok(Outcome::Done)
     }
 

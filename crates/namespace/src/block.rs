@@ -10,6 +10,7 @@ use mobula_types::{Block, BlockId, HdfsPath, InodeId, Target};
 use crate::apply::{Answer, Apply, is_committed};
 use crate::command::{AddBlock, Caller, Create, Rules};
 use crate::error::NamespaceError;
+use crate::guard;
 use crate::lease::{check_lease, open_mut};
 use crate::outcome::{Allocated, BlockEffect, BlockState, Outcome};
 use crate::record::{BlockRow, Construction, File};
@@ -137,6 +138,7 @@ impl Apply<'_, '_> {
     }
 
     pub(crate) fn add_block(&mut self, caller: &Caller, add: &AddBlock) -> Answer {
+        guard::check_objects(self.state, 0)?;
         let mut walk = self.leased(caller, &add.path, add.file, "addBlock")?;
         let (file, open) = check_lease(&walk, add.file, &add.holder, || self.held(&add.holder))?;
         let pool = self.state.format.as_ref().map_or("", |format| format.pool.as_str());

@@ -1,6 +1,8 @@
 //! What may be asked of the namespace: the contents of the log. A command carries all that `apply`
 //! may not look up by itself: who asks, when, and what was chosen by chance or from soft state.
 
+use std::collections::BTreeSet;
+
 use mobula_types::{Block, BlockId, ClientId, GenStamp, HdfsPath, InodeId, Millis, PoolId, Target};
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +94,18 @@ impl Default for Rules {
             lease_ms_hard: Millis(20 * 60_000),
         }
     }
+}
+
+/// What else an administrator may forbid. Not part of [`Rules`], which stand in the logs of programs that knew nothing of
+/// it: these have a command and a row of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guards {
+    /// `dfs.namenode.max.objects`: files, directories and blocks together; 0 for any number.
+    pub objects_max: u64,
+    /// `fs.protected.directories`: deleted and renamed by nobody unless they are empty.
+    pub protected: BTreeSet<HdfsPath>,
+    /// `dfs.protected.subdirectories.enable`: what is below them neither.
+    pub protect_subdirectories: bool,
 }
 
 /// Every change there is. Paths of RPCs that carry a file id have it in `file`: HDFS then goes by
@@ -218,6 +232,8 @@ pub enum Operation {
         target: HdfsPath,
         overwrite: Overwrite,
     },
+    /// Guards changed by configuration.
+    Guard(Guards),
 }
 
 /// A cluster's birth.

@@ -174,6 +174,15 @@ pub enum NamespaceError {
     /// `FSDirAttrOp.setOwner`.
     #[error("User {user} does not belong to {group}")]
     NotInGroup { user: String, group: String },
+    /// `DFSUtil.checkProtectedDescendants` of the directory itself.
+    #[error("Cannot delete/rename non-empty protected directory {0}")]
+    Protected(String),
+    /// `DFSUtil.checkProtectedDescendants` of one in it.
+    #[error("Cannot delete/rename non-empty protected subdirectory {0}")]
+    ProtectedBelow(String),
+    /// `DFSUtil.checkProtectedDescendants` of one that it is in.
+    #[error("Cannot delete/rename subdirectory under protected subdirectory {0}")]
+    ProtectedAbove(String),
     /// A file as ancestor, where HDFS cannot throw [`NamespaceError::ParentNotDirectory`].
     #[error("{0} (is not a directory)")]
     AncestorNotDirectory(String),
@@ -240,6 +249,9 @@ pub enum NamespaceError {
          (dfs.namenode.fs-limits.max-blocks-per-file): {blocks} >= {most}"
     )]
     TooManyBlocks { blocks: u64, most: u64 },
+    /// `FSNamesystem.checkFsObjectLimit`.
+    #[error("Exceeded the configured number of objects {0} in the filesystem.")]
+    TooManyObjects(u64),
     /// `FSDirWriteFileOp.analyzeFileState`.
     #[error("Request looked like a retry to allocate block {block} but it already contains {length} bytes")]
     NotARetry { block: String, length: u64 },
@@ -467,6 +479,9 @@ impl NamespaceError {
             | E::NotSuperuser { .. }
             | E::MayNotGiveAway(_)
             | E::NotInGroup { .. }
+            | E::Protected(_)
+            | E::ProtectedBelow(_)
+            | E::ProtectedAbove(_)
             | E::AncestorNotDirectory(_) => ErrorKind::AccessControl,
             E::ParentNotDirectory(_) => ErrorKind::ParentNotDirectory,
             E::ExistsAsDirectory(_)
@@ -485,6 +500,7 @@ impl NamespaceError {
             | E::ReplicationTooLow { .. }
             | E::PathTooLong { .. }
             | E::TooManyBlocks { .. }
+            | E::TooManyObjects(_)
             | E::NotARetry { .. }
             | E::PreviousMismatch { .. }
             | E::CommitStampMismatch { .. }

@@ -12,6 +12,7 @@ pub mod command;
 mod concat;
 mod directories;
 pub mod error;
+mod guard;
 mod holders;
 pub mod lease;
 mod names;
@@ -34,7 +35,7 @@ mod truncate;
 pub mod view;
 
 pub use command::{
-    AddBlock, Append, Batch, Caller, Closable, Command, CommitBlockSynchronization, Create, Format,
+    AddBlock, Append, Batch, Caller, Closable, Command, CommitBlockSynchronization, Create, Format, Guards,
     LastBlock, Operation, Overwrite, Parents, RetryKey, Rules, Truncate, UpdatePipeline,
 };
 pub use error::{Contended, Denied, Described, ErrorKind, LeaseSubject, NamespaceError};

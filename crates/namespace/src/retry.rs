@@ -14,7 +14,7 @@ use crate::apply::{Apply, file_status};
 use crate::command::RetryKey;
 use crate::outcome::{Appended, BlockState, FileBlock, FileKind, FileStatus, Outcome};
 use crate::record::{Body, Construction, File, Inode, Reader, put_bytes, put_number, put_targets};
-use crate::table::TableError;
+use crate::table::{Read, TableError};
 
 /// Answers kept at most.
 pub const RETRY_ENTRIES_MAX: u64 = 1 << 20;
@@ -134,40 +134,10 @@ impl Apply<'_, '_> {
             return Ok(None);
         }
         if let Some(answer) = self.kept.answer(key) {
-            return self.answered(answer).map(Some);
+            return answered(&self.tables, answer).map(Some);
         }
-        let call = key.call.cast_unsigned();
-        let (first, most) =
-            (key_bytes(key.client, call), key_bytes(key.client, call.saturating_add(ROW_SPAN - 1)));
-        for row in self.tables.retry.range::<&[u8]>(first.as_slice()..=most.as_slice())? {
-            let (at, value) = row?;
-            let mut row = Row::read(value.value())?;
-            if self.now().since(row.time) > RETRY_AGE_MS_MAX {
-                continue;
-            }
-            let below = call_of(at.value()) - call;
-            while let Some((distance, answer)) = row.next()? {
-                if distance == below {
-                    return self.answered(answer).map(Some);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn answered(&self, answer: &[u8]) -> Result<Outcome, TableError> {
-        let mut from = Reader::new("retry", answer);
-        Ok(match from.byte()? {
-            ANSWER_DONE => Outcome::Done,
-            ANSWER_TRUE => Outcome::Bool(true),
-            ANSWER_STATUS => Outcome::Status(self.answered_status(&mut from)?),
-            ANSWER_APPENDED => {
-                let status = self.answered_status(&mut from)?;
-                let block = if from.is_empty() { None } else { Some(answered_block(&mut from)?) };
-                Outcome::Appended(Appended { status, block })
-            }
-            other => return Err(from.corrupt(format!("answer {other}"))),
-        })
+        let answer = stored(&self.tables.retry, key, self.now())?;
+        answer.map(|answer| answered(&self.tables, &answer)).transpose()
     }
 
     /// Keeps a success; `false` is none (HDFS: `RetryCache.setState`). It becomes part of a row at the batch's end.
@@ -311,11 +281,6 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    fn answered_status(&self, from: &mut Reader<'_>) -> Result<FileStatus, TableError> {
-        let name = from.bytes()?;
-        Ok(file_status(&self.tables, &Inode::decode(from.bytes()?)?, name))
-    }
-
     fn answered_record(&self, status: &FileStatus) -> Result<Vec<u8>, TableError> {
         let FileKind::File { length, replication, block_size, open } = status.kind else {
             return Err(TableError::Corrupt { table: "retry", detail: "a directory was opened".into() });
@@ -342,6 +307,52 @@ impl Apply<'_, '_> {
         inode.encode(&mut bytes);
         Ok(bytes)
     }
+}
+
+/// The first answer to that call as the table has it, unless it is too old.
+pub(crate) fn stored(
+    retry: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    key: &RetryKey,
+    now: Millis,
+) -> Result<Option<Vec<u8>>, TableError> {
+    let call = key.call.cast_unsigned();
+    let (first, most) =
+        (key_bytes(key.client, call), key_bytes(key.client, call.saturating_add(ROW_SPAN - 1)));
+    for row in retry.range::<&[u8]>(first.as_slice()..=most.as_slice())? {
+        let (at, value) = row?;
+        let mut row = Row::read(value.value())?;
+        if now.since(row.time) > RETRY_AGE_MS_MAX {
+            continue;
+        }
+        let below = call_of(at.value()) - call;
+        while let Some((distance, answer)) = row.next()? {
+            if distance == below {
+                return Ok(Some(answer.to_vec()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// What was answered.
+pub(crate) fn answered<R: Read>(tables: &R, answer: &[u8]) -> Result<Outcome, TableError> {
+    let mut from = Reader::new("retry", answer);
+    Ok(match from.byte()? {
+        ANSWER_DONE => Outcome::Done,
+        ANSWER_TRUE => Outcome::Bool(true),
+        ANSWER_STATUS => Outcome::Status(answered_status(tables, &mut from)?),
+        ANSWER_APPENDED => {
+            let status = answered_status(tables, &mut from)?;
+            let block = if from.is_empty() { None } else { Some(answered_block(&mut from)?) };
+            Outcome::Appended(Appended { status, block })
+        }
+        other => return Err(from.corrupt(format!("answer {other}"))),
+    })
+}
+
+fn answered_status<R: Read>(tables: &R, from: &mut Reader<'_>) -> Result<FileStatus, TableError> {
+    let name = from.bytes()?;
+    Ok(file_status(tables, &Inode::decode(from.bytes()?)?, name))
 }
 
 /// The block in the answer to an `append`.

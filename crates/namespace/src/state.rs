@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mobula_types::{BlockId, GenStamp, InodeId, Millis};
 use redb::ReadableTable;
 
-use crate::command::{Format, Rules};
+use crate::command::{Format, Guards, Rules};
 use crate::namespace::{Counts, LogPosition};
 use crate::record::{Reader, put_number};
 use crate::table::{TableError, WriteTables};
@@ -29,6 +29,7 @@ const KEY_COUNTERS: &[u8] = b"counters";
 const KEY_MEMBERSHIP: &[u8] = b"membership";
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_RULES: &[u8] = b"rules";
+const KEY_GUARDS: &[u8] = b"guards";
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -37,6 +38,7 @@ pub(crate) struct State {
     pub(crate) membership: Option<Arc<[u8]>>,
     pub(crate) format: Option<Arc<Format>>,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) guards: Arc<Guards>,
     pub(crate) feature_level: u64,
     pub(crate) time: Millis,
     /// The term of the last batch.
@@ -54,6 +56,7 @@ pub(crate) struct State {
     pub(crate) retry_entries: u64,
     /// The parts that changed since they were last written.
     pub(crate) dirty_format: bool,
+    pub(crate) dirty_guards: bool,
     pub(crate) dirty_membership: bool,
 }
 
@@ -64,6 +67,7 @@ impl Default for State {
             membership: None,
             format: None,
             rules: Arc::new(Rules::default()),
+            guards: Arc::default(),
             feature_level: FEATURE_LEVEL,
             time: Millis(0),
             time_term: 0,
@@ -78,6 +82,7 @@ impl Default for State {
             retry_next: 0,
             retry_entries: 0,
             dirty_format: false,
+            dirty_guards: false,
             dirty_membership: false,
         }
     }
@@ -116,6 +121,9 @@ impl State {
                 tables.meta.insert(KEY_FORMAT, postcard_bytes(&**format)?.as_slice())?;
             }
             tables.meta.insert(KEY_RULES, postcard_bytes(&*self.rules)?.as_slice())?;
+        }
+        if std::mem::take(&mut self.dirty_guards) {
+            tables.meta.insert(KEY_GUARDS, postcard_bytes(&*self.guards)?.as_slice())?;
         }
         Ok(())
     }
@@ -183,6 +191,9 @@ impl State {
         }
         if let Some(value) = meta.get(KEY_RULES)? {
             state.rules = Arc::new(postcard_value(value.value())?);
+        }
+        if let Some(value) = meta.get(KEY_GUARDS)? {
+            state.guards = Arc::new(postcard_value(value.value())?);
         }
         Ok(state)
     }

@@ -10,10 +10,12 @@ use mobula_types::{BlockId, HdfsPath};
 use crate::apply::{Answer, Apply};
 use crate::command::{Caller, Create, Overwrite, Parents, Rules};
 use crate::error::NamespaceError;
+use crate::guard;
 use crate::outcome::Outcome;
 use crate::permission::{ALL, Check, MODE_MASK, WRITE, check};
 use crate::record::{Body, Construction, Directory, File, Inode};
 use crate::resolve::{self, Aim, SNAPSHOT_NAME, Walk};
+use crate::state::State;
 use crate::table::{Read, TableError};
 
 /// `CreateFlag` bits on the wire.
@@ -27,11 +29,11 @@ const RESERVED_AT_ROOT: &str = ".reserved";
 /// and the first half of `startFileInt`.
 pub(crate) fn check_create<'p, R: Read>(
     tables: &R,
-    rules: &Rules,
+    state: &State,
     caller: &Caller,
     create: &'p Create,
 ) -> Result<Walk<'p>, NamespaceError> {
-    let path = &create.path;
+    let (path, rules) = (&create.path, &state.rules);
     check_name(path, "create", |path| NamespaceError::InvalidPath(path.into()))?;
     if resolve::is_reserved_for_files(path) {
         return Err(NamespaceError::InvalidPath(path.as_str().into()));
@@ -58,9 +60,16 @@ pub(crate) fn check_create<'p, R: Read>(
         return Err(NamespaceError::BlockSizeTooSmall { size, least });
     }
     check_replication(rules, create.replication, path, Some(&caller.machine))?;
-    // A name that is there already was checked when it was made.
-    if walk.last().is_none() {
-        check_limits(rules, &walk, "create")?;
+    match walk.last() {
+        // A name that is there already was checked when it was made.
+        Some(old) if create.flags & FLAG_OVERWRITE != 0 => {
+            guard::check_objects(state, guard::objects_of(old))?
+        }
+        Some(_) => {}
+        None => {
+            guard::check_objects(state, 0)?;
+            check_limits(rules, &walk, "create")?;
+        }
     }
     Ok(walk)
 }
@@ -68,11 +77,11 @@ pub(crate) fn check_create<'p, R: Read>(
 /// Whether that `create` would make a file now: refused if it would be, and where the file is there.
 pub(crate) fn plan_create<R: Read>(
     tables: &R,
-    rules: &Rules,
+    state: &State,
     caller: &Caller,
     create: &Create,
 ) -> Result<(), NamespaceError> {
-    let walk = check_create(tables, rules, caller, create)?;
+    let walk = check_create(tables, state, caller, create)?;
     match walk.last() {
         Some(_) if create.flags & FLAG_OVERWRITE == 0 => {
             Err(NamespaceError::FileExists { path: walk.text(), machine: caller.machine.clone() })
@@ -153,6 +162,7 @@ impl Apply<'_, '_> {
         if parents == Parents::Require {
             verify_parent(&walk)?;
         }
+        guard::check_objects(self.state, 0)?;
         check_limits(&self.state.rules, &walk, "mkdirs")?;
         let implied = (mode & 0o777) | IMPLIED;
         self.make_parents(caller, &mut walk, implied)?;
@@ -162,7 +172,7 @@ impl Apply<'_, '_> {
     }
 
     pub(crate) fn create(&mut self, caller: &Caller, create: &Create) -> Answer {
-        let mut walk = check_create(&self.tables, &self.state.rules, caller, create)?;
+        let mut walk = check_create(&self.tables, self.state, caller, create)?;
         match walk.last() {
             Some(_) if create.flags & FLAG_OVERWRITE == 0 => {
                 return self.create_existing(caller, create, &mut walk);
@@ -257,6 +267,7 @@ impl Apply<'_, '_> {
                 to.nodes.extend(child);
             }
         }
+        guard::check_protected(&self.tables, self.state, &from)?;
         self.check_rename(caller, &from, &to, false)?;
         if from.last().is_none() || from.is_root() {
             return Ok(Outcome::Bool(false));
@@ -291,6 +302,7 @@ impl Apply<'_, '_> {
         check_name(target, "rename", invalid_file_name)?;
         let mut to = self.resolve(caller, target, Aim::Create, "rename")?;
         check_length(&to.path, "rename")?;
+        guard::check_protected(&self.tables, self.state, &from)?;
         if to_trash {
             self.settle(&from)?;
         }
@@ -379,6 +391,7 @@ impl Apply<'_, '_> {
         if children > 0 && !recursive {
             return Err(NamespaceError::NotEmpty(walk.text()));
         }
+        guard::check_protected(&self.tables, self.state, &walk)?;
         if walk.is_root() {
             return Ok(Outcome::Bool(false));
         }

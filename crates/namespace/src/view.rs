@@ -11,23 +11,25 @@ use redb::{Database, ReadableDatabase};
 
 use crate::apply::file_status;
 use crate::block::{self, Analysis};
-use crate::command::{Caller, Create, Format, Rules};
+use crate::command::{Caller, Create, Format, Guards, RetryKey, Rules};
 use crate::directories::Memo;
 use crate::error::NamespaceError;
+use crate::guard;
 use crate::holders::PublishedHolders;
 use crate::lease::{check_lease, file_of};
 use crate::names::Names;
 use crate::namespace::{Counts, LogPosition};
 use crate::outcome::{
     Allocated, BlockRecord, BlockState, ContentSummary, FileBlock, FileBlocks, FileKind, FileStatus, Listing,
-    OpenFile, Recovery, RunningRecovery,
+    OpenFile, Outcome, Recovery, RunningRecovery,
 };
 use crate::permission::{Check, EXECUTE, READ, WRITE, check, check_traverse, visit_tree};
 use crate::record::{BlockRow, Body, Construction, File, Inode};
 use crate::resolve::{self, Aim, Walk};
+use crate::retry;
 use crate::snapshot;
 use crate::state::State;
-use crate::table::{Go, Read, ReadTables, TableError, block_record};
+use crate::table::{Go, RETRY, Read, ReadTables, TableError, block_record};
 use crate::tree;
 
 /// What is asked of a path by `checkAccess`: an rwx triple of bits, 4 2 1; 0 asks for existence.
@@ -121,6 +123,17 @@ impl View {
 
     fn check(&self, caller: &Caller, walk: &Walk<'_>, access: u8) -> Result<(), NamespaceError> {
         check(self.tables(), &self.state().rules, caller, walk, Check { access, ..Check::default() })
+    }
+
+    /// What that call was answered the first time, if it was and is still known. Calls that are on their way into the log
+    /// are not known yet.
+    ///
+    /// # Errors
+    /// The tables'.
+    pub fn remembered(&self, call: &RetryKey) -> Result<Option<Outcome>, TableError> {
+        let retry = self.tables().transaction.open_table(RETRY)?;
+        let answer = retry::stored(&retry, call, self.state().time)?;
+        answer.map(|answer| retry::answered(self.tables(), &answer)).transpose()
     }
 
     /// `getFileInfo`: none if there is no such file.
@@ -467,7 +480,7 @@ impl View {
         if self.state().format.is_none() {
             return Err(NamespaceError::NotFormatted);
         }
-        tree::plan_create(self.tables(), &self.state().rules, caller, create)
+        tree::plan_create(self.tables(), self.state(), caller, create)
     }
 
     /// What `addBlock` would do now, for placement. Checks as the command will.
@@ -482,6 +495,7 @@ impl View {
         holder: &str,
         previous: Option<Block>,
     ) -> Result<BlockPlan, NamespaceError> {
+        guard::check_objects(self.state(), 0)?;
         let walk = self.resolve_file(caller, path, file, "addBlock")?;
         let (record, open) = check_lease(&walk, file, holder, || self.files_held(holder))?;
         let pool = self.state().format.as_ref().map_or("", |format| format.pool.as_str());
@@ -792,6 +806,11 @@ impl View {
     /// The rules in force.
     pub fn rules(&self) -> Arc<Rules> {
         self.state().rules.clone()
+    }
+
+    /// The guards in force.
+    pub fn guards(&self) -> Arc<Guards> {
+        self.state().guards.clone()
     }
 
     /// The time of the last batch.

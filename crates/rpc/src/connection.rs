@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::budget::{Budget, Claim, Share};
 use crate::outbox::{Outbox, Responder};
-use crate::server::{Call, RpcServerOptions, RpcService};
+use crate::server::{Call, RpcServerOptions, RpcService, Verdict};
 use crate::socket::{Sending, poll_fill};
 
 /// Longest wait for who is calling.
@@ -55,6 +55,8 @@ pub(crate) struct Connection {
     /// Calls that were handed to the service, ever.
     issued: u64,
     user: Option<User>,
+    /// Who said who they are, and whether they may is being found out.
+    asking: Option<(User, Verdict)>,
     /// When the handshake, or the ending, has taken too long.
     deadline: Option<Pin<Box<Sleep>>>,
     /// When the client has taken nothing for too long.
@@ -114,6 +116,7 @@ impl Connection {
             outbox,
             issued: 0,
             user: None,
+            asking: None,
             deadline: Some(Box::pin(sleep(HANDSHAKE_LIMIT))),
             stall: None,
             frame: None,
@@ -253,6 +256,12 @@ impl Connection {
 
     fn take_input(&mut self, cx: &mut Context<'_>) -> Taken {
         while self.may_take() {
+            if self.poll_asking(cx).is_pending() {
+                return Taken::Enough;
+            }
+            if self.phase != Phase::Serving {
+                return Taken::All;
+            }
             if let Some(length) = self.decoder.claimed(&self.input)
                 && self.claim.poll(&self.budget, length, cx).is_pending()
             {
@@ -291,15 +300,25 @@ impl Connection {
     }
 
     fn on_context(&mut self, name: Arc<str>, real: Option<Arc<str>>) {
-        if let Err(exception) = self.service.authorize(&name, real.as_deref(), self.peer) {
-            let to = rpc::AnswerTo::no_call(rpc::CONTEXT_CALL_ID);
-            let detail = FatalDetail::Unauthorized;
-            self.outbox.say(|out| rpc::encode_fatal(&to, detail, &exception, out));
-            self.end(Phase::Refusing);
-            return;
+        let verdict = self.service.authorize(&name, real.as_ref(), self.peer);
+        self.asking = Some((User { name, real }, verdict));
+    }
+
+    /// Hears whether the client may call, if that is not known.
+    fn poll_asking(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((_, verdict)) = &mut self.asking else { return Poll::Ready(()) };
+        let Poll::Ready(verdict) = verdict.as_mut().poll(cx) else { return Poll::Pending };
+        let asked = self.asking.take().map(|(user, _)| user);
+        match verdict {
+            Ok(()) => (self.user, self.deadline) = (asked, None),
+            Err(exception) => {
+                tracing::info!(peer = %self.peer, reason = %exception.message, "a connection is not authorized");
+                let to = rpc::AnswerTo::no_call(rpc::CONTEXT_CALL_ID);
+                self.outbox.say(|out| rpc::encode_fatal(&to, FatalDetail::Unauthorized, &exception, out));
+                self.end(Phase::Refusing);
+            }
         }
-        self.user = Some(User { name, real });
-        self.deadline = None;
+        Poll::Ready(())
     }
 
     fn on_call(&mut self, frame: CallFrame, room: Share) {

@@ -13,4 +13,4 @@ mod socket;
 
 pub use client::{CallError, CallOptions, RpcClient, RpcClientOptions};
 pub use outbox::Responder;
-pub use server::{Call, RpcServer, RpcServerOptions, RpcService};
+pub use server::{Call, RpcServer, RpcServerOptions, RpcService, Verdict, may_not_impersonate};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,25 +28,22 @@ pub trait RpcService: Send + Sync + 'static {
     /// A connection ended, for whatever reason. Called once for each; it must not block.
     fn disconnected(&self, _peer: SocketAddr) {}
 
-    /// Whether `user`, for whom `real_user` may ask, may call at all. By default nobody may ask in
-    /// another's name (HDFS: `ProxyUsers`).
-    ///
-    /// # Errors
-    /// What the client is told before the connection is closed.
-    fn authorize(
-        &self,
-        user: &str,
-        real_user: Option<&str>,
-        _peer: SocketAddr,
-    ) -> Result<(), RemoteException> {
-        match real_user {
-            None => Ok(()),
-            Some(real) => Err(RemoteException::new(
-                class::AUTHORIZATION,
-                format!("User: {real} is not allowed to impersonate {user}"),
-            )),
-        }
+    /// Whether `user`, in whose name `real_user` asks, may call at all: nothing of the connection is looked at before that
+    /// is known, and it is closed if that takes as long as a handshake may. By default nobody may ask in another's name
+    /// (HDFS: `ProxyUsers`). The error is what the client is told before the connection is closed.
+    fn authorize(&self, user: &Arc<str>, real_user: Option<&Arc<str>>, _peer: SocketAddr) -> Verdict {
+        let verdict = real_user.map_or(Ok(()), |real| Err(may_not_impersonate(real, user)));
+        Box::pin(std::future::ready(verdict))
     }
+}
+
+/// Whether somebody may call; see [`RpcService::authorize`].
+pub type Verdict = Pin<Box<dyn Future<Output = Result<(), RemoteException>> + Send>>;
+
+/// What HDFS says to who may not speak in another's name.
+pub fn may_not_impersonate(real_user: &str, user: &str) -> RemoteException {
+    let words = format!("User: {real_user} is not allowed to impersonate {user}");
+    RemoteException::new(class::AUTHORIZATION, words)
 }
 
 /// One call of a client.

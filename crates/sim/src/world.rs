@@ -45,10 +45,17 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 const SYNC_COMMANDS: u64 = 80;
 /// Bytes of a segment of the log: so few that one is begun every some seconds, and crashes come in between.
 const LOG_SEGMENT_BYTES: u64 = 4 << 10;
+/// The NameNode goes into safe mode with less room than this; a disk that gets full has more left, or less.
+const ROOM_RESERVED: u64 = 256 << 10;
+const ROOM_CHECK: Duration = Duration::from_secs(1);
 /// A lease that was not renewed for so long can be taken, or is closed by the NameNode: short, so that both
 /// happen within a run.
 const LEASE_MS_SOFT: u64 = 3_000;
 const LEASE_MS_HARD: u64 = 9_000;
+/// The log has at most so many bytes: what it is cut by is found wanting long before a disk is full.
+const LOG_BYTES_MAX: u64 = 96 << 10;
+/// How often it is looked at.
+const LOG_LOOK_MS: u64 = 128;
 const NAMENODE_PORT: u16 = 8020;
 const DATA_PORT: u16 = 9866;
 const IPC_PORT: u16 = 9867;
@@ -315,6 +322,7 @@ impl World {
                 self.strike(fault);
             }
             self.look_after_ended(now_ms);
+            self.look_at_log(now_ms);
             match self.shared.phase() {
                 Phase::Faults if now_ms >= FAULTS_MS => self.mend_all(),
                 Phase::Blackout => self.blackout(),
@@ -338,7 +346,30 @@ impl World {
         self.sim.elapsed().as_millis() as u64
     }
 
+    /// The log is cut behind what the tables have, whatever befalls them.
+    fn look_at_log(&self, now_ms: u64) {
+        if now_ms % LOG_LOOK_MS != 0 {
+            return;
+        }
+        let bytes = self.disks[&Node::Namenode].bytes_in(&PathBuf::from("/name/log"));
+        if bytes > LOG_BYTES_MAX {
+            self.shared.fail(format!("the log has {bytes} bytes, more than {LOG_BYTES_MAX}: it is not cut"));
+        }
+    }
+
+    /// Whether a fault is one now: the network cannot hold messages back while it loses some.
+    fn is_one(&self, fault: &Fault) -> bool {
+        match fault {
+            Fault::Pause(node) => self.dark.is_empty() && !self.paused.contains(node),
+            Fault::Resume(node) => self.paused.contains(node),
+            _ => true,
+        }
+    }
+
     fn strike(&mut self, fault: Fault) {
+        if !self.is_one(&fault) {
+            return;
+        }
         self.shared.trace(&format!("** {fault}"));
         match fault {
             Fault::Kill(node) => self.crash(node, Crash::Kill),
@@ -462,11 +493,10 @@ impl World {
     }
 
     fn pause(&mut self, node: Node) {
-        if self.dark.is_empty() && self.paused.insert(node) {
-            self.shared.befalls(node, Mishap::Absence);
-            for other in everybody(self.datanodes).filter(|other| *other != node) {
-                self.sim.hold(node.to_string(), other.to_string());
-            }
+        self.paused.insert(node);
+        self.shared.befalls(node, Mishap::Absence);
+        for other in everybody(self.datanodes).filter(|other| *other != node) {
+            self.sim.hold(node.to_string(), other.to_string());
         }
     }
 
@@ -617,6 +647,8 @@ fn namenode_config(shared: &Shared) -> NamenodeConfig {
         cache_bytes: 8 << 20,
         sync_commands: SYNC_COMMANDS,
         log_segment_bytes: LOG_SEGMENT_BYTES,
+        room_reserved: ROOM_RESERVED,
+        room_check: ROOM_CHECK,
         observer: Observer::new(move |entries, view| observing.applied(entries, view)),
         ..NamenodeConfig::default()
     };
@@ -642,6 +674,24 @@ fn datanode_config(at: usize) -> DatanodeConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_that_cannot_be_is_not_told_of() {
+        let trace = Trace::new(Keep::Lines);
+        let shared = Shared::new(trace.clone());
+        let mut world = World::new(1, 3, Plan::of(Vec::new()), shared, Job::Anything);
+        let nodes = [Node::Datanode(0), Node::Datanode(1)];
+        let told = |words: &str| trace.kept().iter().filter(|line| line.contains(words)).count();
+        world.strike(Fault::PowerLoss(nodes[0]));
+        world.strike(Fault::Pause(nodes[1]));
+        world.strike(Fault::Resume(nodes[1]));
+        assert_eq!((told("** pause"), told("** resume"), world.paused.len()), (0, 0, 0));
+        world.strike(Fault::Restart(nodes[0]));
+        world.strike(Fault::Pause(nodes[1]));
+        assert_eq!((told("** pause dn1"), world.paused.len()), (1, 1));
+        world.strike(Fault::Resume(nodes[1]));
+        assert_eq!((told("** resume dn1"), world.paused.len()), (1, 0));
+    }
 
     /// A machine was killed, and before it was started again its power failed.
     #[test]

@@ -176,6 +176,13 @@ impl CrashDisk {
         self.0.lock().calls
     }
 
+    /// Bytes of the files in a folder, as it is now; 0 if there is none. It is the world that looks, and no process: that
+    /// is no call, and no fault strikes it.
+    pub fn bytes_in(&self, folder: &Path) -> u64 {
+        let entries = self.0.lock().medium.list(folder).unwrap_or_default();
+        entries.iter().map(|entry| entry.length).sum()
+    }
+
     /// Calls of one kind made so far.
     pub fn count(&self, kind: CallKind) -> u64 {
         self.0.lock().calls_of_kind[kind as usize]

@@ -1,6 +1,6 @@
 //! Settings and flags to the servers' and the client's own configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use mobula_client::{ClientOptions, ReplaceDatanode, ReplacePolicy};
 use mobula_datanode::{DatanodeConfig, VolumeConfig};
 use mobula_fleet::FleetConfig;
+use mobula_namenode::impersonation::{Hosts, Impersonation, Names};
 use mobula_namenode::{GroupMapping, NamenodeConfig};
-use mobula_namespace::Rules;
-use mobula_types::{Millis, StorageType};
+use mobula_namespace::{Guards, Rules};
+use mobula_types::{HdfsPath, Millis, StorageType};
 
 use super::Settings;
 use crate::fs::mode;
@@ -126,7 +127,18 @@ pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
     config.name_dir = local_path(&dir, "dfs.namenode.name.dir")?;
     config.listen = namenode_listen(settings)?;
     config.rules = rules(settings)?;
+    config.guards = guards(settings)?;
     config.fleet = fleet(settings)?;
+    // HDFS: what makes no sense is as if it were not there.
+    if let Some(count) = settings.number("dfs.ls.limit")?.filter(|count| *count > 0) {
+        config.listing_max = count;
+    }
+    if let Some(count) = settings.number("dfs.batched.ls.limit")? {
+        if count == 0 {
+            bail!("dfs.batched.ls.limit is 0, but must be greater than 0");
+        }
+        config.batched_paths_max = count;
+    }
     if let Some(size) = settings.size("dfs.blocksize")? {
         config.defaults.block_size = size;
     }
@@ -139,13 +151,50 @@ pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
     if let Some(size) = settings.size("mobula.namenode.cache-size")? {
         config.cache_bytes = usize::try_from(size).context("mobula.namenode.cache-size")?;
     }
+    if let Some(size) = settings.size("dfs.namenode.resource.du.reserved")? {
+        config.room_reserved = size;
+    }
+    if let Some(span) = settings.millis("dfs.namenode.resource.check.interval", 1)? {
+        // Java would look without end.
+        config.room_check = Duration::from_millis(span.max(1));
+    }
     if let Some(trust) = settings.truth("mobula.namenode.trust-advertised-address")? {
         config.trust_advertised_address = trust;
     }
     if let Some(table) = settings.get("hadoop.user.group.static.mapping.overrides") {
         config.groups = GroupMapping::Overrides(static_groups(&table));
     }
+    config.impersonation = impersonation(settings)?;
     Ok(config)
+}
+
+/// Who may speak in whose name: `hadoop.proxyuser.NAME.users`, `.groups` and `.hosts`.
+fn impersonation(settings: &Settings) -> Result<Impersonation> {
+    const PREFIX: &str = "hadoop.proxyuser.";
+    let mut rules = Impersonation::default();
+    for (name, list) in settings.between(PREFIX, ".users") {
+        rules.0.entry(name.into()).or_default().users = Names::parse(&list);
+    }
+    for (name, list) in settings.between(PREFIX, ".groups") {
+        rules.0.entry(name.into()).or_default().groups = Names::parse(&list);
+    }
+    for (name, list) in settings.between(PREFIX, ".hosts") {
+        let hosts = Hosts::parse(&list, addresses_of);
+        let hosts = hosts.map_err(|error| anyhow!("{PREFIX}{name}.hosts: {error}"))?;
+        rules.0.entry(name.into()).or_default().hosts = hosts;
+    }
+    Ok(rules)
+}
+
+/// A host's addresses; none, with a warning, if it is not known.
+fn addresses_of(host: &str) -> Vec<IpAddr> {
+    match (host, 0).to_socket_addrs() {
+        Ok(found) => found.map(|address| address.ip()).collect(),
+        Err(error) => {
+            tracing::warn!(host, %error, "a host from which users may speak for others is not known");
+            Vec::new()
+        }
+    }
 }
 
 fn namenode_listen(settings: &Settings) -> Result<SocketAddr> {
@@ -184,6 +233,30 @@ fn rules(settings: &Settings) -> Result<Rules> {
             .millis("dfs.namenode.lease-hard-limit-sec", 1_000)?
             .map_or(d.lease_ms_hard, Millis),
     })
+}
+
+fn guards(settings: &Settings) -> Result<Guards> {
+    let d = Guards::default();
+    Ok(Guards {
+        objects_max: settings.number("dfs.namenode.max.objects")?.unwrap_or(d.objects_max),
+        protected: protected(&settings.get("fs.protected.directories").unwrap_or_default()),
+        protect_subdirectories: settings
+            .truth("dfs.protected.subdirectories.enable")?
+            .unwrap_or(d.protect_subdirectories),
+    })
+}
+
+/// Directories with commas between. As in HDFS those are passed over that are not absolute, or reserved
+/// (`FSDirectory.normalizePaths`).
+fn protected(list: &str) -> BTreeSet<HdfsPath> {
+    let mut found = BTreeSet::new();
+    for text in list.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        match HdfsPath::parse(text) {
+            Ok(path) if path.components().next() != Some(".reserved") => _ = found.insert(path),
+            _ => tracing::error!("fs.protected.directories ignoring path {text}"),
+        }
+    }
+    found
 }
 
 fn fleet(settings: &Settings) -> Result<FleetConfig> {
@@ -382,6 +455,58 @@ mod tests {
         settings.set("fs.permissions.umask-mode", "27");
         let error = client_options(&settings).unwrap_err().to_string();
         assert!(error.contains("fs.permissions.umask-mode is '27'"), "{error}");
+    }
+
+    #[test]
+    fn the_room_that_is_kept_free() {
+        let mut settings = Settings::default();
+        settings.set("dfs.namenode.name.dir", "/name");
+        let room = |settings: &Settings| {
+            let config = namenode_config(settings).unwrap();
+            (config.room_reserved, config.room_check)
+        };
+        assert_eq!(room(&settings), (100 << 20, Duration::from_secs(5)));
+        settings.set("dfs.namenode.resource.du.reserved", "1g");
+        settings.set("dfs.namenode.resource.check.interval", "250");
+        assert_eq!(room(&settings), (1 << 30, Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn limits_and_protected_directories() {
+        let mut settings = Settings::default();
+        let keys = [
+            ("dfs.namenode.name.dir", "/name"),
+            ("dfs.ls.limit", "7"),
+            ("dfs.batched.ls.limit", "3"),
+            ("dfs.namenode.max.objects", "1000"),
+            ("fs.protected.directories", " /a//b/ , c,/.reserved/x, /d"),
+            ("dfs.protected.subdirectories.enable", "true"),
+        ];
+        keys.iter().for_each(|(key, value)| settings.set(key, *value));
+        let config = namenode_config(&settings).unwrap();
+        assert_eq!((config.listing_max, config.batched_paths_max, config.guards.objects_max), (7, 3, 1_000));
+        let protected: Vec<&str> = config.guards.protected.iter().map(HdfsPath::as_str).collect();
+        assert_eq!((&protected[..], config.guards.protect_subdirectories), (&["/a/b", "/d"][..], true));
+        settings.set("dfs.ls.limit", "0");
+        assert_eq!(namenode_config(&settings).unwrap().listing_max, 1_000);
+        settings.set("dfs.batched.ls.limit", "0");
+        assert!(namenode_config(&settings).is_err());
+    }
+
+    #[test]
+    fn who_may_speak_in_whose_name() {
+        let mut settings = Settings::default();
+        settings.set("dfs.namenode.name.dir", "/name");
+        assert_eq!(namenode_config(&settings).unwrap().impersonation, Impersonation::default());
+        settings.set("hadoop.proxyuser.a.b.users", "x, y");
+        settings.set("hadoop.proxyuser.a.b.hosts", "127.0.0.1");
+        settings.set("hadoop.proxyuser.hue.groups", "*");
+        let rules = namenode_config(&settings).unwrap().impersonation;
+        assert_eq!(rules.0.keys().collect::<Vec<_>>(), ["a.b", "hue"]);
+        assert_eq!((&rules.0["a.b"].users, &rules.0["hue"].groups), (&Names::parse("x,y"), &Names::All));
+        settings.set("hadoop.proxyuser.hue.hosts", "10.0.0.0/99");
+        let error = namenode_config(&settings).unwrap_err().to_string();
+        assert!(error.contains("hadoop.proxyuser.hue.hosts") && error.contains("10.0.0.0/99"), "{error}");
     }
 
     #[test]

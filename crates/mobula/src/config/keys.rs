@@ -24,6 +24,7 @@ pub fn of_today(key: &str) -> &str {
         "dfs.data.dir" => "dfs.datanode.data.dir",
         "dfs.permissions" => "dfs.permissions.enabled",
         "dfs.permissions.supergroup" => "dfs.permissions.superusergroup",
+        "dfs.max.objects" => "dfs.namenode.max.objects",
         "dfs.umaskmode" => "fs.permissions.umask-mode",
         "dfs.replication.min" => "dfs.namenode.replication.min",
         other => other,
@@ -82,6 +83,23 @@ pub const KEYS: &[Key] = &[
         "dfs.namenode.fs-limits.max-directory-items",
         "most entries of a directory",
     ),
+    key(
+        "namenode.objects_max",
+        "dfs.namenode.max.objects",
+        "most files, directories and blocks together; 0: any number",
+    ),
+    key("namenode.listing_max", "dfs.ls.limit", "most entries of a directory in one answer"),
+    key("namenode.batched_listing_max", "dfs.batched.ls.limit", "most directories that one call may list"),
+    key(
+        "namenode.protected_directories",
+        "fs.protected.directories",
+        "directories that nobody can delete or rename unless they are empty, with commas between",
+    ),
+    key(
+        "namenode.protect_subdirectories",
+        "dfs.protected.subdirectories.enable",
+        "whether what is in a protected directory is protected, too",
+    ),
     key("namenode.replication_max", "dfs.replication.max", "most replicas of a file"),
     key(
         "namenode.replication_min",
@@ -97,6 +115,21 @@ pub const KEYS: &[Key] = &[
         "namenode.static_groups",
         "hadoop.user.group.static.mapping.overrides",
         "groups of users, as user1=g1,g2;user2=g3",
+    ),
+    key(
+        "proxyuser.NAME.users",
+        "hadoop.proxyuser.NAME.users",
+        "users in whose name the user NAME may speak, with commas between; *: any",
+    ),
+    key(
+        "proxyuser.NAME.groups",
+        "hadoop.proxyuser.NAME.groups",
+        "groups in whose members' names the user NAME may speak, with commas between; *: any",
+    ),
+    key(
+        "proxyuser.NAME.hosts",
+        "hadoop.proxyuser.NAME.hosts",
+        "where NAME may do that from: addresses, networks as 10.0.0.0/8, names, with commas between; *: anywhere",
     ),
     key(
         "namenode.suspect_after",
@@ -122,6 +155,16 @@ pub const KEYS: &[Key] = &[
         "namenode.trust_advertised_address",
         "mobula.namenode.trust-advertised-address",
         "take the address that a DataNode advertises, not the one that it connects from",
+    ),
+    key(
+        "namenode.room_reserved",
+        "dfs.namenode.resource.du.reserved",
+        "with less room than this on the disk of namenode.dir, nothing is changed any more (safe mode); 0: not looked at",
+    ),
+    key(
+        "namenode.room_check",
+        "dfs.namenode.resource.check.interval",
+        "how often that room is looked at when nobody writes; without a unit, ms",
     ),
     key("namenode.cache_size", "mobula.namenode.cache-size", "memory for the namespace's tables"),
     key(

@@ -82,12 +82,12 @@ impl Settings {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let found = mobula_toml::parse(&text, &path.display().to_string())?;
-        if found.iter().any(|(key, ..)| *key == "dfs.namenode.rpc-address") {
+        if found.iter().any(|(key, ..)| key == "dfs.namenode.rpc-address") {
             self.remove("dfs.namenode.rpc-bind-host");
         }
         for (key, value, line) in found {
             self.by_key.insert(
-                key.to_string(),
+                key,
                 Setting { value, origin: format!("{}:{line}", path.display()), last_word: false },
             );
         }
@@ -148,6 +148,18 @@ impl Settings {
             "true" => Some(true),
             "false" => Some(false),
             _ => None,
+        })
+    }
+
+    /// Keys that begin and end so, with what is between, and their values.
+    pub fn between<'s>(
+        &'s self,
+        begin: &'s str,
+        end: &'s str,
+    ) -> impl Iterator<Item = (&'s str, String)> + use<'s> {
+        self.by_key.keys().filter_map(move |key| {
+            let name = key.strip_prefix(begin)?.strip_suffix(end)?;
+            Some((name, self.get(key)?))
         })
     }
 

@@ -180,3 +180,70 @@ async fn the_small_protocols() {
     let nobody = fixture.of("bob", "org.example.Nothing");
     assert_eq!(nobody.refused("x", &request).await.0, "RpcNoSuchProtocolException");
 }
+
+fn safe_mode(action: hdfs::SafeModeActionProto) -> hdfs::SetSafeModeRequestProto {
+    hdfs::SetSafeModeRequestProto { action: action as i32, checked: None }
+}
+
+/// HDFS asks its retry cache before safe mode: who lost the answer gets it in safe mode, too.
+#[tokio::test]
+async fn what_happened_once_is_answered_again_in_safe_mode() {
+    let fixture = Fixture::start().await;
+    let hdfs = fixture.client("hdfs");
+    hdfs.touch("/old").await;
+    let enter = safe_mode(hdfs::SafeModeActionProto::SafemodeEnter);
+    let file_id = |answer: hdfs::CreateResponseProto| answer.fs.unwrap().file_id;
+    let made = hdfs.again("create", &create("/new", "w2"), 7_001).await.map(file_id).unwrap();
+    let appended: hdfs::AppendResponseProto =
+        hdfs.again("append", &append("/old", "w3"), 7_002).await.unwrap();
+    let renamed: hdfs::RenameResponseProto =
+        hdfs.again("rename", &rename("/new", "/moved"), 7_003).await.unwrap();
+    let deleted: hdfs::DeleteResponseProto = hdfs.again("delete", &delete("/moved"), 7_004).await.unwrap();
+    assert!(renamed.result && deleted.result);
+    assert!(hdfs.call::<_, hdfs::SetSafeModeResponseProto>("setSafeMode", &enter).await.result);
+
+    let again = hdfs.again("create", &create("/new", "w2"), 7_001).await.map(file_id);
+    assert_eq!(again.unwrap(), made);
+    assert_eq!(appended, hdfs.again("append", &append("/old", "w3"), 7_002).await.unwrap());
+    assert_eq!(renamed, hdfs.again("rename", &rename("/new", "/moved"), 7_003).await.unwrap());
+    assert_eq!(deleted, hdfs.again("delete", &delete("/moved"), 7_004).await.unwrap());
+
+    // What did not happen does not, under a number of its own or one that was refused before.
+    for _ in 0..2 {
+        let refused = hdfs.again::<_, hdfs::DeleteResponseProto>("delete", &delete("/old"), 7_005).await;
+        assert!(refused.unwrap_err().to_string().contains("Name node is in safe mode"));
+    }
+    // What may happen any number of times is no repeat.
+    assert_eq!(hdfs.refused("mkdirs", &mkdirs("/d")).await.0, "SafeModeException");
+    assert!(hdfs.status("/old").await.is_some());
+}
+
+/// Safe mode comes before what is said of features that are not there, as in HDFS, but for who may use them at all.
+#[tokio::test]
+async fn in_safe_mode_features_that_are_not_there_are_refused_for_that() {
+    let fixture = Fixture::start().await;
+    let (hdfs, alice) = (fixture.client("hdfs"), fixture.client("alice"));
+    let enter = safe_mode(hdfs::SafeModeActionProto::SafemodeEnter);
+    assert!(hdfs.call::<_, hdfs::SetSafeModeResponseProto>("setSafeMode", &enter).await.result);
+    let about = |src: &str| hdfs::GetFileInfoRequestProto { src: src.into() };
+    for (method, words) in [
+        ("setAcl", "Cannot set ACL on /d"),
+        ("removeDefaultAcl", "Cannot remove default ACL entries on /d"),
+        ("setXAttr", "Cannot set XAttr on /d"),
+        ("allowSnapshot", "Cannot allow snapshot for /d"),
+        ("createSnapshot", "Cannot create snapshot for /d"),
+        ("setQuota", "Cannot set quota on /d"),
+        ("removeCachePool", "Cannot modify cache pool/d"),
+        ("enableErasureCodingPolicy", "Cannot enable erasure coding policy /d"),
+        ("renewDelegationToken", "Cannot renew delegation token"),
+    ] {
+        let refused = hdfs.refused(method, &about("/d")).await;
+        assert_eq!(refused, ("SafeModeException".into(), format!("{words}. Name node is in safe mode.")));
+    }
+    let info = hdfs::CachePoolInfoProto { pool_name: Some("p".into()), ..Default::default() };
+    let words = hdfs.refused("addCachePool", &hdfs::AddCachePoolRequestProto { info }).await.1;
+    assert_eq!(words, "Cannot add cache poolp. Name node is in safe mode.");
+    assert_eq!(hdfs.refused("createSymlink", &about("/d")).await.1, "Symlinks not supported");
+    let denied = "Access denied for user alice. Superuser privilege is required for operation allowSnapshot";
+    assert_eq!(alice.refused("allowSnapshot", &about("/d")).await.1, denied);
+}
