@@ -296,7 +296,8 @@ class Cluster:
     def start_namenode(self):
         log = self.folder / "namenode.log"
         if self.namenode_kind == "m":
-            command = [self.tools.binary, "namenode", "--dir", str(self.folder / "name"), "--listen", self.address]
+            command = [self.tools.binary, "namenode", "--dir", str(self.folder / "name"), "--listen", self.address,
+                       "--http-port", str(self.ports[1])]
             self.namenode = self.keep(Process(command, log))
             return
         folder = self.configuration("namenode", NAMENODE | {

@@ -9,11 +9,12 @@ import java.util.Arrays;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.FsShell;
 import org.apache.hadoop.hdfs.tools.DFSAdmin;
+import org.apache.hadoop.hdfs.tools.DFSck;
 import org.apache.hadoop.util.ToolRunner;
 
 /**
- * Apache's shell and dfsadmin, called over and over in one process: a line of standard input is the tool
- * (fs or admin) and its arguments, percent-encoded and parted by tabs; the answer is a line with the exit
+ * Apache's shell, dfsadmin and fsck, called over and over in one process: a line of standard input is the tool
+ * (fs, admin or fsck) and its arguments, percent-encoded and parted by tabs; the answer is a line with the exit
  * code and the number of bytes printed, and then these, standard output and error together. Arguments of
  * this program are key=value of the configuration.
  */
@@ -46,7 +47,11 @@ public final class Shells {
   private static int run(Configuration conf, String[] words) {
     String[] args = Arrays.copyOfRange(words, 1, words.length);
     try {
-      return ToolRunner.run(words[0].equals("admin") ? new DFSAdmin(conf) : new FsShell(conf), args);
+      switch (words[0]) {
+        case "admin": return ToolRunner.run(new DFSAdmin(conf), args);
+        case "fsck": return ToolRunner.run(new DFSck(conf), args);
+        default: return ToolRunner.run(new FsShell(conf), args);
+      }
     } catch (Throwable problem) {
       problem.printStackTrace();
       return -1;

@@ -8,6 +8,7 @@ mod auto_healer;
 mod copies;
 pub mod event;
 mod fleet;
+mod inspect;
 mod map;
 mod needs;
 pub mod notice;
@@ -29,6 +30,7 @@ pub use event::{
     Undecided,
 };
 pub use fleet::Fleet;
+pub use inspect::{Defect, LOST_AFTER_MS, Replica};
 pub use notice::Notice;
 pub use order::Order;
 pub use report::{ReportCursor, sort_report};

@@ -9,7 +9,7 @@ use mobula_types::InodeId;
 use mobula_wire::remote::RemoteException;
 
 use crate::asker::Asker;
-use crate::client_rpc::{decode, path, read};
+use crate::client_rpc::{decode, path, read, read_tree};
 use crate::exceptions::Refusal;
 use crate::located::{node_report, storage_report};
 use crate::service::Service;
@@ -34,7 +34,7 @@ pub fn call(
         b"getDatanodeReport" => read(body, reply, |q| get_datanode_report(s, asker, q)),
         b"getDatanodeStorageReport" => read(body, reply, |q| get_datanode_storage_report(s, asker, q)),
         b"getSlowDatanodeReport" => read(body, reply, |q| get_slow_datanode_report(s, asker, q)),
-        b"listCorruptFileBlocks" => read(body, reply, |q| list_corrupt_file_blocks(s, asker, q)),
+        b"listCorruptFileBlocks" => read_tree(s, asker.clone(), body, reply, list_corrupt_file_blocks),
         b"listOpenFiles" => read(body, reply, |q| list_open_files(s, asker, q)),
         b"setSafeMode" => read(body, reply, |q| set_safe_mode(s, asker, q)),
         b"saveNamespace" => save_namespace(s, asker, body, reply),
@@ -165,8 +165,8 @@ fn list_corrupt_file_blocks(
 ) -> Result<hdfs::ListCorruptFileBlocksResponseProto, Refusal> {
     let skip = request.cookie.as_deref().and_then(|cookie| cookie.parse().ok()).unwrap_or(0);
     let within = path(&request.path)?;
-    let (files, seen) = service.corrupt_files(asker, &within, skip, CORRUPT_FILES_MAX)?;
-    let files = files.iter().map(|path| path.as_str().to_owned()).collect();
+    let (blocks, seen) = service.missing_blocks(asker, &within, skip, CORRUPT_FILES_MAX)?;
+    let files = blocks.iter().map(|(_, path)| path.as_str().to_owned()).collect();
     let corrupt = hdfs::CorruptFileBlocksProto { files, cookie: seen.max(skip).to_string() };
     Ok(hdfs::ListCorruptFileBlocksResponseProto { corrupt })
 }

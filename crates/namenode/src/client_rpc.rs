@@ -102,7 +102,7 @@ pub fn read<Q: Message + Default, R: Message>(
 
 /// Answers a read that may go through the whole tree, on a thread for that: others of the connection, and of its
 /// runtime, are answered meanwhile.
-fn read_tree<Q: Message + Default + 'static, R: Message + 'static>(
+pub fn read_tree<Q: Message + Default + 'static, R: Message + 'static>(
     service: &Arc<Service>,
     asker: Asker,
     body: &[u8],

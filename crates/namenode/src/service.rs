@@ -4,14 +4,15 @@
 //!
 //! Knows no front end. Next on the walk: `writing`, then the namespace's `block`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mobula_disk::Pool;
 use mobula_fleet::{FleetStats, Health, NodeFilter, NodeReport, Notice, StartProgress, UnderReplicated};
 use mobula_namespace::{
-    Access, Caller, Command, ContentSummary, FileBlocks, FileKind, FileStatus, Format, Listing, OpenFile,
-    Operation, Outcome, View,
+    Access, BlockRecord, Caller, Command, ContentSummary, FileBlocks, FileKind, FileStatus, Format, Listing,
+    OpenFile, Operation, Outcome, TableError, View,
 };
 use mobula_net::Clock;
 use mobula_raft::Raft;
@@ -30,6 +31,9 @@ use crate::machine::{NamespaceMachine, PublishedView};
 use crate::room::Room;
 use crate::roster::Roster;
 use crate::safe_mode::{self, Safe, SafeMode};
+
+/// Missing blocks that are looked up at once, under the fleet's lock.
+const MISSING_A_LOOK: usize = 1_000;
 
 /// The NameNode's functions, typed and independent of any front end.
 pub struct Service {
@@ -116,6 +120,11 @@ impl Service {
     /// The cluster's identity.
     pub fn format(&self) -> &Format {
         &self.format
+    }
+
+    /// Who asks under that name from there, by a front end without calls that could be repeated.
+    pub async fn asker(&self, user: &str, peer: SocketAddr) -> Asker {
+        Asker { caller: self.groups.resolve(user).await, peer, call: None }
     }
 
     // ---- state ----
@@ -289,6 +298,20 @@ impl Service {
         Ok(file)
     }
 
+    /// As [`Service::file_blocks`] from the beginning, for who looks at blocks and reads none: no access time moves.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub(crate) fn blocks_to_check(
+        &self,
+        asker: &Asker,
+        path: &HdfsPath,
+        length: u64,
+    ) -> Result<FileBlocks, Refusal> {
+        self.check_leads()?;
+        Ok(self.view.load().file_blocks(&asker.caller, path, 0, length, Millis(0))?)
+    }
+
     /// The blocks of a file up to the length that its status tells; the caller was checked for that.
     ///
     /// # Errors
@@ -360,36 +383,41 @@ impl Service {
         self.view.load().open_files(after, limit).map_err(|error| Refusal::Io(error.to_string()))
     }
 
-    /// Files that have a block without a good replica, and where to go on. Superuser.
+    /// Blocks without a good replica, with their files, after the first `skip` of all such blocks; and how many of all
+    /// were seen then: there are more only if `limit` were found. Superuser. May look at millions of blocks: run it on
+    /// a thread for trees.
     ///
     /// # Errors
     /// SuperuserRequired.
-    pub fn corrupt_files(
+    pub(crate) fn missing_blocks(
         &self,
         asker: &Asker,
         within: &HdfsPath,
         skip: usize,
         limit: usize,
-    ) -> Result<(Vec<HdfsPath>, usize), Refusal> {
+    ) -> Result<(Vec<(BlockRecord, HdfsPath)>, usize), Refusal> {
         self.check_superuser(asker, "listCorruptFileBlocks")?;
         self.check_leads()?;
-        let view = self.view.load();
-        let missing = self.roster.ask(|fleet, _| fleet.missing_blocks(None, skip.saturating_add(limit)));
-        let mut files = Vec::new();
-        let mut seen = 0;
-        for block in missing {
-            seen += 1;
-            if seen <= skip {
-                continue;
-            }
-            let record = view.block(block).map_err(|error| Refusal::Io(error.to_string()))?;
-            let Some(record) = record else { continue };
-            let path = view.path_of(record.inode).map_err(|error| Refusal::Io(error.to_string()))?;
-            if let Some(path) = path.filter(|path| path.is_within(within)) {
-                files.push(path);
+        let unreadable = |error: TableError| Refusal::Io(error.to_string());
+        let (mut found, mut seen, mut after) = (Vec::new(), 0, None);
+        loop {
+            let page = self.roster.ask(|fleet, _| fleet.missing_blocks(after, MISSING_A_LOOK));
+            let Some(last) = page.last() else { return Ok((found, seen)) };
+            after = Some(*last);
+            let view = self.view();
+            for block in page {
+                seen += 1;
+                if seen <= skip {
+                    continue;
+                }
+                let Some(record) = view.block(block).map_err(unreadable)? else { continue };
+                let path = view.path_of(record.inode).map_err(unreadable)?;
+                found.extend(path.filter(|path| path.is_within(within)).map(|path| (record, path)));
+                if found.len() >= limit {
+                    return Ok((found, seen));
+                }
             }
         }
-        Ok((files, seen))
     }
 
     /// `getDatanodeReport`. Superuser.

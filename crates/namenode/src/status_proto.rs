@@ -139,6 +139,35 @@ const POLICIES: [Policy; 8] = {
     ]
 };
 
+/// The name of the policy that every file has.
+pub const HOT: &str = "HOT";
+
+/// The first policy that wants replicas on such media (sorted by [`java_order`]): its own, and then more of the last one
+/// (HDFS: `StoragePolicySummary.getStoragePolicy`).
+pub fn policy_of_media(media: &[StorageType]) -> Option<&'static str> {
+    let fits = |wanted: &[StorageType]| {
+        let mut wanted = wanted.to_vec();
+        wanted.sort_by_key(|medium| java_order(*medium));
+        let rest = media.get(wanted.len()..);
+        rest.is_some_and(|rest| {
+            media.starts_with(&wanted) && rest.iter().all(|medium| Some(medium) == wanted.last())
+        })
+    };
+    POLICIES.iter().find(|policy| fits(policy.2)).map(|policy| policy.1)
+}
+
+/// How Java's enumeration orders media.
+pub fn java_order(medium: StorageType) -> u8 {
+    match medium {
+        StorageType::RamDisk => 0,
+        StorageType::Ssd => 1,
+        StorageType::Disk => 2,
+        StorageType::Archive => 3,
+        StorageType::Provided => 4,
+        StorageType::Nvdimm => 5,
+    }
+}
+
 /// `getStoragePolicies`.
 pub fn storage_policies() -> Vec<hdfs::BlockStoragePolicyProto> {
     POLICIES.iter().map(storage_policy).collect()

@@ -219,6 +219,7 @@ public class MiniDFSCluster implements AutoCloseable {
   private final Set<FileSystem> fileSystems = new HashSet<>();
   private int instance;
   private int port;
+  private int httpPort;
   private Server namenode;
   private NameNodeInfo info;
   private NameNode nameNodeMock;
@@ -331,11 +332,14 @@ public class MiniDFSCluster implements AutoCloseable {
   private void startNameNode() throws IOException {
     writeConf(info.conf);
     if (port == 0) port = freePort();
+    if (httpPort == 0) httpPort = freePort();
     List<String> command = List.of(BINARY, "namenode", "--conf", confDir.getPath(), "--dir",
-        new File(base, "name").getPath(), "--listen", "127.0.0.1:" + port, "--until-stdin-closes");
+        new File(base, "name").getPath(), "--listen", "127.0.0.1:" + port, "--http-port", "" + httpPort,
+        "--until-stdin-closes");
     namenode = new Server(command, "namenode-" + instance + ".log");
     FileSystem.setDefaultUri(conf, getURI());
     conf.set(DFSConfigKeys.DFS_NAMENODE_RPC_ADDRESS_KEY, "localhost:" + port);
+    conf.set(DFSConfigKeys.DFS_NAMENODE_HTTP_ADDRESS_KEY, "127.0.0.1:" + httpPort);
     nameNodeMock = Mockito.mock(NameNode.class, this::askNameNode);
     namesystemMock = Mockito.mock(FSNamesystem.class, this::askNamesystem);
     rpc = getNameNodeRpc(0);

@@ -1,6 +1,7 @@
 //! The fleet among pretended DataNodes.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod inspect;
 mod oracle;
 mod reports;
 mod scenario;

@@ -10,6 +10,7 @@ macro_rules! say {
 }
 
 mod blocks;
+mod fsck;
 mod nodes;
 mod open_files;
 
@@ -44,6 +45,7 @@ Examples:
   mobula admin report                      room, blocks and nodes of the cluster
   mobula admin nodes --json                a JSON object for each DataNode
   mobula admin blocks /projects            blocks that want replicas, and why
+  mobula admin fsck / -files -blocks       each file with its blocks, as `hdfs fsck`
   mobula admin open-files --json           files that somebody writes to
   mobula admin recover-lease /logs/app     closes the file of a writer that is gone
   mobula admin safemode enter              no changes from now on";
@@ -76,6 +78,15 @@ enum AdminCommand {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+    },
+    /// Check files and their blocks: the options, lines and exit codes of `hdfs fsck`, from the NameNode's HTTP port
+    Fsck {
+        /// The NameNode's HTTP port [default: dfs.namenode.http-address, or port 9870 of the NameNode]
+        #[arg(long, value_name = "HOST:PORT")]
+        http: Option<String>,
+        /// A path and options of `hdfs fsck`, as / -files -blocks -locations
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
     },
     /// Files that are open for writing, by whom, and since when nothing was closed or cut
     OpenFiles {
@@ -142,6 +153,12 @@ pub async fn run(mut context: FsContext, args: AdminArgs) -> Result<i32> {
         }
         AdminCommand::Blocks { path, limit, all, json } => {
             return blocks::list(&client, &blocks::Search { path, limit, all, json }).await;
+        }
+        AdminCommand::Fsck { http, args } => {
+            let configured = http.or_else(|| context.settings.get("dfs.namenode.http-address").cloned());
+            let address = fsck::address(configured.as_deref(), &context.client_options.namenodes[0]);
+            let user = &context.client_options.user;
+            return fsck::run(&fsck::Place { env: &context.env, address, user }, &args).await;
         }
         AdminCommand::OpenFiles { path, limit, json } => {
             let files = open_files::all(&client, &path, limit).await?;

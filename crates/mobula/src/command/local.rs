@@ -1,12 +1,13 @@
 //! `mobula local`: a whole cluster in one process, for development.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use mobula_namenode::Defaults;
 use mobula_net::Env;
 
-use super::namenode::serve_status;
+use super::namenode::serve_http;
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::config::units::parse_size;
 use crate::config::{NamenodeFlags, Settings, namenode_config};
@@ -34,7 +35,8 @@ pub struct LocalArgs {
     /// Smallest block size that a client may ask for [default: 1m]
     #[arg(long, value_name = "SIZE")]
     min_block_size: Option<String>,
-    /// Serve a status page on this port; 0 picks a free one
+    /// Serve HTTP on this port: a status page and fsck; 0 picks a free one [default: none, or a free one
+    /// with --write-config]
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
     /// Write core-site.xml and hdfs-site.xml for Hadoop's clients into this folder
@@ -62,9 +64,11 @@ pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
         started = Cluster::start(options) => started?,
     };
     let namenode = cluster.namenode().context("a cluster that has just started has a NameNode")?;
-    let http = serve_status(&Env::real(), namenode, args.http_port).await?;
+    let http_port = args.http_port.or(args.write_config.is_some().then_some(0));
+    let http = http_port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let http = serve_http(&Env::real(), namenode, http).await?;
     if let Some(folder) = &args.write_config {
-        write_config(folder, &cluster.uri(), &defaults)?;
+        write_config(folder, &cluster.uri(), http, &defaults)?;
     }
     if let Some(address) = http {
         println!("status http://{address}");
@@ -116,18 +120,15 @@ const REPLICATION_DEFAULT: u16 = 3;
 const OURS: &str = "<!-- Written by `mobula local --write-config`, anew at each start. -->";
 
 /// Writes what Hadoop's clients read from `HADOOP_CONF_DIR`. A file that somebody else wrote stays.
-fn write_config(folder: &Path, uri: &str, defaults: &Defaults) -> Result<()> {
+fn write_config(folder: &Path, uri: &str, http: Option<SocketAddr>, defaults: &Defaults) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let files = [
-        ("core-site.xml", vec![("fs.defaultFS", uri.to_string())]),
-        (
-            "hdfs-site.xml",
-            vec![
-                ("dfs.replication", defaults.replication.to_string()),
-                ("dfs.blocksize", defaults.block_size.to_string()),
-            ],
-        ),
+    let mut hdfs_site = vec![
+        ("dfs.replication", defaults.replication.to_string()),
+        ("dfs.blocksize", defaults.block_size.to_string()),
     ];
+    // For `hdfs fsck`.
+    hdfs_site.extend(http.map(|address| ("dfs.namenode.http-address", address.to_string())));
+    let files = [("core-site.xml", vec![("fs.defaultFS", uri.to_string())]), ("hdfs-site.xml", hdfs_site)];
     for (name, properties) in files {
         let path = folder.join(name);
         match std::fs::read(&path) {

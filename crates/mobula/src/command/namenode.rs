@@ -8,8 +8,8 @@ use mobula_disk::RealDisk;
 use mobula_namenode::NameNode;
 use mobula_net::Env;
 
-use crate::config::{NamenodeFlags, Settings, namenode_config};
-use crate::http;
+use crate::config::{NamenodeFlags, Settings, namenode_config, namenode_http};
+use crate::http::{self, Site};
 use crate::process::{Asked, allow_open_files};
 use crate::supervised::Supervised;
 
@@ -18,7 +18,7 @@ use crate::supervised::Supervised;
 pub struct NamenodeArgs {
     #[command(flatten)]
     flags: NamenodeFlags,
-    /// Serve a status page on this port of the same host; 0 picks a free one
+    /// Serve HTTP on this port of the same host: a status page and fsck; 0 picks a free one
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
     #[command(flatten)]
@@ -32,7 +32,10 @@ pub struct NamenodeArgs {
 pub async fn run(mut settings: Settings, args: NamenodeArgs) -> Result<()> {
     args.flags.apply(&mut settings);
     let config = namenode_config(&settings)?;
-    warn_if_open(config.listen);
+    let configured_http = namenode_http(&settings)?;
+    for address in [Some(config.listen), configured_http].into_iter().flatten() {
+        warn_if_open(address);
+    }
     let env = Env::real();
     allow_open_files();
     let mut asked = Asked::listen(&args.supervised)?;
@@ -41,7 +44,11 @@ pub async fn run(mut settings: Settings, args: NamenodeArgs) -> Result<()> {
         _ = asked.wait() => return Ok(()),
         started = NameNode::start(env.clone(), RealDisk::new(), config) => started?,
     };
-    let http = serve_status(&env, &namenode, args.http_port).await?;
+    let http = match args.http_port {
+        Some(port) => Some(SocketAddr::new(namenode.rpc_addr().ip(), port)),
+        None => configured_http,
+    };
+    let http = serve_http(&env, &namenode, http).await?;
     args.supervised.ready(&format!("hdfs://{}{}", namenode.rpc_addr(), suffix(http)))?;
     let ended = tokio::select! {
         biased;
@@ -52,14 +59,21 @@ pub async fn run(mut settings: Settings, args: NamenodeArgs) -> Result<()> {
     ended
 }
 
-/// Starts the status page where one is asked for, and says where it is.
-pub async fn serve_status(env: &Env, namenode: &NameNode, port: Option<u16>) -> Result<Option<SocketAddr>> {
-    let Some(port) = port else { return Ok(None) };
-    let address = SocketAddr::new(namenode.rpc_addr().ip(), port);
-    let listener = env.net.listen(address).await.context("cannot serve the status page")?;
+/// Starts the HTTP port where one is asked for, and says where it is.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn serve_http(
+    env: &Env,
+    namenode: &NameNode,
+    address: Option<SocketAddr>,
+) -> Result<Option<SocketAddr>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = env.net.listen(address).await.context("cannot serve HTTP")?;
     let address = listener.local_addr()?;
     let status = super::status::NamenodeStatus::new(namenode.service(), env.entropy.uuid());
-    tokio::spawn(http::serve(listener, Arc::new(status)));
+    let site = Site::of_namenode(Arc::new(status), namenode.service());
+    tokio::spawn(http::serve(listener, Arc::new(site)));
     Ok(Some(address))
 }
 

@@ -209,6 +209,19 @@ fn namenode_listen(settings: &Settings) -> Result<SocketAddr> {
     resolve(&format!("{host}:{port}"))
 }
 
+/// Where a NameNode serves HTTP, if it is to.
+///
+/// # Errors
+/// An address that is none.
+pub fn namenode_http(settings: &Settings) -> Result<Option<SocketAddr>> {
+    let Some(address) = settings.get("dfs.namenode.http-address") else { return Ok(None) };
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| anyhow!("'{address}' is no HOST:PORT (dfs.namenode.http-address)"))?;
+    let host = settings.get("dfs.namenode.http-bind-host").unwrap_or_else(|| host.into());
+    resolve(&format!("{host}:{port}")).map(Some)
+}
+
 fn rules(settings: &Settings) -> Result<Rules> {
     let d = Rules::default();
     let size = |key, default| Ok::<u64, anyhow::Error>(settings.size(key)?.unwrap_or(default));

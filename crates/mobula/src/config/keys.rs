@@ -69,6 +69,16 @@ pub const KEYS: &[Key] = &[
         "dfs.namenode.rpc-bind-host",
         "the address to bind if it is not the host of namenode.listen",
     ),
+    key(
+        "namenode.http",
+        "dfs.namenode.http-address",
+        "where the NameNode serves HTTP (its status, fsck), HOST:PORT; it does only if this is set",
+    ),
+    key(
+        "namenode.http_bind_host",
+        "dfs.namenode.http-bind-host",
+        "the address to bind if it is not the host of namenode.http",
+    ),
     key("namenode.permissions", "dfs.permissions.enabled", "whether permissions are enforced"),
     key("namenode.supergroup", "dfs.permissions.superusergroup", "the group of superusers"),
     key("namenode.block_size_min", "dfs.namenode.fs-limits.min-block-size", "smallest block size of a file"),

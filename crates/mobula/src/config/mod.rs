@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 
 pub use build::{
-    DatanodeFlags, NamenodeFlags, client_options, datanode_config, favored_nodes, namenode_config, user_name,
+    DatanodeFlags, NamenodeFlags, client_options, datanode_config, favored_nodes, namenode_config,
+    namenode_http, user_name,
 };
 
 /// A value and where it was written, as `hdfs-site.xml` or `mobula.toml:12`.
@@ -352,6 +353,18 @@ mod tests {
         let ours = folder(&[("mobula.toml", "[namenode]\nlisten = \"127.0.0.1:9\"\n")]);
         let toml = ours.path().join("mobula.toml");
         assert_eq!(listen(&Settings::load(Some(site.path()), Some(&toml)).unwrap()), "127.0.0.1:9");
+    }
+
+    #[test]
+    fn http_is_served_where_it_is_configured_and_nowhere_else() {
+        let mut settings = Settings::default();
+        assert_eq!(namenode_http(&settings).unwrap(), None);
+        settings.set("dfs.namenode.http-address", "127.0.0.1:9870");
+        assert_eq!(namenode_http(&settings).unwrap(), Some("127.0.0.1:9870".parse().unwrap()));
+        settings.set("dfs.namenode.http-bind-host", "0.0.0.0");
+        assert_eq!(namenode_http(&settings).unwrap(), Some("0.0.0.0:9870".parse().unwrap()));
+        settings.set("dfs.namenode.http-address", "9870");
+        assert!(namenode_http(&settings).unwrap_err().to_string().contains("'9870' is no HOST:PORT"));
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub fn local_second(ms: u64) -> String {
     instant(ms).to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// `Thu Jan 01 03:04:05 UTC 1970`, in the local time zone, as Java's `Date` shows it.
+pub fn java(ms: u64) -> String {
+    instant(ms).to_zoned(TimeZone::system()).strftime("%a %b %d %H:%M:%S %Z %Y").to_string()
+}
+
 /// `260102030405`, in the local time zone: how checkpoints of the trash are named.
 pub fn checkpoint_name(ms: u64) -> String {
     instant(ms).to_zoned(TimeZone::system()).strftime("%y%m%d%H%M%S").to_string()

@@ -147,6 +147,10 @@ async fn hadoops_configuration_files_are_written_but_nobody_elses_replaced() {
     assert!(core.contains(&uri), "{core}");
     let (out, error, code) = said(&["--conf", conf_text, "fs", "-mkdir", "/by-configuration"]).await;
     assert_eq!((out.as_str(), error.as_str(), code), ("", "", 0));
+    // Where fsck is asked, too.
+    let (out, error, code) = said(&["--conf", conf_text, "admin", "fsck", "/by-configuration"]).await;
+    assert!(out.ends_with("The filesystem under path '/by-configuration' is HEALTHY\n"), "{out}");
+    assert_eq!((error.as_str(), code), ("", 0));
     process.orphan().await;
     for others in [&b"<configuration/>"[..], b"<!-- f\xfcr alle --><configuration/>"] {
         std::fs::write(conf.join("core-site.xml"), others).unwrap();

@@ -7,6 +7,7 @@ mod attack;
 mod cli;
 mod copies;
 mod corners;
+mod fsck;
 mod kills;
 mod links;
 mod local;

@@ -1,0 +1,303 @@
+//! The NameNode's HTTP port: `/` for people, `/health` and `/notices` as JSON for scripts, `/fsck` for HDFS's `hdfs fsck`.
+//! Loopback by default, one request a connection.
+//!
+//! What comes in is taken for hostile: heads, parameters, connections and times have bounds. What takes a path or
+//! changes something asks the NameNode's service as the user that the request names (DESIGN D8).
+
+pub mod client;
+pub mod query;
+mod request;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_namenode::{Fsck, FsckRequest, Service};
+use mobula_net::{Listener, Stream};
+use mobula_types::Millis;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+pub use client::get;
+use query::{Blank, Parameters, decode};
+use request::{BadHead, Request};
+
+/// What the page shows.
+pub trait StatusSource: Send + Sync + 'static {
+    /// Nodes, blocks and whether all is healed.
+    fn health(&self) -> Value;
+    /// What the AutoHealer noticed and did after notice `since`.
+    fn notices(&self, since: u64) -> Value;
+}
+
+/// Requests served at once.
+const CONNECTIONS_MAX: usize = 64;
+/// Of these, checks: each reads a whole tree.
+const CHECKS_MAX: usize = 4;
+/// Longest that the head of a request may take to come, and a short answer to go.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// Longest that a part of a long answer may take to go.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// What a refused client still sends is read for so long, so that it sees why.
+const LINGER_LIMIT: Duration = Duration::from_secs(1);
+/// See [`LINGER_LIMIT`]; bytes.
+const LINGER_BYTES_MAX: u64 = 1 << 20;
+/// Longest name of a user.
+const USER_BYTES_MAX: usize = 255;
+/// Who asks without a name (`hadoop.http.staticuser.user`).
+const NOBODY: &str = "dr.who";
+
+/// What is served.
+pub struct Site {
+    status: Arc<dyn StatusSource>,
+    namenode: Option<Arc<Service>>,
+    checks: Arc<Semaphore>,
+}
+
+impl Site {
+    /// The status page alone.
+    pub fn of_status(status: Arc<dyn StatusSource>) -> Site {
+        Site { status, namenode: None, checks: Arc::new(Semaphore::new(CHECKS_MAX)) }
+    }
+
+    /// The status page, and what asks the NameNode.
+    pub fn of_namenode(status: Arc<dyn StatusSource>, namenode: Arc<Service>) -> Site {
+        Site { namenode: Some(namenode), ..Site::of_status(status) }
+    }
+}
+
+/// An answer.
+struct Answer {
+    status: &'static str,
+    kind: &'static str,
+    body: Body,
+}
+
+enum Body {
+    Text(String),
+    /// As long as it is read.
+    Check(Box<Fsck>, OwnedSemaphorePermit),
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+impl Answer {
+    fn plain(status: &'static str, words: &str) -> Answer {
+        Answer { status, kind: TEXT, body: Body::Text(format!("{words}\n")) }
+    }
+
+    fn json(value: &Value) -> Answer {
+        Answer { status: "200 OK", kind: JSON, body: Body::Text(value.to_string()) }
+    }
+}
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: Listener, site: Arc<Site>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, peer)) = listener.accept().await else {
+            // Out of file descriptors: they come back when others end.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let site = Arc::clone(&site);
+        tokio::spawn(async move {
+            // A client that breaks off, or is too slow, is its own affair.
+            let _ended = converse(stream, peer, &site).await;
+            drop(place);
+        });
+    }
+}
+
+async fn converse(mut stream: Stream, peer: SocketAddr, site: &Site) -> std::io::Result<()> {
+    let Some(request) = timeout(REQUEST_LIMIT, request::read(&mut stream)).await?? else { return Ok(()) };
+    let takes_chunks = request.as_ref().is_ok_and(|request| request.takes_chunks);
+    let answer = match request {
+        Ok(request) => timeout(REQUEST_LIMIT, site.answer(&request, peer)).await?,
+        Err(BadHead(status, words)) => Answer::plain(status, words),
+    };
+    match answer.body {
+        Body::Text(text) => {
+            let head = head(answer.status, answer.kind, &format!("Content-Length: {}", text.len()));
+            timeout(REQUEST_LIMIT, stream.write_all((head + &text).as_bytes())).await??;
+        }
+        Body::Check(check, place) => {
+            let length = if takes_chunks { "Transfer-Encoding: chunked" } else { "Cache-Control: no-store" };
+            let head = head(answer.status, answer.kind, length);
+            timeout(STALL_LIMIT, stream.write_all(head.as_bytes())).await??;
+            write_parts(&mut stream, *check, takes_chunks).await?;
+            drop(place);
+        }
+    }
+    stream.shutdown().await?;
+    let mut rest = stream.take(LINGER_BYTES_MAX);
+    let read = async {
+        while rest.read_buf(&mut Vec::with_capacity(4 << 10)).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    timeout(LINGER_LIMIT, read).await?
+}
+
+fn head(status: &str, kind: &str, length: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{length}\r\nX-Frame-Options: SAMEORIGIN\r\n\
+         X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+    )
+}
+
+/// Writes a check as it goes on. A client that does not take it ends it.
+async fn write_parts(stream: &mut Stream, mut check: Fsck, chunks: bool) -> std::io::Result<()> {
+    while let Some(part) = check.next().await {
+        let framed = if chunks { format!("{:x}\r\n{part}\r\n", part.len()) } else { part };
+        timeout(STALL_LIMIT, stream.write_all(framed.as_bytes())).await??;
+    }
+    if chunks {
+        timeout(STALL_LIMIT, stream.write_all(b"0\r\n\r\n")).await??;
+    }
+    Ok(())
+}
+
+impl Site {
+    async fn answer(&self, request: &Request, peer: SocketAddr) -> Answer {
+        let (path, parameters) = match target(request) {
+            Ok(target) => target,
+            Err(bad) => return Answer::plain("400 Bad Request", &format!("the target has {bad}")),
+        };
+        if request.method != "GET" {
+            return Answer::plain("405 Method Not Allowed", "only GET is served");
+        }
+        match &*path {
+            "/" => {
+                let kind = "text/html; charset=utf-8";
+                Answer { status: "200 OK", kind, body: Body::Text(page(&self.status.health())) }
+            }
+            "/health" => Answer::json(&self.status.health()),
+            "/notices" => Answer::json(&self.status.notices(since(&parameters))),
+            "/fsck" => self.fsck(request, &parameters, peer).await,
+            _ => Answer::plain("404 Not Found", "there is /, /health, /notices?since=N and /fsck?path=PATH"),
+        }
+    }
+
+    /// HDFS's `FsckServlet`.
+    async fn fsck(&self, request: &Request, parameters: &Parameters, peer: SocketAddr) -> Answer {
+        let Some(namenode) = &self.namenode else {
+            return Answer::plain("404 Not Found", "there is no NameNode here");
+        };
+        // Any page in a browser can make it send this, and -delete deletes.
+        if is_foreign(request) {
+            return Answer::plain("403 Forbidden", "a page of another origin asks for that");
+        }
+        let user = match user(parameters) {
+            Ok(user) => user,
+            Err(words) => return Answer::plain("403 Forbidden", &words),
+        };
+        let Ok(place) = Arc::clone(&self.checks).try_acquire_owned() else {
+            return Answer::plain("503 Service Unavailable", &format!("{CHECKS_MAX} checks run already"));
+        };
+        let asker = namenode.asker(user, peer).await;
+        let check = Fsck::new(Arc::clone(namenode), asker, FsckRequest::of(parameters.iter()), java_date);
+        Answer { status: "200 OK", kind: TEXT, body: Body::Check(Box::new(check), place) }
+    }
+}
+
+fn target(request: &Request) -> Result<(String, Parameters), query::BadTarget> {
+    Ok((decode(&request.path, Blank::None)?, Parameters::parse(&request.query)?))
+}
+
+/// Whether a browser says that a page of elsewhere is behind the request. Other clients say nothing.
+fn is_foreign(request: &Request) -> bool {
+    request.fetched_from.as_deref().is_some_and(|from| !matches!(from, "none" | "same-origin"))
+}
+
+/// Who asks, as the request says (`JspHelper.getUGI` without security). Nobody may ask for somebody else.
+fn user(parameters: &Parameters) -> Result<&str, String> {
+    let named =
+        parameters.get("user.name").or_else(|| parameters.get("ugi").and_then(|ugi| ugi.split(',').next()));
+    let user = named.filter(|name| !name.is_empty()).unwrap_or(NOBODY);
+    if user.len() > USER_BYTES_MAX {
+        return Err(format!("a user's name of {} bytes", user.len()));
+    }
+    match parameters.get("doas").filter(|other| !other.is_empty() && *other != user) {
+        Some(other) => Err(format!("User: {user} is not allowed to impersonate {other}")),
+        None => Ok(user),
+    }
+}
+
+fn since(parameters: &Parameters) -> u64 {
+    parameters.get("since").and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// A time of day as Java's `Date` shows it.
+fn java_date(time: Millis) -> String {
+    crate::fs::date::java(time.0)
+}
+
+fn page(health: &Value) -> String {
+    let text = serde_json::to_string_pretty(health).unwrap_or_default();
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    format!("<!doctype html><title>Mobula</title><h1>Mobula</h1><pre>{text}</pre>\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mobula_net::Env;
+
+    use super::*;
+
+    struct Fixed;
+
+    impl StatusSource for Fixed {
+        fn health(&self) -> Value {
+            serde_json::json!({ "healed": true, "note": "<b>" })
+        }
+
+        fn notices(&self, since: u64) -> Value {
+            serde_json::json!({ "since": since })
+        }
+    }
+
+    #[tokio::test]
+    async fn serves_json_and_refuses_the_rest() {
+        let env = Env::real();
+        let listener = env.net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tokio::spawn(serve(listener, Arc::new(Site::of_status(Arc::new(Fixed)))));
+        assert_eq!(get(&env, &address, "/health").await.unwrap()["healed"], true);
+        assert_eq!(get(&env, &address, "/notices?since=7").await.unwrap()["since"], 7);
+        for (target, status) in [
+            ("/etc/passwd", "404"),
+            ("/health?a=%", "400"),
+            ("/%ff", "400"),
+            ("/fsck", "404"),
+            ("/ health", "400"),
+        ] {
+            let error = get(&env, &address, target).await.unwrap_err().to_string();
+            assert!(error.contains(status), "{target}: {error}");
+        }
+        server.abort();
+    }
+
+    #[test]
+    fn the_page_escapes_what_it_shows() {
+        assert!(page(&Fixed.health()).contains("&lt;b>"));
+    }
+
+    #[test]
+    fn who_asks() {
+        let user_of = |query: &str| user(&Parameters::parse(query).unwrap()).map(String::from);
+        assert_eq!(user_of("ugi=me,group&path=/").unwrap(), "me");
+        assert_eq!(user_of("ugi=me&user.name=you").unwrap(), "you");
+        assert_eq!(user_of("").unwrap(), "dr.who");
+        assert_eq!(user_of("user.name=me&doas=me").unwrap(), "me");
+        assert_eq!(
+            user_of("user.name=me&doas=you").unwrap_err(),
+            "User: me is not allowed to impersonate you"
+        );
+        assert!(user_of(&format!("ugi={}", "a".repeat(256))).is_err());
+    }
+}
