@@ -51,7 +51,7 @@ pub(crate) fn check_protected<R: Read>(
     if guards.protect_subdirectories {
         let above = |path: &&HdfsPath| !path.is_root() && walk.path.is_within(path);
         // The nearest one is named: of those on one way down, the longest.
-        if let Some(path) = guards.protected.iter().filter(above).next_back() {
+        if let Some(path) = guards.protected.iter().rfind(above) {
             return Err(NamespaceError::ProtectedAbove(path.as_str().into()));
         }
     }

@@ -348,7 +348,7 @@ impl World {
 
     /// The log is cut behind what the tables have, whatever befalls them.
     fn look_at_log(&self, now_ms: u64) {
-        if now_ms % LOG_LOOK_MS != 0 {
+        if !now_ms.is_multiple_of(LOG_LOOK_MS) {
             return;
         }
         let bytes = self.disks[&Node::Namenode].bytes_in(&PathBuf::from("/name/log"));
