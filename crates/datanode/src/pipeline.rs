@@ -28,6 +28,9 @@ use crate::stir::{Giver, Stir, Taker};
 
 /// Batches of one connection: one is filled while the other is written.
 const BATCHES: usize = 2;
+/// A packet of so many bytes of data is not waited for by those before it: their sender would miss their
+/// acknowledgements. Java's client sends 63 KiB, HBase's log writer up to 12 MiB.
+const LONG_PACKET: u32 = 1 << 20;
 /// Acknowledgements that wait for the nodes further down. The sender's window bounds it, too.
 const ACKS_MAX: usize = 4096;
 /// What is still read from a sender that was told of an error, in bytes, so that it can read the answer.
@@ -244,8 +247,8 @@ impl Ingest<'_> {
         }
     }
 
-    /// Takes packets until there is enough for a write, or nothing more is here and the disk is idle,
-    /// which shows by a batch that came back: `spare`.
+    /// Takes packets until there is enough for a write, or the next one is long, or nothing more is here and
+    /// the disk is idle, which shows by a batch that came back: `spare`.
     async fn fill(
         &mut self,
         incoming: &mut Incoming<ReadHalf>,
@@ -256,6 +259,9 @@ impl Ingest<'_> {
     ) -> Result<(), ReceiveError> {
         loop {
             let prefix = incoming.prefix().await.map_err(ReceiveError::Sender)?;
+            if prefix.header.data_length >= LONG_PACKET && !batch.packets.is_empty() {
+                return Ok(());
+            }
             let front = incoming.take_front(&prefix);
             let (at, length) = (batch.filled, prefix.header.data_length as usize);
             incoming.data(&mut batch.data, at, length).await.map_err(ReceiveError::Sender)?;

@@ -71,6 +71,8 @@ public class MiniDFSCluster implements AutoCloseable {
 
   private static final String BINARY = System.getProperty("mobula.binary");
   private static final File LOGS = new File(System.getProperty("mobula.logs", "/tmp"));
+  /** HBase stops all nodes of a pipeline, one after the other: Hadoop's take their time, ours are gone at once. */
+  private static final int STOP_MS = Integer.getInteger("mobula.stop.ms", 0);
   private static int instances;
 
   static { HdfsConfiguration.init(); }
@@ -245,6 +247,14 @@ public class MiniDFSCluster implements AutoCloseable {
   public MiniDFSCluster(Configuration conf, int numDataNodes, boolean format, String[] racks, String[] hosts)
       throws IOException {
     this(new Builder(conf).numDataNodes(numDataNodes).format(format).racks(racks).hosts(hosts));
+  }
+
+  /** The one that HBase's tests call. */
+  @Deprecated
+  public MiniDFSCluster(int port, Configuration conf, int numDataNodes, boolean format, boolean manageNames,
+      boolean manageData, StartupOption option, String[] racks, String[] hosts, long[] simulated) throws IOException {
+    this(new Builder(conf).nameNodePort(port).numDataNodes(numDataNodes).format(format).manageDataDfsDirs(manageData)
+        .startupOption(option).racks(racks).hosts(hosts).simulatedCapacities(simulated));
   }
 
   protected MiniDFSCluster(Builder b) throws IOException {
@@ -662,6 +672,7 @@ public class MiniDFSCluster implements AutoCloseable {
     if (i < 0 || i >= dataNodes.size()) return null;
     DataNodeProperties node = dataNodes.get(i);
     shutdownDataNode(i);
+    pause(STOP_MS);
     return node;
   }
 

@@ -7,7 +7,7 @@ use mobula_proto::hdfs::Status;
 use mobula_proto::hdfs::op_write_block_proto::BlockConstructionStage as Stage;
 use mobula_wire::datatransfer::Op;
 
-use crate::speaker::{Flags, Speaker, read_block, read_on, write_block, write_op};
+use crate::speaker::{Flags, Speaker, packet_bytes, read_block, read_on, write_block, write_op};
 use crate::stages::Again;
 use crate::{Bench, bytes, until};
 
@@ -77,6 +77,27 @@ async fn a_corrupt_packet_goes_nowhere() {
     for at in 0..2 {
         assert_eq!(read_block(&bench.addr(at), 1, 0, 512).await.unwrap(), &data[..512]);
         assert!(read_block(&bench.addr(at), 1, 0, 1000).await.is_err());
+    }
+}
+
+/// HBase's log writer sends what is flushed at once in one packet, however long: those before it are not held back
+/// until it is here.
+#[tokio::test]
+async fn a_packet_is_acknowledged_while_a_long_one_comes_in() {
+    let bench = Bench::real(2).await;
+    let data = bytes(4 << 20);
+    let mut speaker = Speaker::open(&bench.addr(0), 1, &[bench.addr(1)]).await;
+    let mut out = packet_bytes(0, 0, &data[..512], Flags::None);
+    let long = packet_bytes(1, 512, &data[512..], Flags::None);
+    out.extend_from_slice(&long[..long.len() / 2]);
+    speaker.raw(&out).await;
+    speaker.acked(0, 2).await;
+    speaker.raw(&long[long.len() / 2..]).await;
+    speaker.acked(1, 2).await;
+    speaker.packet(2, data.len(), &[], Flags::Last).await;
+    speaker.acked(2, 2).await;
+    for at in 0..2 {
+        assert_eq!(read_block(&bench.addr(at), 1, 0, data.len() as u64).await.unwrap(), data);
     }
 }
 

@@ -125,24 +125,11 @@ impl Speaker {
 
     /// Sends a packet with these bytes.
     pub async fn packet(&mut self, seqno: i64, offset: usize, data: &[u8], flags: Flags) {
-        let mut sums = Vec::new();
-        Checksum::default_crc32c().compute(data, &mut sums);
-        self.packet_with(seqno, offset, data, &sums, flags).await;
+        self.raw(&packet_bytes(seqno, offset, data, flags)).await;
     }
 
     pub async fn packet_with(&mut self, seqno: i64, offset: usize, data: &[u8], sums: &[u8], flags: Flags) {
-        let header = PacketHeader {
-            offset_in_block: offset as u64,
-            seqno,
-            last: flags == Flags::Last,
-            data_length: data.len() as u32,
-            sync: flags == Flags::Sync,
-        };
-        let mut out = BytesMut::new();
-        PacketPrefix::encode(&header, sums.len() as u32, &mut out);
-        out.extend_from_slice(sums);
-        out.extend_from_slice(data);
-        self.raw(&out).await;
+        self.raw(&packet_bytes_with(seqno, offset, data, sums, flags)).await;
     }
 
     /// Expects success for a packet from so many nodes.
@@ -157,6 +144,28 @@ pub enum Flags {
     None,
     Sync,
     Last,
+}
+
+/// A packet, as it is sent.
+pub fn packet_bytes(seqno: i64, offset: usize, data: &[u8], flags: Flags) -> BytesMut {
+    let mut sums = Vec::new();
+    Checksum::default_crc32c().compute(data, &mut sums);
+    packet_bytes_with(seqno, offset, data, &sums, flags)
+}
+
+fn packet_bytes_with(seqno: i64, offset: usize, data: &[u8], sums: &[u8], flags: Flags) -> BytesMut {
+    let header = PacketHeader {
+        offset_in_block: offset as u64,
+        seqno,
+        last: flags == Flags::Last,
+        data_length: data.len() as u32,
+        sync: flags == Flags::Sync,
+    };
+    let mut out = BytesMut::new();
+    PacketPrefix::encode(&header, sums.len() as u32, &mut out);
+    out.extend_from_slice(sums);
+    out.extend_from_slice(data);
+    out
 }
 
 /// Writes a whole block in packets of `step` bytes.
