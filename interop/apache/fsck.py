@@ -1,4 +1,4 @@
-"""Apache's own `hdfs fsck` against Apache's servers and against ours: the same steps on both, and the same lines and
+"""Apache's own `hdfs fsck`, and its shell over webhdfs://, against Apache's servers and against ours: the same steps on both, and the same lines and
 exit codes, but for what no two clusters share (ids, ports, times, the order of replicas). Then our own `mobula admin
 fsck` against both, held to the same.
 
@@ -200,7 +200,21 @@ def missing(c):
     c.judge("none elsewhere", "/d", "-list-corruptfileblocks")
 
 
-PARTS = [healthy, open_file, under, strangers, corrupt, missing]
+def webhdfs(c):
+    """Names and metadata by Apache's shell over HTTP."""
+    for words in (
+        "-mkdir -p /w/a/b /w/space%20d", "-ls -C -R /w", "-mv /w/a/b /w/c", "-mv /w/a /w/c", "-mv /none /w/d",
+        "-chmod 700 /w/c", "-chown her:them /w/c", "-stat %F,%u,%g,%a,%r,%b,%n /w/c /d/empty /", "-count /w",
+        "-count -q /w /", "-du /d", "-setrep 2 /d/empty", "-stat %r /d/empty", "-test -d /w/c", "-test -e /none", "-ls /none",
+        "-rmdir /w/c", "-rm -r -skipTrash /w/c", "-rm /none", "-mkdir /w/a:b", "-mkdir /w", "-find /w -name a", "-df /",
+    ):
+        # Free space is each cluster's own.
+        text, code = c.shell.run("fs", ["-fs", f"webhdfs://{c.http}", *words.split(" ")])
+        lines = normal(text.replace(f"webhdfs://{c.http}", "WEB"))
+        c.said.append((f"webhdfs {words}", lines if "-df" not in words else lines[:1], code))
+
+
+PARTS = [healthy, webhdfs, open_file, under, strangers, corrupt, missing]
 
 
 def run(tools, shells, mixture):

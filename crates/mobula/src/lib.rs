@@ -10,5 +10,6 @@ pub mod http;
 pub mod log_file;
 pub mod process;
 pub mod supervised;
+pub mod webhdfs;
 
 pub use cluster::{Cluster, ClusterOptions};

@@ -49,4 +49,4 @@ pub use exceptions::Refusal;
 pub use fsck::{Fsck, FsckRequest};
 pub use machine::Observer;
 pub use namenode::NameNode;
-pub use service::Service;
+pub use service::{Service, SumOf};

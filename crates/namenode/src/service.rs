@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use crate::access_times::AccessTimes;
 use crate::asker::Asker;
 use crate::batcher::{Batcher, Done};
-use crate::config::NamenodeConfig;
+use crate::config::{Defaults, NamenodeConfig};
 use crate::exceptions::Refusal;
 use crate::groups::Groups;
 use crate::leases::Leases;
@@ -79,6 +79,15 @@ pub enum WithLocations {
     Yes,
 }
 
+/// Which rights a sum of a tree asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SumOf {
+    /// `getContentSummary`.
+    Content,
+    /// `getQuotaUsage`.
+    Quota,
+}
+
 impl Service {
     // ---- for programs in the same process ----
 
@@ -115,6 +124,16 @@ impl Service {
     /// The published view: for tests and tools, which check for themselves.
     pub fn view(&self) -> View {
         View::clone(&self.view.load())
+    }
+
+    /// What clients are told by `getServerDefaults`.
+    pub fn defaults(&self) -> &Defaults {
+        &self.config.defaults
+    }
+
+    /// Entries of a listing's page.
+    pub fn listing_max(&self) -> usize {
+        self.config.listing_max
     }
 
     /// The cluster's identity.
@@ -183,11 +202,11 @@ impl Service {
         }
     }
 
-    /// As [`Service::change`], for those who can wait.
+    /// As [`Service::change`], for those who can wait: a change that `asker` asks for, checked inside `apply`.
     ///
     /// # Errors
     /// The refusal.
-    pub(crate) async fn execute(&self, asker: &Asker, operation: Operation) -> Result<Outcome, Refusal> {
+    pub async fn execute(&self, asker: &Asker, operation: Operation) -> Result<Outcome, Refusal> {
         match self.check_writable(&operation) {
             Ok(()) => self.batcher.execute(asker.command(operation)).await,
             Err(refusal) => self.first_answer(asker, &operation, refusal)?.await,
@@ -344,6 +363,24 @@ impl Service {
     pub fn quota_usage(&self, asker: &Asker, path: &HdfsPath) -> Result<ContentSummary, Refusal> {
         self.check_leads()?;
         Ok(self.view.load().quota_usage(&asker.caller, path)?)
+    }
+
+    /// [`Service::content_summary`] or [`Service::quota_usage`], on a thread for trees: either may visit millions of names.
+    ///
+    /// # Errors
+    /// AccessControl, FileNotFound.
+    pub async fn sum_up(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: &HdfsPath,
+        sum: SumOf,
+    ) -> Result<ContentSummary, Refusal> {
+        let (service, asker, path) = (Arc::clone(self), asker.clone(), path.clone());
+        let summed = self.tree_pool.run(move || match sum {
+            SumOf::Content => service.content_summary(&asker, &path),
+            SumOf::Quota => service.quota_usage(&asker, &path),
+        });
+        summed.await
     }
 
     /// `isFileClosed`.

@@ -35,7 +35,7 @@ pub struct LocalArgs {
     /// Smallest block size that a client may ask for [default: 1m]
     #[arg(long, value_name = "SIZE")]
     min_block_size: Option<String>,
-    /// Serve HTTP on this port: a status page and fsck; 0 picks a free one [default: none, or a free one
+    /// Serve HTTP on this port: a status page, fsck, WebHDFS; 0 picks a free one [default: none, or a free one
     /// with --write-config]
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,

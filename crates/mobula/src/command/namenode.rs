@@ -18,7 +18,7 @@ use crate::supervised::Supervised;
 pub struct NamenodeArgs {
     #[command(flatten)]
     flags: NamenodeFlags,
-    /// Serve HTTP on this port of the same host: a status page and fsck; 0 picks a free one
+    /// Serve HTTP on this port of the same host: a status page, fsck, WebHDFS; 0 picks a free one
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
     #[command(flatten)]

@@ -72,7 +72,7 @@ pub const KEYS: &[Key] = &[
     key(
         "namenode.http",
         "dfs.namenode.http-address",
-        "where the NameNode serves HTTP (its status, fsck), HOST:PORT; it does only if this is set",
+        "where the NameNode serves HTTP (status, fsck, WebHDFS), HOST:PORT; it does only if this is set",
     ),
     key(
         "namenode.http_bind_host",

@@ -1,4 +1,5 @@
-//! The NameNode's HTTP port: `/` for people, `/health` and `/notices` as JSON for scripts, `/fsck` for HDFS's `hdfs fsck`.
+//! The NameNode's HTTP port: `/` for people, `/health` and `/notices` as JSON for scripts, `/fsck` for HDFS's `hdfs fsck`,
+//! `/webhdfs/v1` for WebHDFS's clients.
 //! Loopback by default, one request a connection.
 //!
 //! What comes in is taken for hostile: heads, parameters, connections and times have bounds. What takes a path or
@@ -24,6 +25,8 @@ pub use client::get;
 use query::{Blank, Parameters, decode};
 use request::{BadHead, Request};
 
+use crate::webhdfs::{self, ListingParts};
+
 /// What the page shows.
 pub trait StatusSource: Send + Sync + 'static {
     /// Nodes, blocks and whether all is healed.
@@ -38,6 +41,8 @@ const CONNECTIONS_MAX: usize = 64;
 const CHECKS_MAX: usize = 4;
 /// Longest that the head of a request may take to come, and a short answer to go.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// Longest that an answer may take to be made: the sums of a large tree take their time.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// Longest that a part of a long answer may take to go.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// What a refused client still sends is read for so long, so that it sees why.
@@ -69,16 +74,31 @@ impl Site {
 }
 
 /// An answer.
-struct Answer {
-    status: &'static str,
-    kind: &'static str,
-    body: Body,
+pub(crate) struct Answer {
+    pub(crate) status: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) body: Body,
 }
 
-enum Body {
+/// What follows the head.
+pub(crate) enum Body {
+    /// All of it.
     Text(String),
-    /// As long as it is read.
-    Check(Box<Fsck>, OwnedSemaphorePermit),
+    /// A check, made as it is read, in its place among those that run.
+    Check { check: Box<Fsck>, _place: OwnedSemaphorePermit },
+    /// A directory, listed as it is read.
+    Listing(Box<ListingParts>),
+}
+
+impl Body {
+    /// The next part; none at the end.
+    async fn next(&mut self) -> std::io::Result<Option<String>> {
+        match self {
+            Body::Text(text) => Ok(Some(std::mem::take(text)).filter(|text| !text.is_empty())),
+            Body::Check { check, .. } => Ok(check.next().await),
+            Body::Listing(parts) => parts.next_part(),
+        }
+    }
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -89,8 +109,13 @@ impl Answer {
         Answer { status, kind: TEXT, body: Body::Text(format!("{words}\n")) }
     }
 
-    fn json(value: &Value) -> Answer {
+    pub(crate) fn json(value: &Value) -> Answer {
         Answer { status: "200 OK", kind: JSON, body: Body::Text(value.to_string()) }
+    }
+
+    /// It is done, and there is nothing to say.
+    pub(crate) fn empty() -> Answer {
+        Answer { status: "200 OK", kind: "application/octet-stream", body: Body::Text(String::new()) }
     }
 }
 
@@ -117,7 +142,7 @@ async fn converse(mut stream: Stream, peer: SocketAddr, site: &Site) -> std::io:
     let Some(request) = timeout(REQUEST_LIMIT, request::read(&mut stream)).await?? else { return Ok(()) };
     let takes_chunks = request.as_ref().is_ok_and(|request| request.takes_chunks);
     let answer = match request {
-        Ok(request) => timeout(REQUEST_LIMIT, site.answer(&request, peer)).await?,
+        Ok(request) => timeout(ANSWER_LIMIT, site.answer(&request, peer)).await?,
         Err(BadHead(status, words)) => Answer::plain(status, words),
     };
     match answer.body {
@@ -125,12 +150,11 @@ async fn converse(mut stream: Stream, peer: SocketAddr, site: &Site) -> std::io:
             let head = head(answer.status, answer.kind, &format!("Content-Length: {}", text.len()));
             timeout(REQUEST_LIMIT, stream.write_all((head + &text).as_bytes())).await??;
         }
-        Body::Check(check, place) => {
+        body => {
             let length = if takes_chunks { "Transfer-Encoding: chunked" } else { "Cache-Control: no-store" };
             let head = head(answer.status, answer.kind, length);
             timeout(STALL_LIMIT, stream.write_all(head.as_bytes())).await??;
-            write_parts(&mut stream, *check, takes_chunks).await?;
-            drop(place);
+            write_parts(&mut stream, body, takes_chunks).await?;
         }
     }
     stream.shutdown().await?;
@@ -149,9 +173,9 @@ fn head(status: &str, kind: &str, length: &str) -> String {
     )
 }
 
-/// Writes a check as it goes on. A client that does not take it ends it.
-async fn write_parts(stream: &mut Stream, mut check: Fsck, chunks: bool) -> std::io::Result<()> {
-    while let Some(part) = check.next().await {
+/// Writes a long answer as it is made. A client that does not take it ends it.
+async fn write_parts(stream: &mut Stream, mut body: Body, chunks: bool) -> std::io::Result<()> {
+    while let Some(part) = body.next().await? {
         let framed = if chunks { format!("{:x}\r\n{part}\r\n", part.len()) } else { part };
         timeout(STALL_LIMIT, stream.write_all(framed.as_bytes())).await??;
     }
@@ -167,6 +191,12 @@ impl Site {
             Ok(target) => target,
             Err(bad) => return Answer::plain("400 Bad Request", &format!("the target has {bad}")),
         };
+        if let Some(below) = path
+            .strip_prefix(webhdfs::PREFIX)
+            .filter(|below| matches!(below.chars().next(), None | Some('/')))
+        {
+            return self.webhdfs(request, below, &parameters, peer).await;
+        }
         if request.method != "GET" {
             return Answer::plain("405 Method Not Allowed", "only GET is served");
         }
@@ -178,8 +208,30 @@ impl Site {
             "/health" => Answer::json(&self.status.health()),
             "/notices" => Answer::json(&self.status.notices(since(&parameters))),
             "/fsck" => self.fsck(request, &parameters, peer).await,
-            _ => Answer::plain("404 Not Found", "there is /, /health, /notices?since=N and /fsck?path=PATH"),
+            _ => Answer::plain(
+                "404 Not Found",
+                "there is /, /health, /notices?since=N, /fsck?path=PATH and /webhdfs/v1/PATH?op=OPERATION",
+            ),
         }
+    }
+
+    async fn webhdfs(
+        &self,
+        request: &Request,
+        path: &str,
+        parameters: &Parameters,
+        peer: SocketAddr,
+    ) -> Answer {
+        let Some(namenode) = &self.namenode else {
+            return Answer::plain("404 Not Found", "there is no NameNode here");
+        };
+        if !matches!(request.method.as_str(), "GET" | "PUT" | "POST" | "DELETE") {
+            return Answer::plain("405 Method Not Allowed", "GET, PUT, POST and DELETE are served");
+        }
+        if is_foreign(request) {
+            return Answer::plain("403 Forbidden", "a page of another origin asks for that");
+        }
+        webhdfs::answer(namenode, peer, &request.method, path, parameters).await
     }
 
     /// HDFS's `FsckServlet`.
@@ -200,7 +252,7 @@ impl Site {
         };
         let asker = namenode.asker(user, peer).await;
         let check = Fsck::new(Arc::clone(namenode), asker, FsckRequest::of(parameters.iter()), java_date);
-        Answer { status: "200 OK", kind: TEXT, body: Body::Check(Box::new(check), place) }
+        Answer { status: "200 OK", kind: TEXT, body: Body::Check { check: Box::new(check), _place: place } }
     }
 }
 

@@ -15,3 +15,4 @@ mod native;
 mod packed;
 mod servers;
 mod verbs;
+mod webhdfs;
