@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use mobula_namespace::FileStatus;
+use mobula_namespace::{FileStatus, Operation};
 use mobula_proto::{common, hdfs};
 use mobula_rpc::{Call, Responder};
 use mobula_types::HdfsPath;
 use mobula_wire::remote::{RemoteException, class};
 
 use crate::asker::Asker;
-use crate::client_rpc::{path, read};
+use crate::client_rpc::{change, path, read};
 use crate::exceptions::Refusal;
 use crate::safe_mode;
 use crate::service::Service;
@@ -83,6 +83,7 @@ pub fn call(service: &Arc<Service>, asker: &Asker, call: Call, reply: Responder)
                 )
             });
         }
+        b"setAcl" => set_acl(s, asker, body, reply),
         b"listCachePools" => read(body, reply, |_: hdfs::ListCachePoolsRequestProto| {
             Ok(hdfs::ListCachePoolsResponseProto { entries: Vec::new(), has_more: false })
         }),
@@ -123,12 +124,12 @@ fn superusers(method: &[u8]) -> Option<&'static str> {
     })
 }
 
+const NO_ACLS: &str = "ACLs are not supported yet: use owner, group and mode";
+
 /// The sentence for a call that changes what is not there.
 fn unsupported(method: &[u8]) -> Option<&'static str> {
     Some(match method {
-        b"modifyAclEntries" | b"removeAclEntries" | b"removeDefaultAcl" | b"removeAcl" | b"setAcl" => {
-            "ACLs are not supported yet: use owner, group and mode"
-        }
+        b"modifyAclEntries" | b"removeAclEntries" | b"removeDefaultAcl" | b"removeAcl" => NO_ACLS,
         b"setXAttr" => "Extended attributes are not supported yet",
         b"allowSnapshot" | b"disallowSnapshot" => "Snapshots are not supported yet",
         b"setQuota" => "Quotas are not supported yet",
@@ -271,6 +272,43 @@ fn get_acl_status(
         entries: Vec::new(),
     };
     Ok(hdfs::GetAclStatusResponseProto { result })
+}
+
+/// An ACL of owner, group and others alone is a mode, and HDFS keeps none beside it (`AclStorage.updateINodeAcl`).
+/// Spark's TRUNCATE TABLE sets one where there was no ACL before.
+fn set_acl(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
+    let operation = |request: hdfs::SetAclRequestProto| {
+        let path = path(&request.src)?;
+        let bits = minimal_mode(&request.acl_spec)?;
+        // Between here and `apply` another may change it; there is no command that sets all but this bit.
+        let sticky = existing(service, asker, &path, does_not_exist)?.mode & 0o1000;
+        Ok(Operation::SetPermission { path, mode: sticky | bits })
+    };
+    change(service, asker, body, reply, operation, |_| hdfs::SetAclResponseProto {});
+}
+
+/// The nine bits that three unnamed entries for access stand for.
+///
+/// # Errors
+/// Unsupported if there are others, or not all of these.
+fn minimal_mode(entries: &[hdfs::AclEntryProto]) -> Result<u16, Refusal> {
+    use hdfs::acl_entry_proto::{AclEntryScopeProto, AclEntryTypeProto};
+    let (mut mode, mut seen) = (0, 0);
+    for entry in entries {
+        let shift = match entry.r#type() {
+            AclEntryTypeProto::User => 6,
+            AclEntryTypeProto::Group => 3,
+            AclEntryTypeProto::Other => 0,
+            AclEntryTypeProto::Mask => return Err(Refusal::Unsupported(NO_ACLS)),
+        };
+        let named = entry.name.as_ref().is_some_and(|name| !name.is_empty());
+        if named || entry.scope() != AclEntryScopeProto::Access || seen & (0o7 << shift) != 0 {
+            return Err(Refusal::Unsupported(NO_ACLS));
+        }
+        seen |= 0o7 << shift;
+        mode |= (entry.permissions() as u16 & 0o7) << shift;
+    }
+    if seen == 0o777 { Ok(mode) } else { Err(Refusal::Unsupported(NO_ACLS)) }
 }
 
 fn get_xattrs(

@@ -116,8 +116,11 @@ fn options(mut settings: Settings, args: &LocalArgs) -> Result<ClusterOptions> {
 /// HDFS's default of `dfs.replication`.
 const REPLICATION_DEFAULT: u16 = 3;
 
-/// In the files that we wrote, so that we replace no others.
-const OURS: &str = "<!-- Written by `mobula local --write-config`, anew at each start. -->";
+/// In the files that we wrote, so that we replace no others. A comment in XML has no two hyphens within.
+const OURS: &str = "<!-- Written by `mobula local`, anew at each start. -->";
+
+/// What an earlier version wrote, which neither Hadoop's clients nor Go's read.
+const OURS_BEFORE: &str = "<!-- Written by `mobula local --write-config`, anew at each start. -->";
 
 /// Writes what Hadoop's clients read from `HADOOP_CONF_DIR`. A file that somebody else wrote stays.
 fn write_config(folder: &Path, uri: &str, http: Option<SocketAddr>, defaults: &Defaults) -> Result<()> {
@@ -132,7 +135,7 @@ fn write_config(folder: &Path, uri: &str, http: Option<SocketAddr>, defaults: &D
     for (name, properties) in files {
         let path = folder.join(name);
         match std::fs::read(&path) {
-            Ok(bytes) if !String::from_utf8_lossy(&bytes).contains(OURS) => {
+            Ok(bytes) if !is_ours(&String::from_utf8_lossy(&bytes)) => {
                 bail!(
                     "{} is not ours: it stays as it is; give --write-config another folder",
                     path.display()
@@ -151,4 +154,8 @@ fn write_config(folder: &Path, uri: &str, http: Option<SocketAddr>, defaults: &D
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+fn is_ours(text: &str) -> bool {
+    [OURS, OURS_BEFORE].iter().any(|line| text.contains(line))
 }

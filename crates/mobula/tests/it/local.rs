@@ -139,12 +139,21 @@ async fn datanode_folders_of_another_cluster_are_refused() {
 async fn hadoops_configuration_files_are_written_but_nobody_elses_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let conf = folder.path().join("conf");
+    std::fs::create_dir(&conf).unwrap();
+    let before = "<!-- Written by `mobula local --write-config`, anew at each start. --><configuration/>";
+    std::fs::write(conf.join("hdfs-site.xml"), before).unwrap();
     let conf_text = conf.to_str().unwrap();
     let args = ["local", "--port", "0", "--datanodes", "2", "--write-config", conf_text];
     let mut process = Process::start(&args, &folder.path().join("log")).await;
     let uri = process.ready()[0].to_string();
     let core = std::fs::read_to_string(conf.join("core-site.xml")).unwrap();
     assert!(core.contains(&uri), "{core}");
+    let hdfs = std::fs::read_to_string(conf.join("hdfs-site.xml")).unwrap();
+    for text in [&core, &hdfs] {
+        let (comment, _) = text.split_once("<!--").unwrap().1.split_once("-->").unwrap();
+        assert!(!comment.contains("--"), "no reader of XML takes {comment:?}");
+    }
+    assert!(hdfs.contains("<name>dfs.replication</name>"), "{hdfs}");
     let (out, error, code) = said(&["--conf", conf_text, "fs", "-mkdir", "/by-configuration"]).await;
     assert_eq!((out.as_str(), error.as_str(), code), ("", "", 0));
     // Where fsck is asked, too.

@@ -51,7 +51,7 @@ async fn changing_calls_say_that_it_is_not_there() {
     client.touch("/d/f").await;
     let any = hdfs::GetFileInfoRequestProto { src: "/d".into() };
     for method in [
-        "setAcl",
+        "removeAcl",
         "setXAttr",
         "allowSnapshot",
         "setQuota",
@@ -133,4 +133,50 @@ async fn what_hangs_on_a_file_is_told_to_those_who_may_read_it() {
         assert!(message.contains("user=alice, access=READ, inode=\"/f\""), "{method}: {message}");
     }
     assert!(alice.status("/f").await.is_some());
+}
+
+/// Spark's TRUNCATE TABLE sets such a one where there was none.
+#[tokio::test]
+async fn an_acl_of_owner_group_and_others_alone_is_a_mode() {
+    use hdfs::acl_entry_proto::{
+        AclEntryScopeProto as Scope, AclEntryTypeProto as Type, FsActionProto as Action,
+    };
+    let fixture = Fixture::start().await;
+    let client = fixture.client("hdfs");
+    client.touch("/d/f").await;
+    let entry = |kind: Type, action: Action| hdfs::AclEntryProto {
+        r#type: kind as i32,
+        scope: Scope::Access as i32,
+        permissions: action as i32,
+        name: None,
+    };
+    let minimal = vec![
+        entry(Type::User, Action::PermAll),
+        entry(Type::Group, Action::ReadExecute),
+        entry(Type::Other, Action::None),
+    ];
+    let set = |src: &str, acl_spec: &[hdfs::AclEntryProto]| hdfs::SetAclRequestProto {
+        src: src.into(),
+        acl_spec: acl_spec.to_vec(),
+    };
+    for (mode, after) in [(0o1777, 0o1750), (0o700, 0o750)] {
+        let permission = hdfs::FsPermissionProto { perm: mode };
+        let request = hdfs::SetPermissionRequestProto { src: "/d".into(), permission };
+        let _: hdfs::SetPermissionResponseProto = client.call("setPermission", &request).await;
+        let _: hdfs::SetAclResponseProto = client.call("setAcl", &set("/d", &minimal)).await;
+        assert_eq!(client.status("/d").await.unwrap().permission.perm, after, "from {mode:o}");
+    }
+    assert_eq!(client.refused("setAcl", &set("/nothing", &minimal)).await.0, "FileNotFoundException");
+    let stranger = fixture.client("stranger");
+    assert_eq!(stranger.refused("setAcl", &set("/d", &minimal)).await.0, "AccessControlException");
+    let named = hdfs::AclEntryProto { name: Some("somebody".into()), ..minimal[0].clone() };
+    let default = hdfs::AclEntryProto { scope: Scope::Default as i32, ..minimal[0].clone() };
+    let mask = entry(Type::Mask, Action::Read);
+    for more in [named, default, mask, minimal[0].clone()] {
+        let spec = [&minimal[..], &[more]].concat();
+        assert_eq!(client.refused("setAcl", &set("/d", &spec)).await.0, "UnsupportedOperationException");
+    }
+    let two = set("/d", &minimal[..2]);
+    assert_eq!(client.refused("setAcl", &two).await.0, "UnsupportedOperationException");
+    assert_eq!(client.status("/d").await.unwrap().permission.perm, 0o750);
 }
