@@ -296,7 +296,6 @@ impl Fleet {
         let mut more = self.advance_sweep(now, table);
         more |= self.advance_walk(now, table);
         more |= self.settle_dirty(now, table);
-        self.note_whole();
         self.open_gates(now);
         more |= self.trim(now, table);
         more |= self.plan_copies(now, table);

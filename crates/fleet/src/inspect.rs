@@ -1,18 +1,14 @@
 //! How one block stands, replica by replica, for administrators (HDFS: what `NamenodeFsck` asks of
-//! `BlockManager`), and whether what is missing is lost. Changes nothing.
+//! `BlockManager`). Changes nothing.
 
 use std::sync::Arc;
 
-use mobula_types::{Block, Millis, ReplicaState, StorageType, StorageUuid, Target};
+use mobula_types::{Block, ReplicaState, StorageType, StorageUuid, Target};
 
 use crate::fleet::Fleet;
 use crate::map::{Entry, OddReplica, Verdict};
 use crate::roster::Standing;
 use crate::view::{NodeInfo, NodeState};
-
-/// A node that died less than this ago may come back with its replicas: 2 x 300 s recheck + 10 x 3 s beats, after which
-/// HDFS, too, calls them lost. Healing does not wait for it; what destroys does.
-pub const LOST_AFTER_MS: u64 = 630_000;
 
 /// A replica, good or bad, on a volume that is not gone.
 #[derive(Clone, Debug)]
@@ -107,28 +103,6 @@ impl Fleet {
             })
         };
         targets.iter().filter_map(shown).collect()
-    }
-
-    /// Whether blocks without a replica may be taken for lost, so that what is left of their files may be deleted: every
-    /// node that was here lives and has reported, or has been dead for [`LOST_AFTER_MS`]. After a start, who was
-    /// here is not known: so all blocks must have had a replica once, or as much time have passed.
-    pub fn losses_are_final(&self, now: Millis) -> bool {
-        let since = |then: Millis| now.since(then).0;
-        let settled = |index: u32, state: NodeState, last_beat: Millis| match state {
-            NodeState::Live => self.roster.is_reported(index),
-            NodeState::Suspect => false,
-            NodeState::Dead => since(last_beat) >= LOST_AFTER_MS,
-        };
-        self.gate.deletes_open
-            && (self.gate.seen_whole || since(self.gate.since) >= LOST_AFTER_MS)
-            && self.roster.iter().all(|(index, node)| settled(index, node.state, node.last_beat))
-    }
-
-    /// Notes that no block lacks all of its replicas.
-    pub(crate) fn note_whole(&mut self) {
-        if !self.gate.seen_whole {
-            self.gate.seen_whole = self.walk.done_once && self.needs.missing.is_empty();
-        }
     }
 }
 

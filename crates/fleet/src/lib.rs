@@ -30,7 +30,7 @@ pub use event::{
     Undecided,
 };
 pub use fleet::Fleet;
-pub use inspect::{Defect, LOST_AFTER_MS, Replica};
+pub use inspect::{Defect, Replica};
 pub use notice::Notice;
 pub use order::Order;
 pub use report::{ReportCursor, sort_report};

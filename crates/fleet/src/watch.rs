@@ -75,8 +75,6 @@ pub(crate) struct Gate {
     pub(crate) deletes_open: bool,
     /// Deletions of replicas of blocks that no file has, as reported.
     pub(crate) strays_open: bool,
-    /// Since then, there was a time when every block had a replica.
-    pub(crate) seen_whole: bool,
 }
 
 impl Fleet {

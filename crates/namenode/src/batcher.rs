@@ -161,6 +161,7 @@ impl Batcher {
     /// Proposes what was gathered, batch after batch, until the log stops. What there is no room for is refused before
     /// the log hears of it: see `docs/decisions/0009-what-takes-a-disk-out.md`.
     pub async fn run(self, service: Arc<Service>) {
+        let _closes = Closes(self.clone());
         let (raft, clock) = (&service.raft, &service.clock);
         let mut patience = Patience::default();
         loop {
@@ -240,6 +241,15 @@ impl Batcher {
         let answers = std::mem::replace(&mut waiting.answers, unanswered);
         waiting.underway = !commands.is_empty();
         Taken { bytes: bytes + commands.len() * COMMAND_BYTES, commands, answers }
+    }
+}
+
+/// Refuses everybody when whoever proposes is gone, in whatever way: nobody waits for him for ever.
+struct Closes(Batcher);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.close(Refusal::Stopping("it was shut down".into()));
     }
 }
 

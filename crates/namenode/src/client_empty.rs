@@ -279,10 +279,14 @@ fn get_acl_status(
 fn set_acl(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
     let operation = |request: hdfs::SetAclRequestProto| {
         let path = path(&request.src)?;
-        let bits = minimal_mode(&request.acl_spec)?;
+        let bits = match &request.acl_spec[..] {
+            // None at all takes away what there is, which is nothing (`FSDirAclOp.unprotectedSetAcl`).
+            [] => None,
+            entries => Some(minimal_mode(entries)?),
+        };
         // Between here and `apply` another may change it; there is no command that sets all but this bit.
-        let sticky = existing(service, asker, &path, does_not_exist)?.mode & 0o1000;
-        Ok(Operation::SetPermission { path, mode: sticky | bits })
+        let before = existing(service, asker, &path, does_not_exist)?.mode;
+        Ok(Operation::SetPermission { path, mode: bits.map_or(before, |bits| before & 0o1000 | bits) })
     };
     change(service, asker, body, reply, operation, |_| hdfs::SetAclResponseProto {});
 }

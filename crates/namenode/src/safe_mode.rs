@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use mobula_namespace::Operation;
 use mobula_proto::hdfs;
 use mobula_types::PoolId;
+use parking_lot::Mutex;
 use prost::Message;
 
 use crate::exceptions::Refusal;
@@ -41,13 +42,15 @@ impl Safe {
 #[derive(Debug)]
 pub struct SafeMode {
     state: AtomicU8,
+    /// Held by who switches it.
+    switching: Mutex<()>,
     host: String,
 }
 
 impl SafeMode {
     /// Off. `host` is named in the exceptions.
     pub fn new(host: String) -> SafeMode {
-        SafeMode { state: AtomicU8::new(Safe::Off as u8), host }
+        SafeMode { state: AtomicU8::new(Safe::Off as u8), switching: Mutex::new(()), host }
     }
 
     /// Why it is on, if it is.
@@ -60,9 +63,13 @@ impl SafeMode {
         self.state() != Safe::Off
     }
 
-    /// Switches it; what it was before.
-    pub fn set(&self, state: Safe) -> Safe {
-        of_number(self.state.swap(state as u8, Ordering::AcqRel))
+    /// Switches it, one who does so after the other: `decide` hears how it is, says how it is to be, and does what belongs
+    /// to that. Its other answer is handed on.
+    pub fn switch<T>(&self, decide: impl FnOnce(Safe) -> (Safe, T)) -> T {
+        let _one = self.switching.lock();
+        let (state, answer) = decide(self.state());
+        self.state.store(state as u8, Ordering::Release);
+        answer
     }
 
     /// Refuses while it is on. `words` are HDFS's.
@@ -184,11 +191,11 @@ mod tests {
             refused.map_err(|refusal| refusal.to_string())
         };
         assert_eq!(message(), Ok(()));
-        assert_eq!(safe_mode.set(Safe::Manual), Safe::Off);
+        assert_eq!(safe_mode.switch(|before| (Safe::Manual, before)), Safe::Off);
         let words = "Cannot create directory /a. Name node is in safe mode.\nIt was turned on manually. Use \"hdfs \
                      dfsadmin -safemode leave\" to turn safe mode off. NamenodeHostName:nn1";
         assert_eq!(message(), Err(words.into()));
-        assert_eq!(safe_mode.set(Safe::ResourcesLow), Safe::Manual);
+        assert_eq!(safe_mode.switch(|before| (Safe::ResourcesLow, before)), Safe::Manual);
         let words = "Cannot create directory /a. Name node is in safe mode.\nResources are low on NN. Please add or \
                      free up more resources. NOTE:  If you turn off safe mode before adding resources, the NN will \
                      immediately return to safe mode.  NamenodeHostName:nn1";

@@ -202,7 +202,7 @@ impl Service {
         }
     }
 
-    /// As [`Service::change`], for those who can wait: a change that `asker` asks for, checked inside `apply`.
+    /// A change that `asker` asks for, checked inside `apply`.
     ///
     /// # Errors
     /// The refusal.
@@ -480,20 +480,26 @@ impl Service {
     /// SuperuserRequired.
     pub fn set_safe_mode(&self, asker: &Asker, operation: &'static str, on: bool) -> Result<bool, Refusal> {
         self.check_superuser(asker, operation)?;
-        if self.switch_safe_mode(if on { Safe::Manual } else { Safe::Off }) {
+        if self.switch_safe_mode(None, if on { Safe::Manual } else { Safe::Off }) {
             tracing::info!(user = %asker.caller.user, on, "safe mode was switched");
         }
         Ok(self.safe_mode.is_on())
     }
 
-    /// In safe mode nothing is copied or deleted. Whether it was switched on or off by this, and not on for another reason.
-    fn switch_safe_mode(&self, to: Safe) -> bool {
-        let before = self.safe_mode.set(to);
-        let switched = (before == Safe::Off) != (to == Safe::Off);
-        if switched {
-            self.roster.tell(|fleet, now, _| if to == Safe::Off { fleet.lead(now) } else { fleet.follow() });
-        }
-        switched
+    /// In safe mode nothing is copied or deleted. Whether it was switched on or off by this, and not on for another reason; nothing
+    /// is done if it is not as expected.
+    fn switch_safe_mode(&self, expected: Option<Safe>, to: Safe) -> bool {
+        self.safe_mode.switch(|before| {
+            if expected.is_some_and(|expected| expected != before) {
+                return (before, false);
+            }
+            let switched = (before == Safe::Off) != (to == Safe::Off);
+            let leads = to == Safe::Off && self.leads.load(Ordering::Acquire);
+            if switched {
+                self.roster.tell(|fleet, now, _| if leads { fleet.lead(now) } else { fleet.follow() });
+            }
+            (to, switched)
+        })
     }
 
     /// Looks whether there is room on the log's disk: without it safe mode comes on, and with it goes off that was on for
@@ -502,13 +508,14 @@ impl Service {
         let enough = self.room.is_enough(self.monotonic()).await;
         match (enough, self.safe_mode.state()) {
             (true, Safe::ResourcesLow) => {
-                self.switch_safe_mode(Safe::Off);
-                tracing::info!("the NameNode has room again: safe mode is off");
+                if self.switch_safe_mode(Some(Safe::ResourcesLow), Safe::Off) {
+                    tracing::info!("the NameNode has room again: safe mode is off");
+                }
             }
             (true, _) | (false, Safe::ResourcesLow) => {}
             // An administrator's safe mode becomes one that ends by itself, as in HDFS.
             (false, Safe::Off | Safe::Manual) => {
-                self.switch_safe_mode(Safe::ResourcesLow);
+                self.switch_safe_mode(None, Safe::ResourcesLow);
                 tracing::error!("the NameNode is low on room for its log: safe mode is on");
             }
         }

@@ -1,7 +1,7 @@
-//! What administrators are told of single blocks, and when a loss is final.
+//! What administrators are told of single blocks.
 
-use mobula_fleet::{Defect, FleetConfig, LOST_AFTER_MS};
-use mobula_types::{Block, Millis};
+use mobula_fleet::{Defect, FleetConfig};
+use mobula_types::Block;
 
 use crate::world::World;
 
@@ -12,61 +12,6 @@ fn world(nodes: usize) -> World {
     }
     world.advance(60_000);
     world
-}
-
-fn is_final(world: &World) -> bool {
-    world.fleet.losses_are_final(Millis(world.now))
-}
-
-#[test]
-fn a_loss_is_final_once_nobody_can_come_back_with_it() {
-    let mut world = world(2);
-    world.write(1, 1 << 20, Some(vec![0])).unwrap();
-    world.advance(5_000);
-    assert!(is_final(&world), "all live and have reported");
-    let dies = world.now;
-    world.kill(0);
-    world.advance(4_000);
-    assert!(!is_final(&world), "it is suspect");
-    world.advance(60_000);
-    assert_eq!(world.fleet.stats().nodes_dead, 1);
-    assert!(!is_final(&world), "it is dead, but may come back");
-    while world.now < dies + LOST_AFTER_MS - 5_000 {
-        world.advance(1_000);
-        let early = world.now < dies + LOST_AFTER_MS - 1_000;
-        assert!(!early || !is_final(&world), "after {} ms", world.now - dies);
-    }
-    world.advance(10_000);
-    assert!(is_final(&world), "HDFS, too, calls it lost now");
-    world.start(0);
-    world.advance(20_000);
-    assert!(is_final(&world), "it is back, and has reported");
-}
-
-#[test]
-fn after_a_start_who_was_here_is_not_known() {
-    let mut world = world(2);
-    world.write(1, 1 << 20, Some(vec![0])).unwrap();
-    world.advance(5_000);
-    world.kill(0);
-    world.restart_namenode();
-    let begun = world.now;
-    world.advance(120_000);
-    assert_eq!((world.fleet.stats().nodes_live, world.fleet.stats().missing), (1, 1));
-    assert!(!is_final(&world), "the node that is missing was never seen in this life");
-    while world.now < begun + LOST_AFTER_MS {
-        world.advance(10_000);
-    }
-    assert!(is_final(&world));
-}
-
-#[test]
-fn a_start_with_all_blocks_there_needs_no_time() {
-    let mut world = world(2);
-    world.write(2, 1 << 20, Some(vec![0, 1])).unwrap();
-    world.restart_namenode();
-    world.advance(60_000);
-    assert!(is_final(&world));
 }
 
 #[test]

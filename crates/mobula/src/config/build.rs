@@ -355,10 +355,12 @@ fn host_name(listen: IpAddr) -> String {
     if listen == IpAddr::V4(Ipv4Addr::LOCALHOST) {
         return "localhost".into();
     }
-    nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| listen.to_string())
+    own_host_name().unwrap_or_else(|| listen.to_string())
+}
+
+/// This machine's name, if it has one.
+pub fn own_host_name() -> Option<String> {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok())
 }
 
 /// `[SSD]/data/1` to its medium and path (HDFS: `StorageLocation`).

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow};
 
 pub use build::{
     DatanodeFlags, NamenodeFlags, client_options, datanode_config, favored_nodes, namenode_config,
-    namenode_http, user_name,
+    namenode_http, own_host_name, user_name,
 };
 
 /// A value and where it was written, as `hdfs-site.xml` or `mobula.toml:12`.

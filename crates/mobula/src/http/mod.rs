@@ -9,7 +9,7 @@ pub mod client;
 pub mod query;
 mod request;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ pub use client::get;
 use query::{Blank, Parameters, decode};
 use request::{BadHead, Request};
 
+use crate::config::own_host_name;
 use crate::webhdfs::{self, ListingParts};
 
 /// What the page shows.
@@ -228,8 +229,11 @@ impl Site {
         if !matches!(request.method.as_str(), "GET" | "PUT" | "POST" | "DELETE") {
             return Answer::plain("405 Method Not Allowed", "GET, PUT, POST and DELETE are served");
         }
-        if is_foreign(request) {
-            return Answer::plain("403 Forbidden", "a page of another origin asks for that");
+        if is_foreign(request, peer) {
+            return Answer::plain(
+                "403 Forbidden",
+                "a page of another origin asks for that, or a host's name that is not this machine's",
+            );
         }
         webhdfs::answer(namenode, peer, &request.method, path, parameters).await
     }
@@ -239,9 +243,12 @@ impl Site {
         let Some(namenode) = &self.namenode else {
             return Answer::plain("404 Not Found", "there is no NameNode here");
         };
-        // Any page in a browser can make it send this, and -delete deletes.
-        if is_foreign(request) {
-            return Answer::plain("403 Forbidden", "a page of another origin asks for that");
+        // Any page in a browser can make it send this.
+        if is_foreign(request, peer) {
+            return Answer::plain(
+                "403 Forbidden",
+                "a page of another origin asks for that, or a host's name that is not this machine's",
+            );
         }
         let user = match user(parameters) {
             Ok(user) => user,
@@ -260,9 +267,25 @@ fn target(request: &Request) -> Result<(String, Parameters), query::BadTarget> {
     Ok((decode(&request.path, Blank::None)?, Parameters::parse(&request.query)?))
 }
 
-/// Whether a browser says that a page of elsewhere is behind the request. Other clients say nothing.
-fn is_foreign(request: &Request) -> bool {
-    request.fetched_from.as_deref().is_some_and(|from| !matches!(from, "none" | "same-origin"))
+/// Whether a page of elsewhere is behind the request, as a browser says; or one whose host was made to mean this machine, so
+/// that a browser takes it for ours: over loopback, for a host that is not. Other clients say nothing.
+fn is_foreign(request: &Request, peer: SocketAddr) -> bool {
+    let fetched = request.fetched_from.as_deref().is_some_and(|from| !matches!(from, "none" | "same-origin"));
+    let host = request.host.as_deref();
+    let other_origin = request.origin.as_deref().is_some_and(|origin| origin.strip_prefix("http://") != host);
+    fetched || other_origin || peer.ip().is_loopback() && host.is_some_and(|host| !is_this_machine(host))
+}
+
+/// Whether `host` (with or without a port) is an address, or this machine's own name for itself: no name that others give out.
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    bare.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || own_host_name().is_some_and(|own| name.eq_ignore_ascii_case(&own))
 }
 
 /// Who asks, as the request says (`JspHelper.getUGI` without security). Nobody may ask for somebody else.
@@ -337,6 +360,37 @@ mod tests {
     #[test]
     fn the_page_escapes_what_it_shows() {
         assert!(page(&Fixed.health()).contains("&lt;b>"));
+    }
+
+    #[test]
+    fn pages_of_elsewhere() {
+        let peer = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 1);
+        let foreign = |ip: &str, fetched: &str, origin: &str, host: &str| {
+            let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            let request = Request {
+                method: "GET".into(),
+                path: "/".into(),
+                query: String::new(),
+                takes_chunks: true,
+                fetched_from: said(fetched),
+                origin: said(origin),
+                host: said(host),
+            };
+            is_foreign(&request, peer(ip))
+        };
+        for host in ["", "127.0.0.1:9870", "[::1]:9870", "[::1]", "10.0.0.7", "localhost", "LocalHost:1"] {
+            assert!(!foreign("127.0.0.1", "", "", host), "{host}");
+        }
+        assert!(!foreign("127.0.0.1", "same-origin", "http://localhost:1", "localhost:1"));
+        assert!(!foreign("10.0.0.7", "", "", "namenode.example:9870"));
+        assert!(
+            foreign("127.0.0.1", "", "", "evil.example:9870"),
+            "a name that was made to mean this machine"
+        );
+        assert!(foreign("::1", "", "", "evil.example"));
+        assert!(foreign("10.0.0.7", "", "http://evil.example", "namenode.example:9870"));
+        assert!(foreign("10.0.0.7", "", "null", "namenode.example:9870"));
+        assert!(foreign("127.0.0.1", "cross-site", "", "localhost"));
     }
 
     #[test]

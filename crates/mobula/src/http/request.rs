@@ -21,6 +21,10 @@ pub struct Request {
     pub takes_chunks: bool,
     /// What a browser says of where the request comes from (`Sec-Fetch-Site`).
     pub fetched_from: Option<String>,
+    /// The same, of older browsers and of what changes something (`Origin`).
+    pub origin: Option<String>,
+    /// Whom it is for (`Host`).
+    pub host: Option<String>,
 }
 
 /// Why a head is refused: status line and words.
@@ -76,6 +80,8 @@ fn parse(head: &[u8]) -> Result<Request, BadHead> {
         query: query.split('#').next().unwrap_or("").into(),
         takes_chunks: version == "HTTP/1.1",
         fetched_from: header(headers, "sec-fetch-site")?,
+        origin: header(headers, "origin")?,
+        host: header(headers, "host")?,
     })
 }
 

@@ -15,6 +15,10 @@ use crate::service::Service;
 /// Blocks whose replicas are looked up at once, under the fleet's lock.
 const BLOCKS_A_LOOK: usize = 256;
 
+/// What `-delete` is answered (docs/decisions/0011-fsck.md).
+const NO_DELETION: &str =
+    "fsck deletes nothing: a DataNode that has it may come back; remove it with hdfs dfs -rm if none will";
+
 /// What every block's line needs.
 struct Subject<'a> {
     path: &'a HdfsPath,
@@ -34,7 +38,7 @@ struct Harm {
 }
 
 impl TreeCheck {
-    /// Looks at a file; answers its path if it is corrupt and to be deleted.
+    /// Looks at a file.
     pub(super) fn check_file(
         &mut self,
         service: &Service,
@@ -42,11 +46,11 @@ impl TreeCheck {
         told: &mut Told,
         path: HdfsPath,
         status: &FileStatus,
-    ) -> Result<Option<HdfsPath>, Refusal> {
-        let FileKind::File { length, replication, .. } = status.kind else { return Ok(None) };
+    ) -> Result<(), Refusal> {
+        let FileKind::File { length, replication, .. } = status.kind else { return Ok(()) };
         let file = match service.blocks_to_check(asker, &path, length) {
             // Deleted since it was listed.
-            Err(Refusal::Namespace(gone)) if gone.kind() == ErrorKind::FileNotFound => return Ok(None),
+            Err(Refusal::Namespace(gone)) if gone.kind() == ErrorKind::FileNotFound => return Ok(()),
             file => file?,
         };
         let open = matches!(file.status.kind, FileKind::File { open: true, .. });
@@ -54,21 +58,16 @@ impl TreeCheck {
             self.totals.open_files += 1;
             self.totals.open_bytes += length;
             self.totals.open_blocks += file.blocks.len() as u64;
-            return Ok(None);
+            return Ok(());
         }
         let subject = Subject { path: &path, replication, open, service };
         self.begin_file(told, &subject, length, file.blocks.len());
         let harm = self.check_blocks(told, &subject, &file);
-        if harm.missing + harm.corrupt == 0 || open || !told.options().delete {
-            return Ok(None);
+        if harm.missing + harm.corrupt > 0 && !open && told.options().delete {
+            put!(told.out, "\n{path}: NOT deleted, {NO_DELETION}.\n");
+            self.failed_to_delete = true;
         }
-        if service.roster.ask(|fleet, now| fleet.losses_are_final(now)) {
-            return Ok(Some(path));
-        }
-        let why = "a DataNode that has it may come back, or has not reported: try again in some minutes";
-        put!(told.out, "\n{path}: NOT deleted, {why}.\n");
-        self.failed_to_delete = true;
-        Ok(None)
+        Ok(())
     }
 
     /// `NamenodeFsck.collectFileSummary`.

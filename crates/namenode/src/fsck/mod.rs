@@ -14,7 +14,6 @@ mod tree;
 
 use std::sync::Arc;
 
-use mobula_namespace::Operation;
 use mobula_types::{HdfsPath, Millis};
 
 use crate::asker::Asker;
@@ -66,8 +65,6 @@ enum Stage {
 /// How far a stage has come.
 enum Step {
     More,
-    /// This file is to be deleted first.
-    Delete(HdfsPath),
     Done,
 }
 
@@ -98,29 +95,11 @@ impl Fsck {
             match step {
                 Step::Done => {}
                 Step::More => self.work = Some(work),
-                Step::Delete(path) => {
-                    let deleted = self.delete(path).await;
-                    if let Stage::Tree(tree) = &mut work.stage {
-                        tree.deletion_ended(deleted.is_ok());
-                    }
-                    self.work = Some(work);
-                }
             }
             if !text.is_empty() {
                 return Some(text);
             }
         }
-    }
-
-    /// Deletes a corrupt file as its caller would by RPC.
-    async fn delete(&self, path: HdfsPath) -> Result<(), Refusal> {
-        let operation = Operation::Delete { path: path.clone(), recursive: true };
-        let deleted = self.service.execute(&self.asker, operation).await;
-        match &deleted {
-            Ok(_) => tracing::info!(%path, user = %self.asker.caller.user, "fsck deleted a corrupt file"),
-            Err(refusal) => tracing::warn!(%path, %refusal, "fsck could not delete a corrupt file"),
-        }
-        deleted.map(drop)
     }
 }
 
@@ -180,7 +159,7 @@ impl Work {
 
 /// What `-move` is answered.
 const MOVE_UNSUPPORTED: &str = "fsck -move is not supported: copy what is left of the files that are listed by \
-    -list-corruptfileblocks, and remove them by -delete. Nothing was moved or deleted";
+    -list-corruptfileblocks, and remove them. Nothing was moved";
 
 impl Told {
     fn options(&self) -> &Options {

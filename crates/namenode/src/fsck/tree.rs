@@ -35,7 +35,7 @@ pub struct TreeCheck {
     kept: usize,
     pub(super) totals: Totals,
     pub(super) media: MediaSummary,
-    /// A file could not be deleted.
+    /// A file was to be deleted, and was not.
     pub(super) failed_to_delete: bool,
 }
 
@@ -70,19 +70,12 @@ impl TreeCheck {
             let Some((path, status)) = self.next_entry(service, asker)? else {
                 return self.finish(service, told).map(|()| Step::Done);
             };
-            if let Some(corrupt) = self.check(service, asker, told, path, &status)? {
-                return Ok(Step::Delete(corrupt));
-            }
+            self.check(service, asker, told, path, &status)?;
             if told.out.len() >= STEP_BYTES {
                 break;
             }
         }
         Ok(Step::More)
-    }
-
-    /// What became of a file that was to be deleted.
-    pub fn deletion_ended(&mut self, well: bool) {
-        self.failed_to_delete |= !well;
     }
 
     fn next_entry(
@@ -133,7 +126,7 @@ impl TreeCheck {
         }
     }
 
-    /// Looks at one name; it may be a corrupt file that is to be deleted.
+    /// Looks at one name.
     fn check(
         &mut self,
         service: &Service,
@@ -141,7 +134,7 @@ impl TreeCheck {
         told: &mut Told,
         path: HdfsPath,
         status: &FileStatus,
-    ) -> Result<Option<HdfsPath>, Refusal> {
+    ) -> Result<(), Refusal> {
         if self.totals.seen().is_multiple_of(NAMES_A_LINE) {
             told.out.push('\n');
         }
@@ -153,7 +146,7 @@ impl TreeCheck {
         }
         self.totals.directories += 1;
         self.way.push(Directory { path, entries: VecDeque::new(), after: Vec::new(), has_more: true });
-        Ok(None)
+        Ok(())
     }
 
     fn finish(&mut self, service: &Service, told: &mut Told) -> Result<(), Refusal> {

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mobula_disk::{DiskRef, FileRef, Kind as EntryKind, Open, create_folder_durably, read_file};
+use mobula_disk::{DiskRef, FileRef, Kind as EntryKind, Open, create_folder_durably, is_shortage, read_file};
 use mobula_net::Entropy;
 
 use super::format::{
@@ -250,11 +250,22 @@ impl Segments {
             _ => 0,
         };
         let end = self.end.min(segment.file.length()?);
+        // So may a cut be whose sync failed: what it took away would be there again after a power loss.
+        segment.file.set_length(end)?;
         let mut bytes = vec![0; usize::try_from(end.saturating_sub(begin)).map_err(io::Error::other)?];
         segment.file.read_exact_at(&mut bytes, begin)?;
         segment.file.write_all_at(&bytes, begin)?;
         segment.file.sync_data()?;
-        self.disk.sync_folder(&self.folder)
+        self.disk.sync_folder(&self.folder)?;
+        self.reserve()
+    }
+
+    /// Reserves what a cut has freed. Where there is no room for that, it goes on as long as there is.
+    fn reserve(&self) -> io::Result<()> {
+        match self.current().file.allocate(self.segment_bytes) {
+            Err(error) if is_shortage(&error) => Ok(()),
+            reserved => reserved,
+        }
     }
 
     /// Writes records behind the last one and syncs them; answers where they are.
@@ -368,7 +379,7 @@ impl Segments {
         file.set_length(self.end)?;
         file.sync_data()?;
         self.filled = self.end;
-        Ok(())
+        self.reserve()
     }
 
     /// Where, behind that place in the last segment, batches begin.

@@ -395,6 +395,36 @@ fn zeros_are_only_behind_the_last_record() {
     assert_eq!(opened.records.len(), 9);
 }
 
+/// The cut of a segment that was full did not reach the disk, and the process stopped. The next one takes it for done, and
+/// then a power loss brings the zeros back, in a segment that is not the last one any more.
+#[test]
+fn a_cut_whose_sync_failed_is_made_again() {
+    let record = |index| {
+        let position = Position { term: 1, index };
+        Record { position, kind: Kind::Command, payload: harmless(position, 1000) }
+    };
+    let mut cuts = 0;
+    for failing in 0..20 {
+        let disk = CrashDisk::new(failing);
+        let mut segments = open_with(&disk.process(), 4096).unwrap().segments;
+        disk.fail_sync(failing);
+        let acked = (0..8).take_while(|index| segments.append(&[record(*index)]).is_ok()).count() as u64;
+        cuts += u64::from(acked == 3);
+        drop(segments);
+        disk.set_fault(None);
+        disk.crash(Crash::Kill);
+        let opened = open_with(&disk.process(), 4096).unwrap();
+        let next = opened.records.len() as u64;
+        assert!(next >= acked);
+        let mut segments = opened.segments;
+        (next..next + 8).for_each(|index| drop(segments.append(&[record(index)]).unwrap()));
+        disk.crash(Crash::PowerLoss);
+        let opened = open_with(&disk.process(), 4096).unwrap_or_else(|error| panic!("{failing}: {error}"));
+        assert_eq!(opened.records.len() as u64, next + 8);
+    }
+    assert!(cuts > 0, "no sync of a cut failed");
+}
+
 /// A file that ends anywhere has what is whole of it.
 #[test]
 fn a_segment_cut_at_any_byte_keeps_what_is_before() {
