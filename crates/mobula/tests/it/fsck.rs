@@ -409,7 +409,7 @@ async fn raw(address: &str, bytes: &[u8]) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_hostile_client_sends() {
     let c = Checked::start(1).await;
-    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost:1\r\n\r\n").into_bytes();
     let status = async |bytes: &[u8]| raw(&c.http, bytes).await.lines().next().unwrap_or("").to_owned();
     for (target, wanted) in [
         ("/fsck?path=%", "400 Bad Request"),
@@ -422,8 +422,10 @@ async fn what_a_hostile_client_sends() {
     }
     assert_eq!(status(b"POST /fsck HTTP/1.1\r\n\r\n").await, "HTTP/1.1 405 Method Not Allowed");
     assert_eq!(status(b"\x16\x03\x01\r\n\r\n").await, "HTTP/1.1 400 Bad Request");
-    let foreign = b"GET /fsck?delete=1 HTTP/1.1\r\nSec-Fetch-Site: cross-site\r\n\r\n";
-    assert_eq!(status(foreign).await, "HTTP/1.1 403 Forbidden");
+    for foreign in ["Sec-Fetch-Site: cross-site", "Origin: http://evil.example", "Host: evil.example"] {
+        let request = format!("GET /fsck?path=/ HTTP/1.1\r\n{foreign}\r\n\r\n");
+        assert_eq!(status(request.as_bytes()).await, "HTTP/1.1 403 Forbidden", "{foreign}");
+    }
     let long = format!("GET /fsck?path=/{} HTTP/1.1\r\n", "a".repeat(70_000));
     assert_eq!(status(long.as_bytes()).await, "HTTP/1.1 431 Request Header Fields Too Large");
     let long = format!("/fsck?path=/{}", "a".repeat(50_000));
