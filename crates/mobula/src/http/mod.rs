@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use mobula_namenode::{Fsck, FsckRequest, Service};
 use mobula_net::{Listener, Stream};
+use mobula_rpc::may_not_impersonate;
 use mobula_types::Millis;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,7 +54,7 @@ const LINGER_BYTES_MAX: u64 = 1 << 20;
 /// Longest name of a user.
 const USER_BYTES_MAX: usize = 255;
 /// Who asks without a name (`hadoop.http.staticuser.user`).
-const NOBODY: &str = "dr.who";
+pub(crate) const NOBODY: &str = "dr.who";
 
 /// What is served.
 pub struct Site {
@@ -297,7 +298,7 @@ fn user(parameters: &Parameters) -> Result<&str, String> {
         return Err(format!("a user's name of {} bytes", user.len()));
     }
     match parameters.get("doas").filter(|other| !other.is_empty() && *other != user) {
-        Some(other) => Err(format!("User: {user} is not allowed to impersonate {other}")),
+        Some(other) => Err(may_not_impersonate(user, other).message),
         None => Ok(user),
     }
 }

@@ -12,18 +12,17 @@ use std::sync::Arc;
 use mobula_namenode::client_rpc::{invalid_file_name, name, new_path, path};
 use mobula_namenode::{Asker, Refusal, Service, SumOf};
 use mobula_namespace::{Access, Operation, Outcome, Overwrite, Parents};
+use mobula_rpc::may_not_impersonate;
 use mobula_types::{HdfsPath, Millis};
 use serde_json::{Value, json};
 
 use crate::http::query::Parameters;
-use crate::http::{Answer, Body};
+use crate::http::{Answer, Body, NOBODY};
 pub use listing::ListingParts;
 use parameters::{Asked, Invalid, check_user, invalid};
 
 /// Where it begins.
 pub const PREFIX: &str = "/webhdfs/v1";
-/// Who asks without a name (`hadoop.http.staticuser.user`).
-const NOBODY: &str = "dr.who";
 /// Users' folders are in here (`dfs.user.home.dir.prefix`).
 const HOMES: &str = "/user";
 /// Permissions of a new directory whose maker says none.
@@ -180,7 +179,7 @@ fn user(asked: Asked<'_>) -> Result<&str, Fault> {
         None => Ok(user),
         Some(other) => Err(Fault::Exception(
             "org.apache.hadoop.security.authorize.AuthorizationException",
-            format!("User: {user} is not allowed to impersonate {other}"),
+            may_not_impersonate(user, other).message,
         )),
     }
 }
