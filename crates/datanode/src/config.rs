@@ -60,6 +60,8 @@ pub struct DatanodeConfig {
     /// Blocks are written past the page cache from this length on (all of it, if the sender says that it
     /// is to be as long); none: never.
     pub direct_write_min_bytes: Option<u64>,
+    /// Bytes that each of the two files of a volume's journal may have, 1 GiB at most; 0: everything is synced where it lies.
+    pub journal_bytes: u64,
     /// Bytes of data in one packet of a read.
     pub read_packet_bytes: usize,
     /// Whether checksums are verified before bytes are served to clients (to DataNodes: always).
@@ -87,6 +89,7 @@ impl Default for DatanodeConfig {
             volume_threads: 4,
             volume_spare_bytes: 1 << 20,
             direct_write_min_bytes: Some(4 << 20),
+            journal_bytes: 64 << 20,
             read_packet_bytes: 512 << 10,
             verify_reads: true,
             balancer_bandwidth: 100 << 20,

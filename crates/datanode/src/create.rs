@@ -185,6 +185,7 @@ fn make_files(
             files: Some(OpenFiles { data, meta }),
             progress: Progress::default(),
             synced: 0,
+            kept: 0,
             reserved: expected,
             direct,
         }),

@@ -19,6 +19,7 @@ use crate::block_recovery::Recoveries;
 use crate::config::{DatanodeConfig, VolumeConfig};
 use crate::error::{DatanodeError, Stopped};
 use crate::ipc::Ipc;
+use crate::journal::Journals;
 use crate::mirrors::Mirrors;
 use crate::namenode_link::{Active, FAREWELL_LIMIT, Link};
 use crate::node::Node;
@@ -81,9 +82,9 @@ impl DataNode {
         let ipc_addr = ipc_listener.local_addr().map_err(DatanodeError::Listen)?;
         let reports = Arc::new(Reports::new(config.namenodes.len()));
         let (syncers, sync_tasks) = Syncers::start(&volumes);
-        let store =
-            Store::new(volumes, (config.volume_spare_bytes, config.direct_write_min_bytes), reports, syncers)
-                .without(absent);
+        let (journals, journal_tasks) = Journals::start(&volumes, config.journal_bytes, &env.entropy);
+        let limits = (config.volume_spare_bytes, config.direct_write_min_bytes);
+        let store = Store::new(volumes, limits, reports, (syncers, journals)).without(absent);
         let node = Arc::new(Node {
             uuid,
             xfer_addr,
@@ -120,7 +121,7 @@ impl DataNode {
         let watch = tokio::spawn(watch_volumes(node.clone()));
         let mut others = vec![server.abort_handle(), watch.abort_handle()];
         others.extend(links.iter().map(JoinHandle::abort_handle));
-        others.extend(sync_tasks.iter().map(JoinHandle::abort_handle));
+        others.extend(sync_tasks.iter().chain(&journal_tasks).map(JoinHandle::abort_handle));
         Ok(DataNode { node, links, server, _others: Tasks(others), _ipc: ipc })
     }
 
@@ -190,6 +191,7 @@ impl DataNode {
         };
         // Those who still write see the connection end, as with any other stop.
         let _ = timeout(DRAIN_LIMIT, drained).await;
+        node.store.journals.close().await;
         self.server.abort();
         let _ = (&mut self.server).await;
     }
@@ -297,7 +299,7 @@ async fn watch_volumes(node: Arc<Node>) {
         for volume in node.store.volumes.iter().filter(|volume| !volume.is_failed()) {
             let of = volume.clone();
             let measured: io::Result<()> = volume.pool.run(move || of.measure()).await;
-            if let Err(error) = measured {
+            if let Err(error) = volume.check().and(measured) {
                 node.store.examine(volume, &error).await;
             }
         }

@@ -131,7 +131,7 @@ impl Files {
 }
 
 /// Where the checksum of the chunk that begins at `start` lies in the meta file.
-fn sum_at(checksum: Checksum, start: u64) -> u64 {
+pub(crate) fn sum_at(checksum: Checksum, start: u64) -> u64 {
     META_HEADER_LENGTH as u64 + start / u64::from(checksum.bytes_per_chunk()) * SUM_LENGTH as u64
 }
 

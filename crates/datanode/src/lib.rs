@@ -21,6 +21,7 @@ mod files;
 mod framed;
 mod incoming;
 mod ipc;
+mod journal;
 mod load;
 mod mirrors;
 mod namenode_link;

@@ -8,6 +8,7 @@
 //! Invariants: nothing is acknowledged before it was handed to the operating system; bytes with a wrong
 //! checksum go nowhere.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,12 +20,14 @@ use tokio::time::Instant;
 use crate::batch::{Arrived, Batch, Checksums, PacketError, Tail};
 use crate::framed::{Framed, write_two};
 use crate::incoming::Incoming;
+use crate::journal::{Fact, Journal};
 use crate::node::{Node, WRITE_LIMIT};
 use crate::receive::{Kept, Mirror, ReceiveError, Sender, Setup};
 use crate::replica::{OpenReplica, Pen, SyncNow};
 use crate::reports::BadBlock;
 use crate::respond::Respond;
 use crate::stir::{Giver, Stir, Taker};
+use crate::store::Store;
 
 /// Batches of one connection: one is filled while the other is written.
 const BATCHES: usize = 2;
@@ -129,7 +132,7 @@ impl<'a> Pipeline<'a> {
         };
         let mut answered = Respond::new(node, setup, &state, &growing, mirror_read);
         let activities = async {
-            let persist = persist(pen, filled, spare, stored);
+            let persist = persist(&node.store, pen, filled, spare, stored);
             let chain = async {
                 tokio::pin!(ingest, persist);
                 let ((ingested, corrupt), persisted) = tokio::select! {
@@ -299,34 +302,20 @@ impl Ingest<'_> {
 
 /// Hands batches to the operating system, one after the other, and says so.
 async fn persist(
+    store: &Store,
     pen: Pen,
     mut filled: Taker<'_, Batch>,
     spare: Giver<'_, Batch>,
     stored: Giver<'_, Pending>,
 ) -> Result<(), ReceiveError> {
-    let mut folder_synced = false;
-    let volume = pen.growing().volume.clone();
+    let mut durable = Durable { journal: store.journals.of(&pen.growing().volume), pen: &pen, named: false };
     while let Some(batch) = filled.take().await {
         // The end is synced when the replica is finished.
         let sync = batch.packets.iter().any(|packet| packet.sync && !packet.last);
-        let sync_folder = sync && !folder_synced;
-        folder_synced |= sync;
-        let short = !sync && batch.write(pen.growing().checksum).is_none_or(|write| pen.is_short(&write));
-        let pen = pen.clone();
-        let write = move || {
-            let growing = pen.growing();
-            let sync = if sync { SyncNow::Yes } else { SyncNow::No };
-            pen.write(batch.write(growing.checksum).as_ref(), sync)?;
-            if sync_folder {
-                growing.volume.disk.sync_folder(&growing.folder)?;
-            }
-            Ok::<Batch, std::io::Error>(batch)
-        };
-        let written = if short {
-            volume.pool.run_short(write).await
+        let written = if sync {
+            durable.write(batch).await
         } else {
-            let pool = if sync { &volume.sync_pool } else { &volume.pool };
-            pool.run(write).await
+            write(&pen, batch, |_| Ok(())).await.map(|(batch, ())| batch)
         };
         let batch = written.map_err(ReceiveError::Disk)?;
         for packet in &batch.packets {
@@ -338,4 +327,60 @@ async fn persist(
         let _ = spare.give(batch).await;
     }
     Ok(())
+}
+
+/// Hands a batch to the operating system, and does what is to follow in the same call.
+async fn write<T: Send + 'static>(
+    pen: &Pen,
+    batch: Batch,
+    then: impl FnOnce(&Pen) -> io::Result<T> + Send + 'static,
+) -> io::Result<(Batch, T)> {
+    let pool = &pen.growing().volume.pool;
+    let short = batch.write(pen.growing().checksum).is_none_or(|write| pen.is_short(&write));
+    let pen = pen.clone();
+    let write = move || {
+        pen.write(batch.write(pen.growing().checksum).as_ref(), SyncNow::No)?;
+        let done = then(&pen)?;
+        Ok((batch, done))
+    };
+    if short { pool.run_short(write).await } else { pool.run(write).await }
+}
+
+/// How what is to be synced becomes durable.
+struct Durable<'a> {
+    journal: &'a Journal,
+    pen: &'a Pen,
+    /// The replica's name was synced.
+    named: bool,
+}
+
+impl Durable<'_> {
+    /// In the journal, if it takes as much.
+    async fn write(&mut self, batch: Batch) -> io::Result<Batch> {
+        if !self.journal.takes_written(self.pen.growing(), batch.tail.length) {
+            return self.write_in_place(batch).await;
+        }
+        let (batch, draft) = write(self.pen, batch, |pen| pen.draft(Fact::Written)).await?;
+        if self.journal.written(draft, self.pen.clone()).await? {
+            Ok(batch)
+        } else {
+            self.write_in_place(batch).await
+        }
+    }
+
+    /// Where it lies. What was written already is written once more: the same bytes.
+    async fn write_in_place(&mut self, batch: Batch) -> io::Result<Batch> {
+        let (pen, name) = (self.pen.clone(), !self.named);
+        let written = self.pen.growing().volume.run_sync(move || {
+            let growing = pen.growing();
+            pen.write(batch.write(growing.checksum).as_ref(), SyncNow::Yes)?;
+            if name {
+                growing.volume.disk.sync_folder(&growing.folder)?;
+            }
+            Ok::<_, io::Error>(batch)
+        });
+        let batch = written.await?;
+        self.named = true;
+        Ok(batch)
+    }
 }

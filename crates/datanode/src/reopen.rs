@@ -195,7 +195,7 @@ impl Store {
             let growing = open.growing().clone();
             let (pen, folder) = (open.pen(), growing.volume.rbw_folder(&pool));
             let target = folder.clone();
-            let moved = growing.volume.sync_pool.run(move || {
+            let moved = growing.volume.run_sync(move || {
                 let growing = pen.growing();
                 let OpenFiles { data, meta } = growing.files()?;
                 data.sync_data()?;
@@ -261,12 +261,13 @@ impl Store {
         let pool = self.pool().ok_or(OpenError::NoPool)?;
         let FinalReplica { block, volume } = &replica;
         let (from, to) = (volume.final_folder(pool, block.id), volume.rbw_folder(pool));
+        self.settle(volume, *block, &from).await?;
         let (Files { checksum, .. }, last_sum) = self.open_whole(volume, *block, &from).await?;
         if let Some(again) = again {
             again.check_chunk(checksum.bytes_per_chunk())?;
         }
         let (disk, folder, moving) = (volume.disk.clone(), from.clone(), *block);
-        let unlinked = volume.sync_pool.run(move || {
+        let unlinked = volume.run_sync(move || {
             let names = [data_name(moving.id), meta_name(&moving)];
             names.iter().try_for_each(|name| files::unlink(&*disk, &folder.join(name)))
         });
@@ -275,7 +276,7 @@ impl Store {
             return Err(error.into());
         }
         let (disk, target) = (volume.disk.clone(), to.clone());
-        let moved = volume.sync_pool.run(move || files::move_both(&*disk, &from, &target, &moving));
+        let moved = volume.run_sync(move || files::move_both(&*disk, &from, &target, &moving));
         if let Err(error) = moved.await {
             self.step_failed(volume, &error).await;
             return Err(error.into());
@@ -292,6 +293,7 @@ impl Store {
             files: None,
             progress: Progress { on_disk: length, last_sum, acked: length },
             synced: length,
+            kept: length,
             reserved: 0,
             direct: Direct::never(),
         });
@@ -360,8 +362,9 @@ impl Store {
     /// Cuts an open replica to `length`.
     pub(crate) async fn cut(&self, open: OpenReplica, length: u64) -> Result<OpenReplica, OpenError> {
         let (pen, growing) = (open.pen(), open.growing().clone());
+        self.settle(&growing.volume, growing.block, &growing.folder).await?;
         let block = Block { length: growing.progress().on_disk, ..growing.block };
-        match growing.volume.sync_pool.run(move || files::cut(&pen, length)).await {
+        match growing.volume.run_sync(move || files::cut(&pen, length)).await {
             Ok(()) => Ok(open),
             Err(error) => Err(self.judge(&growing.volume, &block, error).await),
         }
@@ -378,8 +381,12 @@ impl Store {
         sync: SyncNow,
     ) -> Result<OpenReplica, OpenError> {
         let growing = open.growing().clone();
+        if let Err(error) = self.settle(&growing.volume, growing.block, &growing.folder).await {
+            self.leave(open).await;
+            return Err(error.into());
+        }
         let pen = open.pen();
-        let renamed = growing.volume.sync_pool.run(move || {
+        let renamed = growing.volume.run_sync(move || {
             let growing = pen.growing();
             files::restamp(&*growing.volume.disk, &growing.folder, &growing.block, stamp, sync)
         });
@@ -404,9 +411,9 @@ impl Store {
         let pool = self.pool().ok_or(OpenError::NoPool)?;
         let FinalReplica { block, volume } = replica;
         let folder = volume.final_folder(pool, block.id);
+        self.settle(&volume, block, &folder).await?;
         let disk = volume.disk.clone();
-        let renamed =
-            volume.sync_pool.run(move || files::restamp(&*disk, &folder, &block, stamp, SyncNow::Yes));
+        let renamed = volume.run_sync(move || files::restamp(&*disk, &folder, &block, stamp, SyncNow::Yes));
         if let Err(error) = renamed.await {
             self.step_failed(&volume, &error).await;
             return Err(error.into());
@@ -441,6 +448,7 @@ pub(crate) fn open_in_place(
         files: Some(OpenFiles { data: files.data, meta: files.meta }),
         progress: Progress { on_disk: length, last_sum, acked: length },
         synced: length,
+        kept: 0,
         reserved: 0,
         direct: Direct::never(),
     })

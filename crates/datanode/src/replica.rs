@@ -20,6 +20,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::direct::Direct;
+use crate::files::sum_at;
+use crate::journal::{Draft, Fact};
 use crate::volume::{VolumeRef, data_name, meta_name};
 
 /// Longest wait for a writer to stop (HDFS: `dfs.datanode.xceiver.stop.timeout.millis`).
@@ -122,6 +124,8 @@ pub(crate) struct Parts {
     pub progress: Progress,
     /// Bytes up to which it is synced, as far as is known.
     pub synced: u64,
+    /// Bytes up to which a power loss leaves it for certain.
+    pub kept: u64,
     /// Bytes of the volume that are set aside for what is still to come.
     pub reserved: u64,
     pub direct: Direct,
@@ -146,8 +150,14 @@ pub(crate) struct Growing {
     files: Mutex<Option<OpenFiles>>,
     direct: Direct,
     progress: Mutex<Progress>,
-    /// Bytes up to which it is synced; changed with a pen only.
+    /// Bytes up to which it is synced, if it may be; changed with a pen only.
     synced: AtomicU64,
+    /// Bytes up to which a power loss leaves it for certain, here or in the journal; changed with a pen only.
+    kept: AtomicU64,
+    /// The journal has the checksum of the last chunk that was synced, with the chunk's bytes.
+    in_journal: AtomicBool,
+    /// Held while its files are written.
+    writing: Mutex<()>,
     /// Told when `progress` moves.
     pub moved: Notify,
     stopped: AtomicBool,
@@ -160,7 +170,7 @@ pub(crate) struct Growing {
 
 impl Growing {
     fn new(parts: Parts) -> Growing {
-        let Parts { block, kind, volume, folder, checksum, files, progress, synced, reserved, direct } =
+        let Parts { block, kind, volume, folder, checksum, files, progress, synced, kept, reserved, direct } =
             parts;
         volume.reserve(reserved);
         Growing {
@@ -173,6 +183,9 @@ impl Growing {
             direct,
             progress: Mutex::new(progress),
             synced: AtomicU64::new(synced),
+            kept: AtomicU64::new(kept),
+            in_journal: AtomicBool::new(false),
+            writing: Mutex::new(()),
             moved: Notify::new(),
             stopped: AtomicBool::new(false),
             stop: Notify::new(),
@@ -253,9 +266,37 @@ impl Growing {
             files: self.open_files(),
             progress: self.progress(),
             synced: self.synced.load(Ordering::Relaxed),
+            kept: self.kept.load(Ordering::Relaxed),
             reserved,
             direct: Direct::never(),
         })
+    }
+
+    /// Where a record begins that makes what follows durable: at the border of the chunk up to which it is.
+    pub(crate) fn kept_start(&self) -> u64 {
+        self.checksum.chunk_start(self.kept.load(Ordering::Relaxed))
+    }
+
+    /// The journal has it, up to `end`.
+    pub(crate) fn kept_in_journal(&self, end: u64) {
+        self.synced.store(end, Ordering::Relaxed);
+        self.kept.store(end, Ordering::Relaxed);
+        self.in_journal.store(true, Ordering::Release);
+    }
+
+    /// What the journal has of it may soon be gone: from now on nothing is overwritten that was synced. Waits for a write
+    /// that is under way.
+    pub(crate) fn leave_journal(&self) {
+        let _writing = self.writing.lock();
+        self.in_journal.store(false, Ordering::Release);
+    }
+
+    /// All that is written is synced where it lies.
+    fn synced_in_place(&self) {
+        let length = self.progress().on_disk;
+        self.synced.store(length, Ordering::Relaxed);
+        self.kept.store(length, Ordering::Relaxed);
+        self.in_journal.store(false, Ordering::Release);
     }
 
     fn wrote(&self, on_disk: u64, last_sum: Option<u32>) {
@@ -337,7 +378,7 @@ impl OpenReplica {
         let growing = self.growing();
         let moved = growing.moved_to(growing.block.stamp, OpenKind::Rbw, folder, 0);
         moved.progress.lock().acked = acked;
-        moved.synced.store(moved.progress().on_disk, Ordering::Relaxed);
+        moved.synced_in_place();
         OpenReplica::first(moved)
     }
 }
@@ -351,10 +392,11 @@ impl Pen {
     /// after a kill finds a checksum only for bytes that are there.
     ///
     /// After a power loss, too, where it matters: a checksum that was synced, of a chunk that is not full, is
-    /// not overwritten before the chunk's new bytes are synced. Else the new checksum might survive
-    /// without them, and with it all that was synced of the chunk would be lost.
+    /// not overwritten before the chunk's new bytes are synced, unless the journal has both. Else the new checksum might
+    /// survive without them, and with it all that was synced of the chunk would be lost.
     pub(crate) fn write(&self, write: Option<&Write<'_>>, sync: SyncNow) -> io::Result<()> {
         let growing = &*self.growing;
+        let _writing = growing.writing.lock();
         let OpenFiles { data: data_file, meta: meta_file } = growing.keep_open()?;
         if sync == SyncNow::Yes {
             growing.direct.leave();
@@ -379,9 +421,23 @@ impl Pen {
                 data_file.sync_data()?;
             }
             meta_file.sync_data()?;
-            growing.synced.store(growing.progress().on_disk, Ordering::Relaxed);
+            growing.synced_in_place();
         }
         Ok(())
+    }
+
+    /// What is written and not yet durable as a record of the journal, read back from the page cache; for
+    /// [`Fact::Final`] all of it. The journal must take it. Blocking.
+    pub(crate) fn draft(&self, fact: Fact) -> io::Result<Draft> {
+        let growing = &*self.growing;
+        let (checksum, length) = (growing.checksum, growing.progress().on_disk);
+        let start = if fact == Fact::Final { 0 } else { growing.kept_start() };
+        let mut draft = Draft::new(fact, Block { length, ..growing.block }, start, checksum);
+        let OpenFiles { data, meta } = growing.files()?;
+        let (bytes, sums) = draft.parts();
+        data.read_exact_at(bytes, start)?;
+        meta.read_exact_at(sums, sum_at(checksum, start))?;
+        Ok(draft)
     }
 
     /// Whether a write only copies a little into the page cache.
@@ -392,6 +448,9 @@ impl Pen {
 
     /// Whether the checksum of a chunk that was synced while it was not full is among those to be written.
     fn overwrites_synced_sum(&self, write: &Write<'_>) -> bool {
+        if self.growing.in_journal.load(Ordering::Acquire) {
+            return false;
+        }
         let synced = self.growing.synced.load(Ordering::Relaxed);
         let first = write.data_pieces.iter().map(|piece| piece.at).min().unwrap_or(u64::MAX);
         let chunk = u64::from(self.growing.checksum.bytes_per_chunk());
@@ -404,6 +463,8 @@ impl Pen {
         assert!(length <= progress.on_disk, "a cut to {length} of {}", progress.on_disk);
         *progress = Progress { on_disk: length, last_sum, acked: progress.acked.min(length) };
         self.growing.synced.store(length, Ordering::Relaxed);
+        self.growing.kept.fetch_min(length, Ordering::Relaxed);
+        self.growing.in_journal.store(false, Ordering::Release);
     }
 }
 

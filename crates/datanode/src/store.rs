@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
@@ -19,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::claim::Replicas;
 use crate::config::VolumeConfig;
+use crate::journal::{Fact, Journals};
 use crate::replica::{FinalReplica, Growing, OpenKind, OpenReplica, Progress, Replica, Stuck};
 use crate::reports::{BadBlock, Change, Reports};
 use crate::restart;
@@ -77,6 +79,7 @@ pub(crate) struct Store {
     pub direct_min: Option<u64>,
     pub reports: Arc<Reports>,
     syncers: Syncers,
+    pub journals: Journals,
     /// Told when a volume fails.
     pub volume_failed: Notify,
     /// Replicas found bad that are still here: a NameNode that starts anew must hear of them again,
@@ -93,7 +96,7 @@ impl Store {
         volumes: Vec<VolumeRef>,
         (spare_bytes, direct_min): (u64, Option<u64>),
         reports: Arc<Reports>,
-        syncers: Syncers,
+        (syncers, journals): (Syncers, Journals),
     ) -> Store {
         Store {
             volumes,
@@ -106,6 +109,7 @@ impl Store {
             direct_min,
             reports,
             syncers,
+            journals,
             volume_failed: Notify::new(),
             known_bad: Mutex::default(),
             unreadable: Mutex::default(),
@@ -160,12 +164,14 @@ impl Store {
             let (of, space, uuid) = (volume.clone(), namespace.clone(), node.clone());
             let loaded = volume.pool.run(move || {
                 of.open_pool(&space, &uuid)?;
+                crate::journal::replay(&of, &space.pool)?;
                 crate::load::load(&of, &space.pool, now_ms)
             });
             match loaded.await {
                 Ok(loaded) => {
                     self.unreadable.lock().extend(loaded.unreadable);
                     self.adopt(loaded.replicas);
+                    self.journals.of(volume).open(&namespace.pool);
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error.to_string()),
                 Err(error) => self.fail_volume(volume, &error),
@@ -216,7 +222,7 @@ impl Store {
         let pool = self.pool().expect("an open replica's pool is known").clone();
         let folder = growing.volume.final_folder(&pool, block.id);
         let step = Finalise { pen: open.pen(), block, folder };
-        if let Err(error) = self.syncers.finalise(growing.volume.index, step).await {
+        if let Err(error) = self.finish(&growing, step).await {
             // A failed sync is final (STYLE 22).
             self.step_failed(&growing.volume, &error).await;
             self.leave(open).await;
@@ -229,6 +235,47 @@ impl Store {
             self.reports.note(&growing.volume.storage, block, change);
         }
         Ok(replica)
+    }
+
+    /// Makes a replica durable and gives it its final name: a small one in the journal, if that has room.
+    async fn finish(&self, growing: &Arc<Growing>, step: Finalise) -> io::Result<()> {
+        let journal = self.journals.of(&growing.volume);
+        if journal.takes_final(growing, step.block.length) {
+            let pen = step.pen.clone();
+            let draft = growing.volume.pool.run_short(move || pen.draft(Fact::Final)).await?;
+            if journal.finalise(draft, step.clone()).await? {
+                return Ok(());
+            }
+        }
+        self.syncers.finalise(growing.volume.index, step).await
+    }
+
+    /// Before a step that the journal knows nothing of: what it has of a replica in `folder` becomes durable without it, and
+    /// is forgotten there. On an error the step must not be made.
+    pub(crate) async fn settle(&self, volume: &VolumeRef, block: Block, folder: &Path) -> io::Result<()> {
+        let journal = self.journals.of(volume);
+        if !journal.has(block.id) {
+            return Ok(());
+        }
+        let (of, folder, pool) = (volume.clone(), folder.to_owned(), self.pool().cloned());
+        let sync = move || {
+            let names = [data_name(block.id), meta_name(&block)].map(|name| folder.join(name));
+            let files =
+                [of.disk.open(&names[0], Open::ReadWrite)?, of.disk.open(&names[1], Open::ReadWrite)?];
+            files.iter().try_for_each(|file| file.sync_data())?;
+            of.disk.sync_folder(&folder)?;
+            // Where it may have come from: it is not to be in both.
+            pool.map_or(Ok(()), |pool| of.disk.sync_folder(&of.rbw_folder(&pool)))
+        };
+        let settled = async {
+            volume.run_sync(sync).await?;
+            journal.forget(block).await
+        };
+        if let Err(error) = settled.await {
+            self.step_failed(volume, &error).await;
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Gives up an open replica and removes its files.
@@ -426,6 +473,9 @@ impl Store {
                 _ => {}
             }
         }
+        if gone {
+            self.journals.of(&volume).forget_removed(block).await;
+        }
         if let Some(length) = counted.filter(|_| gone) {
             volume.sub_used(disk_bytes(Checksum::default_crc32c(), length));
         }
@@ -612,6 +662,7 @@ mod tests {
     use std::time::Duration;
 
     use mobula_disk::CrashDisk;
+    use mobula_net::Entropy;
     use tokio::time::sleep;
 
     use super::*;
@@ -626,7 +677,8 @@ mod tests {
         let volume = Volume::open(&disk, 0, &VolumeConfig::new("/data"), 1, "1".into(), "test").unwrap();
         let volumes: Vec<VolumeRef> = vec![Arc::new(volume)];
         let syncers = Syncers::start(&volumes).0;
-        let store = Arc::new(Store::new(volumes, (0, None), Arc::new(Reports::new(1)), syncers));
+        let journals = Journals::start(&volumes, 0, &Entropy::seeded(1)).0;
+        let store = Arc::new(Store::new(volumes, (0, None), Arc::new(Reports::new(1)), (syncers, journals)));
         let pool = PoolId::from("BP-1".to_owned());
         let namespace = Namespace { id: 1, cluster: "c".into(), pool, created: 0 };
         store.open_pool(&namespace, &DatanodeUuid::from("u".to_owned()), 0).await.unwrap();

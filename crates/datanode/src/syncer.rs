@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mobula_disk::{FolderRef, is_shortage};
+use mobula_disk::{FolderRef, copy_error, is_shortage};
 use mobula_types::Block;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::files;
 use crate::replica::{OpenFiles, Pen};
-use crate::volume::VolumeRef;
+use crate::volume::{Volume, VolumeRef};
 
 /// Replicas that wait for one volume; those who come later wait to queue.
 const QUEUE_MAX: usize = 1024;
@@ -29,7 +29,7 @@ const GROUP_MAX: usize = 256;
 const SYNC_TOGETHER_MIN: usize = 3;
 
 /// A replica to be finished.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Finalise {
     pub pen: Pen,
     pub block: Block,
@@ -88,16 +88,15 @@ async fn finish(volume: &VolumeRef, steps: Vec<Finalise>) -> Vec<io::Result<()>>
     let result = if count >= SYNC_TOGETHER_MIN {
         let all = (0..count).map(|_| Ok(())).collect();
         let together = move || of.around.sync_all_files().and_then(|()| rename(&of, &steps, all));
-        volume.sync_pool.run(together).await
+        volume.run_sync(together).await
     } else {
         match sync_each(volume, &steps).await {
-            Ok(synced) => volume.sync_pool.run(move || rename(&of, &steps, synced)).await,
+            Ok(synced) => volume.run_sync(move || rename(&of, &steps, synced)).await,
             Err(error) => Err(error),
         }
     };
     // Such a failure is everybody's: after it nothing on this disk is certain.
-    let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
-    result.unwrap_or_else(|error| (0..count).map(|_| Err(copy(&error))).collect())
+    result.unwrap_or_else(|error| (0..count).map(|_| Err(copy_error(&error))).collect())
 }
 
 /// What became of each replica of a group: a shortage concerns only the one that met it, and has changed nothing.
@@ -113,15 +112,15 @@ async fn sync_each(volume: &VolumeRef, steps: &[Finalise]) -> io::Result<Each> {
             Some(files) => Ok(files),
             None => {
                 let of = growing.clone();
-                volume.sync_pool.run(move || of.files()).await
+                volume.run_sync(move || of.files()).await
             }
         };
         each.push(one(opened.map(|OpenFiles { data, meta }| files.extend([data, meta])))?);
     }
     // All are open by now: no sync goes on whose failure nobody would hear of.
     let syncs = files.into_iter().map(|file| {
-        let pool = volume.sync_pool.clone();
-        tokio::spawn(async move { pool.run(move || file.sync_data()).await })
+        let volume = volume.clone();
+        tokio::spawn(async move { volume.run_sync(move || file.sync_data()).await })
     });
     let mut result = Ok(each);
     for sync in syncs.collect::<Vec<_>>() {
@@ -154,6 +153,12 @@ fn rename_one<'a>(
         volume.ensure_folder(&step.folder)?;
         folders.insert(&step.folder, volume.disk.open_folder(&step.folder)?);
     }
+    move_to_final(volume, step)
+}
+
+/// Gives a replica its final name, not durably. A shortage has changed nothing.
+pub(crate) fn move_to_final(volume: &Volume, step: &Finalise) -> io::Result<()> {
+    volume.ensure_folder(&step.folder)?;
     files::move_names(&*volume.disk, &step.pen.growing().folder, &step.folder, &step.block)
 }
 

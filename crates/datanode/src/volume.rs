@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use mobula_disk::{Disk, DiskRef, Entry, FolderRef, Kind, Lock, Open, Pool, is_shortage};
+use mobula_disk::{
+    Disk, DiskRef, Entry, FolderRef, Kind, Lock, Open, Pool, copy_error, is_failed_sync, is_shortage,
+};
 use mobula_types::{Block, BlockId, DatanodeUuid, PoolId, StorageReport, StorageState, StorageUuid};
 use parking_lot::Mutex;
 
@@ -49,7 +51,9 @@ pub(crate) struct Volume {
     /// Reads and writes.
     pub pool: Pool,
     /// Syncs, which may take long.
-    pub sync_pool: Pool,
+    sync_pool: Pool,
+    /// How the first sync failed that did.
+    broken: Mutex<Option<io::Error>>,
     pub storage: StorageUuid,
     version: Mutex<Option<VolumeVersion>>,
     failed: AtomicBool,
@@ -97,6 +101,7 @@ impl Volume {
             disk: disk.clone(),
             pool: disk.pool(&format!("volume{index}"), threads),
             sync_pool: disk.pool(&format!("sync{index}"), SYNC_THREADS),
+            broken: Mutex::default(),
             storage: StorageUuid::from(storage),
             version: Mutex::new(version),
             failed: AtomicBool::new(false),
@@ -241,6 +246,34 @@ impl Volume {
     pub(crate) fn sub_used(&self, bytes: u64) {
         let less = |used: u64| Some(used.saturating_sub(bytes));
         let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// A sync failed: from now on no other one is believed, until the volume is out of use.
+    pub(crate) fn broke(&self, error: &io::Error) {
+        self.broken.lock().get_or_insert_with(|| copy_error(error));
+    }
+
+    /// Fails if something was lost already that a later sync may not notice.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.broken.lock().as_ref().map_or(Ok(()), |error| Err(copy_error(error)))
+    }
+
+    /// Makes a call that syncs something. Its success is told only if no sync on this disk has failed so far.
+    pub(crate) async fn run_sync<T: Send + 'static>(
+        self: &Arc<Volume>,
+        call: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let of = self.clone();
+        let checked = move || match call() {
+            Ok(done) => of.check().map(|()| done),
+            Err(error) => {
+                if is_failed_sync(&error) {
+                    of.broke(&error);
+                }
+                Err(error)
+            }
+        };
+        self.sync_pool.run(checked).await
     }
 
     /// Whether it is out of use.

@@ -276,6 +276,12 @@ pub fn is_failed_sync(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<SyncFailed>())
 }
 
+/// The same error once more, for each of those whom it concerns: of its kind, with its words, and a failed sync if it is one.
+pub fn copy_error(error: &io::Error) -> io::Error {
+    let words = io::Error::new(error.kind(), error.to_string());
+    if is_failed_sync(error) { io::Error::new(error.kind(), SyncFailed(words)) } else { words }
+}
+
 /// What [`is_failed_sync`] knows an error by.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::namenode::FakeNamenode;
 use crate::speaker::{Flags, Speaker, read_block, write_block};
-use crate::{bytes, on};
+use crate::{JOURNALS, bytes, on, on_with};
 
 /// How often each kind of loss that draws is drawn, for every change of the disk.
 const VARIANTS: u64 = 4;
@@ -61,9 +61,9 @@ async fn workload(disk: &CrashDisk, addr: &str) -> Vec<Ack> {
     acks
 }
 
-async fn check(image: &Image, acks: &[Ack]) {
+async fn check(image: &Image, acks: &[Ack], journal: u64) {
     let namenode = FakeNamenode::start(&Env::real()).await;
-    let node = on(&image.disk, &namenode).await;
+    let node = on_with(&image.disk, &namenode, journal).await;
     let addr = node.xfer_addr().to_string();
     let report: Vec<StoredReplica> =
         namenode.notes.lock().full.iter().flat_map(|(_, replicas)| replicas.clone()).collect();
@@ -92,10 +92,16 @@ async fn check(image: &Image, acks: &[Ack]) {
 
 #[tokio::test]
 async fn every_crash_image_of_the_replicas_opens_to_what_was_acknowledged() {
+    for journal in JOURNALS {
+        every_crash_image(journal).await;
+    }
+}
+
+async fn every_crash_image(journal: u64) {
     let namenode = FakeNamenode::start(&Env::real()).await;
     let disk = CrashDisk::new(1);
     disk.record();
-    let node = on(&disk, &namenode).await;
+    let node = on_with(&disk, &namenode, journal).await;
     let acks = workload(&disk, &node.xfer_addr().to_string()).await;
     let recording = disk.recorded();
     drop(node);
@@ -103,7 +109,7 @@ async fn every_crash_image_of_the_replicas_opens_to_what_was_acknowledged() {
     let (mut images, mut checks) = (0, JoinSet::new());
     for image in recording.images(VARIANTS) {
         let acks = acks.clone();
-        checks.spawn(async move { check(&image, &acks).await });
+        checks.spawn(async move { check(&image, &acks, journal).await });
         images += 1;
         if checks.len() == AT_ONCE {
             checks.join_next().await.unwrap().unwrap();
@@ -112,8 +118,11 @@ async fn every_crash_image_of_the_replicas_opens_to_what_was_acknowledged() {
     while let Some(checked) = checks.join_next().await {
         checked.unwrap();
     }
-    println!("{images} crash images of the replicas, {} changes of the disk", recording.len());
-    assert!(images >= IMAGES_MIN, "{images} images of {} changes", recording.len());
+    let changes = recording.len();
+    println!(
+        "{images} crash images of the replicas, {changes} changes of the disk, journal of {journal} bytes"
+    );
+    assert!(images >= IMAGES_MIN, "{images} images of {changes} changes");
 }
 
 /// A first start that is killed anywhere leaves folders whose names no disk has yet: the next one makes them durable,

@@ -6,7 +6,7 @@ use mobula_types::ReplicaState;
 
 use crate::namenode::FakeNamenode;
 use crate::speaker::{Flags, Speaker, read_block, write_block};
-use crate::{bytes, on};
+use crate::{bytes, on, on_with};
 
 #[tokio::test]
 async fn a_closed_block_survives_power_loss_and_an_open_one_a_kill() {
@@ -107,7 +107,7 @@ async fn leftovers_of_steps_that_were_cut_short() {
     use std::path::Path;
     let namenode = FakeNamenode::start(&Env::real()).await;
     let disk = CrashDisk::new(5);
-    let node = on(&disk, &namenode).await;
+    let node = on_with(&disk, &namenode, 0).await;
     let addr = node.xfer_addr().to_string();
     let data = bytes(2000);
     for id in 1..=5 {
@@ -133,7 +133,7 @@ async fn leftovers_of_steps_that_were_cut_short() {
     drop(part);
     drop(process);
     namenode.notes.lock().full.clear();
-    let node = on(&disk, &namenode).await;
+    let node = on_with(&disk, &namenode, 0).await;
     let report = namenode.notes.lock().full.last().unwrap().1.clone();
     let found: Vec<_> =
         report.iter().map(|it| (it.block.id.0, it.block.stamp.0, it.block.length, it.state)).collect();

@@ -13,7 +13,7 @@ use crate::namenode::FakeNamenode;
 use crate::recovery::Peer;
 use crate::speaker::{Flags, Speaker, read_block, write_op};
 use crate::stages::Again;
-use crate::{bytes, on};
+use crate::{JOURNALS, bytes, on, on_with};
 
 const ID: u64 = 1;
 
@@ -136,9 +136,9 @@ async fn acked(speaker: &mut Speaker, seqno: i64) -> Option<()> {
 }
 
 /// A node on a disk that is recorded from now on, and a client that will write to it.
-async fn begin(namenode: &FakeNamenode, seed: u64) -> (Life, DataNode) {
+async fn begin(namenode: &FakeNamenode, seed: u64, journal: u64) -> (Life, DataNode) {
     let disk = CrashDisk::new(seed);
-    let node = on(&disk, namenode).await;
+    let node = on_with(&disk, namenode, journal).await;
     disk.record();
     let addr = node.xfer_addr().to_string();
     let life = Life { disk, addr, data: bytes(7000), now: Promise::default(), promises: Vec::new() };
@@ -147,43 +147,79 @@ async fn begin(namenode: &FakeNamenode, seed: u64) -> (Life, DataNode) {
 
 #[tokio::test]
 async fn every_kill_and_power_loss_in_a_replicas_life() {
+    for journal in JOURNALS {
+        every_kill_and_power_loss(journal).await;
+    }
+}
+
+async fn every_kill_and_power_loss(journal: u64) {
     let namenode = FakeNamenode::start(&Env::real()).await;
-    let (mut life, node) = begin(&namenode, 1).await;
+    let (mut life, node) = begin(&namenode, 1, journal).await;
     life.live(&Peer::of(&node)).await.expect("nothing fails");
     assert_eq!(read_block(&life.addr, ID, 0, 5500).await.unwrap(), &life.data[..5500]);
     drop(node);
     let recording = life.disk.recorded();
     let mut images = 0;
     for image in recording.images(3) {
-        check(&life, &namenode, image.changes, &image.disk, false, &format!("{image:?}")).await;
+        let what = format!("journal of {journal} bytes, {image:?}");
+        check(&life, &namenode, image.changes, &image.disk, false, &what).await;
         images += 1;
     }
     for (changes, disk) in recording.kills() {
-        check(&life, &namenode, changes, &disk, true, &format!("killed after change {changes}")).await;
+        let what = format!("journal of {journal} bytes, killed after change {changes}");
+        check(&life, &namenode, changes, &disk, true, &what).await;
         images += 1;
     }
-    println!("{images} crash images of a replica's life, {} changes of the disk", recording.len());
-    assert!(images > 400, "only {images} images of {} changes", recording.len());
+    let changes = recording.len();
+    println!(
+        "{images} crash images of a replica's life, {changes} changes of the disk, journal of {journal} bytes"
+    );
+    assert!(images > 400, "only {images} images of {changes} changes");
 }
 
 /// One call to the disk fails, whichever it is: the writer sees it, and what was promised before is there after a start.
 #[tokio::test]
 async fn every_call_to_the_disk_fails_once() {
+    for journal in JOURNALS {
+        every_call_fails_once(journal).await;
+    }
+}
+
+async fn every_call_fails_once(journal: u64) {
     let namenode = FakeNamenode::start(&Env::real()).await;
     let mut failed = 0;
     for number in 0.. {
-        let (mut life, node) = begin(&namenode, number).await;
+        let (mut life, node) = begin(&namenode, number, journal).await;
         // Calls of the node's own rounds are among them: those are no failures of the writer.
-        life.disk.fail_call(number, ErrorKind::Other);
         let before = life.disk.calls();
+        let at = before + number;
+        let log = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let l2 = log.clone();
+        life.disk.set_fault(Some(Box::new(move |call| {
+            l2.lock().unwrap().push(format!(
+                "{} {:?} {} {}{}",
+                call.number - before,
+                call.kind,
+                call.path.display(),
+                call.bytes,
+                if call.number == at { " FAILS" } else { "" }
+            ));
+            (call.number == at).then_some(ErrorKind::Other)
+        })));
         let done = life.live(&Peer::of(&node)).await;
         let calls = life.disk.calls() - before;
         failed += u32::from(done.is_none());
         drop(node);
         life.disk.set_fault(None);
+        if journal == 4096 && std::env::var("TR").is_ok_and(|t| t == number.to_string()) {
+            for l in log.lock().unwrap().iter() {
+                println!("{l}");
+            }
+            println!("{:?}", life.promises);
+        }
         let crash = if number % 2 == 0 { Crash::Kill } else { Crash::PowerLoss };
         life.disk.crash(crash);
-        let what = format!("call {number} failed, then {crash:?}");
+        let what = format!("journal of {journal} bytes, call {number} failed, then {crash:?}");
         check(&life, &namenode, usize::MAX, &life.disk, crash == Crash::Kill, &what).await;
         if number > calls {
             break;

@@ -71,14 +71,24 @@ impl Bench {
     }
 }
 
+/// How long each of a journal's files may become, in tests that are made with several: there is none; it is full after a
+/// few records, so that the files take turns, and often both are; it has room for all.
+pub const JOURNALS: [u64; 3] = [0, 4 << 10, 64 << 10];
+
 /// A DataNode on a disk that crashes.
 pub async fn on(disk: &CrashDisk, namenode: &FakeNamenode) -> DataNode {
+    on_with(disk, namenode, 64 << 10).await
+}
+
+/// One with such a journal.
+pub async fn on_with(disk: &CrashDisk, namenode: &FakeNamenode, journal_bytes: u64) -> DataNode {
     let config = DatanodeConfig {
         volumes: vec![VolumeConfig::new("/data")],
         namenodes: vec![namenode.address()],
         heartbeat_ms: 50,
         user: "admin".into(),
         volume_spare_bytes: 0,
+        journal_bytes,
         ..DatanodeConfig::default()
     };
     let node = DataNode::start(Env::real(), disk.process(), config).await.unwrap();

@@ -14,7 +14,7 @@ use crate::namenode::{FakeNamenode, POOL};
 use crate::recovery::Peer;
 use crate::speaker::{Flags, Speaker, read_block, write_block, write_op};
 use crate::stages::Again;
-use crate::{bytes, on};
+use crate::{bytes, on, on_with};
 
 const LENGTH: usize = 1000;
 
@@ -183,7 +183,7 @@ async fn no_room_for_the_names_of_an_append() {
 async fn no_descriptors() {
     let namenode = FakeNamenode::start(&Env::real()).await;
     let disk = CrashDisk::new(1);
-    let node = on(&disk, &namenode).await;
+    let node = on_with(&disk, &namenode, 0).await;
     let addr = node.xfer_addr().to_string();
     for id in 1..=2 {
         write_block(&addr, id, &[], &bytes(LENGTH), 512).await;

@@ -1,0 +1,280 @@
+//! What the journal says, done once more to the files: at a start, before they are looked at.
+//!
+//! A replica's bytes never change while its stamp stays the same, they only become more; so a chunk that is full is
+//! written again whatever the disk has of it, and one that is not stays as it is if it goes further than the record.
+//! Everything is written, not only what differs: what the page cache shows may have failed to reach the disk.
+//!
+//! Invariant: the journal's files go only when all that they say is durable without them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mobula_disk::{Disk, DiskFile, Open};
+use mobula_types::{Block, BlockId, GenStamp, PoolId};
+use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
+use mobula_wire::meta;
+
+use super::format::{self, Fact, Header, RECORDS_FROM, Record};
+use super::{FILE_BYTES_MAX, FILE_NAMES, folder_of};
+use crate::files::{longest_match, sum_at};
+use crate::volume::{BlockFile, Volume, data_name, meta_name};
+
+/// Brings the pool's replicas on the volume to what the journal says of them, durably, and removes it. Blocking.
+///
+/// # Errors
+/// Whatever the disk says; the journal is then as it was.
+pub(crate) fn replay(volume: &Volume, pool: &PoolId) -> io::Result<()> {
+    let (disk, folder) = (&*volume.disk, folder_of(volume, pool));
+    let mut files = Vec::new();
+    for name in FILE_NAMES {
+        match read(disk, &folder.join(name)) {
+            Ok(file) => files.push(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if files.is_empty() {
+        return Ok(());
+    }
+    let mut found: Vec<(Header, &[u8])> = files
+        .iter()
+        .filter_map(|bytes| Some((Header::decode(bytes)?, bytes.get(RECORDS_FROM as usize..)?)))
+        .collect();
+    found.sort_by_key(|(header, _)| header.order);
+    let mut said: BTreeMap<BlockId, Vec<Record<'_>>> = BTreeMap::new();
+    for (header, bytes) in found {
+        for record in records(header.salt, bytes) {
+            match record.fact {
+                Fact::Forgotten => drop(said.remove(&record.block.id)),
+                _ => said.entry(record.block.id).or_default().push(record),
+            }
+        }
+    }
+    if !said.is_empty() {
+        tracing::info!(volume = %volume.config.path.display(), replicas = said.len(), "the journal is replayed");
+        let mut replay = Replay { volume, pool, folders: BTreeMap::new(), changed: BTreeSet::new() };
+        said.values().try_for_each(|records| replay.block(records))?;
+        volume.around.sync_all_files()?;
+        replay.changed.iter().try_for_each(|folder| disk.sync_folder(folder))?;
+    }
+    for name in FILE_NAMES {
+        match disk.remove_file(&folder.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    disk.sync_folder(&folder)
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    mobula_disk::read_file(disk, path, FILE_BYTES_MAX + format::DATA_MAX as u64 * 4)
+}
+
+/// The records from the beginning of `bytes` on, up to the first that is none.
+fn records(salt: u64, bytes: &[u8]) -> impl Iterator<Item = Record<'_>> {
+    let (mut at, mut number) = (0, 0);
+    std::iter::from_fn(move || {
+        let (record, size) = format::decode(salt, number, &bytes[at..])?;
+        (at, number) = (at + size, number + 1);
+        Some(record)
+    })
+}
+
+struct Replay<'a> {
+    volume: &'a Volume,
+    pool: &'a PoolId,
+    /// What was in the folders at the beginning: no block is met twice.
+    folders: BTreeMap<PathBuf, BTreeMap<BlockId, Here>>,
+    /// Folders in which names have changed, or may have since they were synced.
+    changed: BTreeSet<PathBuf>,
+}
+
+/// What a folder has of a block.
+#[derive(Clone, Debug, Default)]
+struct Here {
+    data: bool,
+    stamps: Vec<GenStamp>,
+}
+
+impl Replay<'_> {
+    /// All that is said of one block, in order.
+    fn block(&mut self, records: &[Record<'_>]) -> io::Result<()> {
+        let last = records.last().expect("a block is there because of a record");
+        let id = last.block.id;
+        let (rbw, is_final) = (self.volume.rbw_folder(self.pool), self.volume.final_folder(self.pool, id));
+        let (open, closed) = (self.look(&rbw, id)?, self.look(&is_final, id)?);
+        let newest = open.stamps.iter().chain(&closed.stamps).max();
+        if newest.is_some_and(|stamp| *stamp > last.block.stamp) {
+            // It was there without the journal before it got another stamp.
+            return Ok(());
+        }
+        match last.fact {
+            Fact::Final => self.close(last, (&rbw, &open), (&is_final, &closed)),
+            // It was synced before it got there.
+            _ if closed.data => Ok(()),
+            _ => {
+                let same = |record: &&Record<'_>| record.block.stamp == last.block.stamp;
+                let records: Vec<&Record<'_>> = records.iter().filter(same).collect();
+                let elsewhere = closed.stamps.contains(&last.block.stamp);
+                let sums_in = if elsewhere { &is_final } else { &rbw };
+                self.write(&records, (&rbw, &open), sums_in)
+            }
+        }
+    }
+
+    fn look(&mut self, folder: &Path, id: BlockId) -> io::Result<Here> {
+        if !self.folders.contains_key(folder) {
+            let blocks = blocks_in(&*self.volume.disk, folder)?;
+            self.folders.insert(folder.to_owned(), blocks);
+        }
+        Ok(self.folders[folder].get(&id).cloned().unwrap_or_default())
+    }
+
+    /// A replica that is final: its record has all of it.
+    fn close(
+        &mut self,
+        record: &Record<'_>,
+        (rbw, open): (&Path, &Here),
+        (folder, closed): (&Path, &Here),
+    ) -> io::Result<()> {
+        self.volume.ensure_folder(folder)?;
+        let disk = &*self.volume.disk;
+        let block = record.block;
+        let sums = disk.open(&folder.join(meta_name(&block)), Open::Create)?;
+        let mut bytes = meta::encode(record.checksum).to_vec();
+        bytes.extend_from_slice(record.sums);
+        put(&*sums, &bytes)?;
+        put(&*disk.open(&folder.join(data_name(block.id)), Open::Create)?, record.data)?;
+        let older = closed.stamps.iter().filter(|stamp| **stamp != block.stamp);
+        older
+            .map(|stamp| (folder, *stamp))
+            .chain(open.stamps.iter().map(|stamp| (rbw, *stamp)))
+            .try_for_each(|(folder, stamp)| {
+                disk.remove_file(&folder.join(meta_name(&Block { stamp, ..block })))
+            })?;
+        if open.data {
+            disk.remove_file(&rbw.join(data_name(block.id)))?;
+        }
+        self.changed.extend([folder.to_owned(), rbw.to_owned()]);
+        Ok(())
+    }
+
+    /// An open replica, of which the records have what was synced since it was last synced where it lies.
+    fn write(
+        &mut self,
+        records: &[&Record<'_>],
+        (rbw, open): (&Path, &Here),
+        sums_in: &Path,
+    ) -> io::Result<()> {
+        let (first, last) = (records[0], records[records.len() - 1]);
+        let disk = &*self.volume.disk;
+        let (data_path, meta_path) =
+            (rbw.join(data_name(first.block.id)), sums_in.join(meta_name(&first.block)));
+        let there = open.data && disk.look(&meta_path)?.is_some();
+        if !there && first.start > 0 {
+            // What it goes on from was removed, and the power failed before the journal knew.
+            tracing::info!(block = %first.block, "the journal has its end, and the disk no beginning: it was deleted");
+            return Ok(());
+        }
+        for stamp in open.stamps.iter().filter(|stamp| **stamp != first.block.stamp) {
+            disk.remove_file(&rbw.join(meta_name(&Block { stamp: *stamp, ..first.block })))?;
+        }
+        let meta = disk.open(&meta_path, Open::Create)?;
+        let data = disk.open(&data_path, Open::Create)?;
+        if !there {
+            data.set_length(0)?;
+            meta.set_length(0)?;
+        }
+        for record in records {
+            let is_last = std::ptr::eq(*record, last);
+            if !again(record, &*data, &*meta, is_last)? {
+                tracing::warn!(block = %record.block, start = record.start, "the journal goes on behind its end");
+                break;
+            }
+        }
+        self.changed.insert(rbw.to_owned());
+        Ok(())
+    }
+}
+
+fn blocks_in(disk: &dyn Disk, folder: &Path) -> io::Result<BTreeMap<BlockId, Here>> {
+    let mut blocks = BTreeMap::<BlockId, Here>::new();
+    let entries = match disk.list(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        entries => entries?,
+    };
+    for entry in entries {
+        match BlockFile::parse(&entry) {
+            Some(BlockFile::Data(id)) => blocks.entry(id).or_default().data = true,
+            Some(BlockFile::Meta(id, stamp)) => blocks.entry(id).or_default().stamps.push(GenStamp(stamp)),
+            None => {}
+        }
+    }
+    Ok(blocks)
+}
+
+/// Replaces what a file holds.
+fn put(file: &dyn DiskFile, bytes: &[u8]) -> io::Result<()> {
+    file.set_length(bytes.len() as u64)?;
+    file.write_all_at(bytes, 0)
+}
+
+/// Writes what a record has; whether the files reach to where it begins.
+fn again(record: &Record<'_>, data: &dyn DiskFile, meta: &dyn DiskFile, is_last: bool) -> io::Result<bool> {
+    let (checksum, start, end) = (record.checksum, record.start, record.block.length);
+    let reaches = data.length()? >= start && meta.length()? >= meta::file_length(checksum, start);
+    if start > 0 && !reaches {
+        return Ok(false);
+    }
+    meta.write_all_at(&meta::encode(checksum), 0)?;
+    let partial = checksum.chunk_start(end);
+    let full = (partial - start) as usize;
+    let full_sums = full / checksum.bytes_per_chunk() as usize * SUM_LENGTH;
+    data.write_all_at(&record.data[..full], start)?;
+    meta.write_all_at(&record.sums[..full_sums], sum_at(checksum, start))?;
+    if partial == end {
+        return Ok(true);
+    }
+    let further = further(checksum, partial, (end - partial) as usize, data, meta)?;
+    match further {
+        Some((bytes, sum)) => {
+            data.write_all_at(&bytes, partial)?;
+            meta.write_all_at(&sum, sum_at(checksum, partial))?;
+        }
+        None => {
+            data.write_all_at(&record.data[full..], partial)?;
+            meta.write_all_at(&record.sums[full_sums..], sum_at(checksum, partial))?;
+            if is_last {
+                // Nothing behind it was promised, and the checksum is not that of a longer chunk.
+                data.set_length(end)?;
+                meta.set_length(meta::file_length(checksum, end))?;
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// What the disk has of the chunk at `start`, with its checksum, if that goes at least as far as `least` bytes.
+fn further(
+    checksum: Checksum,
+    start: u64,
+    least: usize,
+    data: &dyn DiskFile,
+    meta: &dyn DiskFile,
+) -> io::Result<Option<(Vec<u8>, [u8; SUM_LENGTH])>> {
+    let at = sum_at(checksum, start);
+    let have = data.length()?.saturating_sub(start).min(u64::from(checksum.bytes_per_chunk()));
+    if (have as usize) < least
+        || meta.length()? < at + SUM_LENGTH as u64
+        || checksum.kind() == ChecksumKind::Null
+    {
+        return Ok(None);
+    }
+    let (mut bytes, mut sum) = (vec![0; have as usize], [0; SUM_LENGTH]);
+    data.read_exact_at(&mut bytes, start)?;
+    meta.read_exact_at(&mut sum, at)?;
+    let fits = longest_match(checksum.kind(), &bytes, u32::from_be_bytes(sum));
+    bytes.truncate(fits);
+    Ok((fits >= least).then_some((bytes, sum)))
+}

@@ -1,0 +1,298 @@
+//! The one who writes a journal: gathers what waits, writes and syncs it at once, and lets the files take turns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use mobula_disk::{copy_error, is_shortage};
+use mobula_types::BlockId;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::file::JournalFile;
+use super::format::{Draft, Header};
+use super::{Done, FILE_NAMES, Request, Shared, What};
+use crate::replica::{Growing, Pen};
+use crate::syncer::{Finalise, move_to_final};
+
+/// Requests that are written and synced together. Each has a bit more than `DATA_MAX` at most.
+const GROUP_MAX: usize = 64;
+
+/// Serves requests until nobody can ask any more.
+pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
+    let mut writer = Writer { shared, files: None, active: 0, order: 0, settling: None };
+    let mut group = Vec::with_capacity(GROUP_MAX);
+    while requests.recv_many(&mut group, GROUP_MAX).await > 0 {
+        writer.serve(&mut group).await;
+    }
+}
+
+/// A file, and the folders whose names it stands for, too.
+#[derive(Debug)]
+struct Part {
+    file: JournalFile,
+    folders: BTreeSet<PathBuf>,
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    /// Made when the first request comes.
+    files: Option<[Arc<Mutex<Part>>; 2]>,
+    /// Which of the two is written.
+    active: usize,
+    /// That of the header that was written last.
+    order: u64,
+    /// The other one is on its way to being used again.
+    settling: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// Why something was not kept.
+#[derive(Debug)]
+enum Refusal {
+    Full,
+    Broken(io::Error),
+}
+
+/// What is to be written, and what comes after it.
+#[derive(Debug, Default)]
+struct Batch {
+    drafts: Vec<Draft>,
+    after: Vec<After>,
+    waiting: Vec<Option<Done>>,
+    /// Somebody waits for it.
+    sync: bool,
+}
+
+#[derive(Debug)]
+enum After {
+    /// So many bytes of what this writes are durable.
+    Kept(Pen, u64),
+    Move(Finalise),
+    Forget(BlockId),
+}
+
+impl Writer {
+    async fn serve(&mut self, group: &mut Vec<Request>) {
+        let mut batch = Batch::default();
+        let mut room = self.room();
+        for request in group.drain(..) {
+            let (draft, after) = match request.what {
+                What::Written { draft, pen } => {
+                    let end = draft.end();
+                    (draft, After::Kept(pen, end))
+                }
+                What::Final { draft, step } => (draft, After::Move(step)),
+                What::Forget(block) => (Draft::forgotten(block), After::Forget(block.id)),
+                What::Close => {
+                    self.write(std::mem::take(&mut batch)).await;
+                    answer(request.done, self.close().await.map(|()| true));
+                    room = self.room();
+                    continue;
+                }
+            };
+            let size = draft.size() as u64;
+            if size > room {
+                self.write(std::mem::take(&mut batch)).await;
+                let must = matches!(after, After::Forget(_)) && request.done.is_some();
+                let turned = self.turn(must).await;
+                room = self.room();
+                match turned {
+                    Err(refusal) => {
+                        refusal.answer(request.done);
+                        continue;
+                    }
+                    Ok(()) if size > room => {
+                        Refusal::Full.answer(request.done);
+                        continue;
+                    }
+                    Ok(()) => {}
+                }
+            }
+            room -= size;
+            batch.sync |= request.done.is_some();
+            batch.drafts.push(draft);
+            batch.after.push(after);
+            batch.waiting.push(request.done);
+        }
+        self.write(batch).await;
+    }
+
+    /// Bytes that the file takes that is written.
+    fn room(&self) -> u64 {
+        self.files.as_ref().map_or(0, |files| files[self.active].lock().file.room())
+    }
+
+    /// Has the other file be written, and settles the one that was: at once or not at all, unless it must be.
+    async fn turn(&mut self, must: bool) -> Result<(), Refusal> {
+        self.shared.volume.check().map_err(Refusal::Broken)?;
+        if self.settling.as_ref().is_some_and(|task| !must && !task.is_finished()) {
+            return Err(Refusal::Full);
+        }
+        self.settled().await.map_err(Refusal::Broken)?;
+        let Some(folder) = self.shared.folder.get() else { return Err(Refusal::Full) };
+        let bytes = self.shared.file_bytes;
+        let file = |name| JournalFile::new(folder.join(name), bytes);
+        let part = |name| Arc::new(Mutex::new(Part { file: file(name), folders: BTreeSet::new() }));
+        let files = self.files.get_or_insert_with(|| FILE_NAMES.map(part)).clone();
+        let first = !files[self.active].lock().file.is_begun();
+        let next = if first { self.active } else { 1 - self.active };
+        self.begin(&files[next], next).await?;
+        if !first {
+            let (index, shared, part) = (self.active, self.shared.clone(), files[self.active].clone());
+            let of = shared.clone();
+            let settle = async move { shared.volume.run_sync(move || of.settle(index, &part)).await };
+            self.settling = Some(tokio::spawn(settle));
+            self.active = next;
+        }
+        Ok(())
+    }
+
+    /// Begins a file in which nothing counts any more.
+    async fn begin(&mut self, part: &Arc<Mutex<Part>>, index: usize) -> Result<(), Refusal> {
+        self.order += 1;
+        let header = Header { order: self.order, salt: self.shared.entropy.u64() };
+        let (disk, part) = (self.shared.volume.disk.clone(), part.clone());
+        let begun = self.shared.volume.run_sync(move || part.lock().file.begin(&*disk, header)).await;
+        match begun {
+            Err(error) if is_shortage(&error) => Err(Refusal::Full),
+            Err(error) => Err(self.shared.broke(&error)),
+            Ok(()) => {
+                self.shared.live.lock()[index].clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until the file that is being settled can be used again.
+    async fn settled(&mut self) -> io::Result<()> {
+        match self.settling.take() {
+            Some(task) => task.await.unwrap_or_else(|panic| Err(io::Error::other(panic.to_string()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a batch for which there is room, syncs it if somebody waits, does what comes after, and answers.
+    async fn write(&mut self, batch: Batch) {
+        let Batch { drafts, after, waiting, sync } = batch;
+        if drafts.is_empty() {
+            return;
+        }
+        let part = self.files.as_ref().expect("one of them has room")[self.active].clone();
+        self.note(&part, &after);
+        let volume = self.shared.volume.clone();
+        let written = self.shared.volume.run_sync(move || {
+            let appended = part.lock().file.append(drafts, sync);
+            if appended.as_ref().is_err_and(is_shortage) {
+                part.lock().file.fill_up();
+            }
+            appended?;
+            // Before the file can be settled, which is to make the names durable.
+            let follow = |after: &After| match after {
+                After::Move(step) => move_to_final(&volume, step),
+                After::Kept(..) | After::Forget(_) => Ok(()),
+            };
+            let followed: Vec<io::Result<()>> = after.iter().map(follow).collect();
+            Ok((after, followed))
+        });
+        match written.await {
+            Ok((after, followed)) => {
+                for ((after, done), followed) in after.iter().zip(waiting).zip(followed) {
+                    self.shared.kept(after);
+                    answer(done, followed.map(|()| true));
+                }
+            }
+            Err(error) => {
+                let refusal = if is_shortage(&error) { Refusal::Full } else { self.shared.broke(&error) };
+                waiting.into_iter().for_each(|done| refusal.answer(done));
+            }
+        }
+    }
+
+    /// The file will say something of these, whatever becomes of the write.
+    fn note(&self, part: &Mutex<Part>, after: &[After]) {
+        let (mut live, mut part) = (self.shared.live.lock(), part.lock());
+        for after in after {
+            let growing = match after {
+                After::Kept(pen, _) => pen.growing(),
+                After::Move(step) => {
+                    part.folders.insert(step.folder.clone());
+                    step.pen.growing()
+                }
+                After::Forget(_) => continue,
+            };
+            part.folders.insert(growing.folder.clone());
+            live[self.active].insert(growing.block.id, Arc::downgrade(growing));
+        }
+    }
+
+    /// Settles everything and removes the files.
+    async fn close(&mut self) -> io::Result<()> {
+        self.shared.volume.check()?;
+        self.settled().await?;
+        let Some(files) = self.files.take() else { return Ok(()) };
+        let (shared, active) = (self.shared.clone(), self.active);
+        let done = self.shared.volume.run_sync(move || {
+            shared.settle(active, &files[active])?;
+            let disk = &*shared.volume.disk;
+            files.iter().try_for_each(|part| part.lock().file.remove(disk))?;
+            shared.folder.get().map_or(Ok(()), |folder| disk.sync_folder(folder))
+        });
+        done.await?;
+        self.shared.live.lock().iter_mut().for_each(BTreeMap::clear);
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn broke(&self, error: &io::Error) -> Refusal {
+        self.volume.broke(error);
+        Refusal::Broken(copy_error(error))
+    }
+
+    fn kept(&self, after: &After) {
+        match after {
+            After::Kept(pen, end) => pen.growing().kept_in_journal(*end),
+            After::Move(_) => {}
+            After::Forget(id) => self.live.lock().iter_mut().for_each(|live| drop(live.remove(id))),
+        }
+    }
+
+    /// Makes durable what a file says, without it: it may be begun anew. A failure is known to all who sync on this disk
+    /// before this returns: what it could not write, their syncs might not notice. Blocking.
+    fn settle(&self, index: usize, part: &Mutex<Part>) -> io::Result<()> {
+        self.settle_now(index, part).inspect_err(|error| self.volume.broke(error))
+    }
+
+    fn settle_now(&self, index: usize, part: &Mutex<Part>) -> io::Result<()> {
+        let writers: Vec<Arc<Growing>> = self.live.lock()[index].values().filter_map(Weak::upgrade).collect();
+        // Before the sync: a checksum that is overwritten from now on may meet a disk without the record of the old one.
+        writers.iter().for_each(|growing| growing.leave_journal());
+        self.volume.around.sync_all_files()?;
+        let mut part = part.lock();
+        part.folders.iter().try_for_each(|folder| self.volume.disk.sync_folder(folder))?;
+        part.folders.clear();
+        part.file.retire();
+        Ok(())
+    }
+}
+
+impl Refusal {
+    fn answer(&self, done: Option<Done>) {
+        answer(
+            done,
+            match self {
+                Refusal::Full => Ok(false),
+                Refusal::Broken(error) => Err(copy_error(error)),
+            },
+        );
+    }
+}
+
+/// Nobody waiting any more is no error.
+fn answer(done: Option<Done>, result: io::Result<bool>) {
+    if let Some(done) = done {
+        let _ = done.send(result);
+    }
+}
