@@ -659,8 +659,12 @@ fn namenode_config(shared: &Shared) -> NamenodeConfig {
     config
 }
 
+/// How long each file of a node's journal may become: full after a few records; with room for more; there is none.
+const JOURNALS: [u64; 3] = [4 << 10, 64 << 10, 0];
+
 fn datanode_config(at: usize) -> DatanodeConfig {
     DatanodeConfig {
+        journal_bytes: JOURNALS[at % JOURNALS.len()],
         volumes: vec![VolumeConfig::new("/data")],
         namenodes: vec![format!("nn:{NAMENODE_PORT}")],
         listen: anywhere(DATA_PORT),

@@ -20,6 +20,10 @@ pub(crate) const RECORD_ALIGN: usize = 8;
 /// than the sync.
 pub(crate) const DATA_MAX: usize = 64 << 10;
 
+/// The longest replica that is finished in a journal, in bytes. Several that are longer are better synced together, where
+/// they lie: the disk gets the same bytes, and once.
+pub(crate) const FINAL_MAX: usize = 16 << 10;
+
 /// The first bytes of a file. Another one makes all records behind it nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {

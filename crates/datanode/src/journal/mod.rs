@@ -139,17 +139,17 @@ impl Journal {
 
     /// Whether it takes what an open replica has become, or will when it ends at `end`.
     pub(crate) fn takes_written(&self, growing: &Growing, end: u64) -> bool {
-        growing.kind == OpenKind::Rbw && self.takes(growing.checksum, growing.kept_start(), end)
+        let data = end.saturating_sub(growing.kept_start());
+        growing.kind == OpenKind::Rbw && self.takes(growing.checksum, data, format::DATA_MAX)
     }
 
     /// Whether it takes a replica of `length` bytes as a final one.
     pub(crate) fn takes_final(&self, growing: &Growing, length: u64) -> bool {
-        growing.progress().on_disk == length && self.takes(growing.checksum, 0, length)
+        growing.progress().on_disk == length && self.takes(growing.checksum, length, format::FINAL_MAX)
     }
 
-    fn takes(&self, checksum: Checksum, start: u64, end: u64) -> bool {
-        let most = format::DATA_MAX as u64;
-        let data = end.saturating_sub(start);
+    fn takes(&self, checksum: Checksum, data: u64, most: usize) -> bool {
+        let most = most as u64;
         self.shared.file_bytes > 0
             && self.shared.folder.get().is_some()
             && checksum.kind() != ChecksumKind::Null

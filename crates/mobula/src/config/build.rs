@@ -347,6 +347,9 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
     if let Some(count) = settings.number("dfs.datanode.max.transfer.threads")? {
         config.xceivers_max = count;
     }
+    if let Some(bytes) = settings.size("mobula.datanode.journal-size")? {
+        config.journal_bytes = bytes;
+    }
     Ok(config)
 }
 
@@ -545,11 +548,13 @@ mod tests {
         settings.set("dfs.datanode.data.dir", "/d1,[SSD]/d2");
         settings.set("fs.defaultFS", "hdfs://127.0.0.1:9");
         settings.set("dfs.heartbeat.interval", "3");
+        settings.set("mobula.datanode.journal-size", "8m");
         let config = datanode_config(&settings, &DatanodeFlags::default()).unwrap();
         assert_eq!(config.volumes.len(), 2);
         assert_eq!(config.volumes[1].kind, StorageType::Ssd);
         assert_eq!(config.namenodes, ["127.0.0.1:9"]);
         assert_eq!(config.heartbeat_ms, 3_000);
+        assert_eq!(config.journal_bytes, 8 << 20);
         assert_eq!(config.advertised_ip, None);
         settings.set("mobula.datanode.advertised-address", "10.0.0.7");
         let config = datanode_config(&settings, &DatanodeFlags::default()).unwrap();

@@ -197,6 +197,11 @@ pub const KEYS: &[Key] = &[
         "time between full block reports; without a unit, ms",
     ),
     key("datanode.reserved", "dfs.datanode.du.reserved", "bytes of each disk that are not used"),
+    key(
+        "datanode.journal",
+        "mobula.datanode.journal-size",
+        "how long each of the two files of a disk's journal of small syncs may become; 0: there is none",
+    ),
     key("datanode.transfers_max", "dfs.datanode.max.transfer.threads", "most data connections at once"),
 ];
 
