@@ -89,7 +89,7 @@ impl Default for DatanodeConfig {
             volume_threads: 4,
             volume_spare_bytes: 1 << 20,
             direct_write_min_bytes: Some(4 << 20),
-            journal_bytes: 32 << 20,
+            journal_bytes: 64 << 20,
             read_packet_bytes: 512 << 10,
             verify_reads: true,
             balancer_bandwidth: 100 << 20,
