@@ -18,7 +18,7 @@ pub enum Safe {
     Off,
     /// An administrator switched it on.
     Manual,
-    /// The log's disk has less room than is kept free. Over when it has more, or when an administrator says so.
+    /// The log's disk has less room than is kept free. Over when it has some to spare, or when an administrator says so.
     ResourcesLow,
 }
 

@@ -28,7 +28,7 @@ use crate::exceptions::Refusal;
 use crate::groups::Groups;
 use crate::leases::Leases;
 use crate::machine::{NamespaceMachine, PublishedView};
-use crate::room::Room;
+use crate::room::{Found, Room};
 use crate::roster::Roster;
 use crate::safe_mode::{self, Safe, SafeMode};
 
@@ -494,32 +494,33 @@ impl Service {
                 return (before, false);
             }
             let switched = (before == Safe::Off) != (to == Safe::Off);
-            let leads = to == Safe::Off && self.leads.load(Ordering::Acquire);
-            if switched {
-                self.roster.tell(|fleet, now, _| if leads { fleet.lead(now) } else { fleet.follow() });
+            match to {
+                _ if !switched => {}
+                Safe::Off => self.roster.tell(|fleet, _, _| fleet.release_orders()),
+                Safe::Manual | Safe::ResourcesLow => self.roster.tell(|fleet, _, _| fleet.hold_orders()),
             }
             (to, switched)
         })
     }
 
-    /// Looks whether there is room on the log's disk: without it safe mode comes on, and with it goes off that was on for
-    /// want of it (`NameNodeResourceMonitor`). False if there is none.
+    /// Looks whether there is room on the log's disk: without it safe mode comes on, and with some to spare it goes off that
+    /// was on for want of it (`NameNodeResourceMonitor`). Whether changes may be logged.
     pub(crate) async fn check_room(&self) -> bool {
-        let enough = self.room.is_enough(self.monotonic()).await;
-        match (enough, self.safe_mode.state()) {
-            (true, Safe::ResourcesLow) => {
+        let found = self.room.look(self.monotonic()).await;
+        match (found, self.safe_mode.state()) {
+            (Found::Ample, Safe::ResourcesLow) => {
                 if self.switch_safe_mode(Some(Safe::ResourcesLow), Safe::Off) {
                     tracing::info!("the NameNode has room again: safe mode is off");
                 }
             }
-            (true, _) | (false, Safe::ResourcesLow) => {}
+            (Found::Ample | Found::Enough, _) | (Found::Low, Safe::ResourcesLow) => {}
             // An administrator's safe mode becomes one that ends by itself, as in HDFS.
-            (false, Safe::Off | Safe::Manual) => {
+            (Found::Low, Safe::Off | Safe::Manual) => {
                 self.switch_safe_mode(None, Safe::ResourcesLow);
                 tracing::error!("the NameNode is low on room for its log: safe mode is on");
             }
         }
-        enough
+        found != Found::Low && self.safe_mode.state() != Safe::ResourcesLow
     }
 
     /// Whether there is room to log so many bytes of commands.
