@@ -331,13 +331,14 @@ fn action(access: u8) -> &'static str {
 }
 
 /// Shows a tree's directories and files, for `getContentSummary`; refuses where r-x is missing, and names the first
-/// such directory by name (`INodeDirectory.computeDirectoryContentSummary`).
+/// such directory by name (`INodeDirectory.computeDirectoryContentSummary`). Ends as soon as it `goes_on` no more.
 pub(crate) fn visit_tree<R: Read>(
     tables: &R,
     rules: &Rules,
     caller: &Caller,
     path: String,
     top: &Inode,
+    goes_on: &dyn Fn() -> bool,
     mut visit: impl FnMut(&Inode) -> Result<(), TableError>,
 ) -> Result<(), NamespaceError> {
     let checked = rules.permissions && !caller.superuser;
@@ -355,12 +356,15 @@ pub(crate) fn visit_tree<R: Read>(
             tables.children(directory, after, |name, child| {
                 if !child.is_directory() {
                     visit(&child)?;
-                    return Ok(Go::On);
+                    return Ok(if goes_on() { Go::On } else { Go::Stop });
                 }
                 found.push((name.to_vec(), child));
                 Ok(if found.len() < STEPS_AHEAD_MAX { Go::On } else { Go::Stop })
             })
         })?;
+        if !goes_on() {
+            return Err(NamespaceError::NobodyWaits);
+        }
     }
     Ok(())
 }

@@ -338,8 +338,8 @@ impl Player {
                 })
             }
             "summary" | "usage" => match line.words[0] {
-                "usage" => view.quota_usage(caller, &at()),
-                _ => view.content_summary(caller, &at()),
+                "usage" => view.quota_usage(caller, &at(), &|| true),
+                _ => view.content_summary(caller, &at(), &|| true),
             }
             .map(|summary| {
                 format!(
