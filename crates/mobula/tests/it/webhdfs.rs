@@ -106,6 +106,11 @@ async fn names_and_metadata() {
     assert_eq!(web.me("GET", "/?op=GETSERVERDEFAULTS").await.1["FsServerDefaults"]["blockSize"], 128 << 20);
     assert!(web.me("GET", "/?op=GETSTATUS").await.1["FsStatus"]["capacity"].as_u64().unwrap() > 0);
     assert_eq!(web.fails("DELETE", "/d?op=DELETE", &me, 403).await.0, "PathIsNotEmptyDirectoryException");
+    // HEAD is GET without the body.
+    assert_eq!(web.me("HEAD", "/d/f?op=GETFILESTATUS").await, (200, Value::Null));
+    assert_eq!(web.me("HEAD", "/d?op=LISTSTATUS").await, (200, Value::Null));
+    assert_eq!(web.me("HEAD", "/d/none?op=GETFILESTATUS").await, (404, Value::Null));
+    assert_eq!(web.me("OPTIONS", "/d/f").await, (200, Value::Null));
     assert_eq!(web.me("DELETE", "/d?op=DELETE&recursive=true").await, yes);
     assert_eq!(web.me("DELETE", "/d?op=DELETE").await, (200, json!({ "boolean": false })));
     web.cluster.shutdown().await;
@@ -185,6 +190,6 @@ async fn what_is_refused() {
     for target in ["/%?op=GETFILESTATUS", "/%ff?op=GETFILESTATUS", "/?op=%"] {
         assert_eq!(web.ask("GET", target, "me").await.0, 400, "{target}");
     }
-    assert_eq!(web.ask("HEAD", "/?op=GETFILESTATUS", "me").await.0, 405);
+    assert_eq!(web.ask("PATCH", "/?op=GETFILESTATUS", "me").await.0, 405);
     web.cluster.shutdown().await;
 }
