@@ -10,7 +10,8 @@ use mobula_net::Env;
 use super::namenode::serve_http;
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::config::units::parse_size;
-use crate::config::{NamenodeFlags, Settings, namenode_config};
+use crate::config::{NamenodeFlags, Settings, namenode_config, namenode_names};
+use crate::http::OwnNames;
 use crate::process::{Asked, allow_open_files};
 use crate::supervised::Supervised;
 
@@ -54,6 +55,7 @@ const DATANODES_MAX: usize = 256;
 /// # Errors
 /// It cannot start, or had to stop.
 pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
+    let names = OwnNames::of_system(namenode_names(&settings));
     let options = options(settings, &args)?;
     let defaults = options.namenode.defaults.clone();
     allow_open_files();
@@ -66,7 +68,7 @@ pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
     let namenode = cluster.namenode().context("a cluster that has just started has a NameNode")?;
     let http_port = args.http_port.or(args.write_config.is_some().then_some(0));
     let http = http_port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    let http = serve_http(&Env::real(), namenode, http).await?;
+    let http = serve_http(&Env::real(), namenode, http, names).await?;
     if let Some(folder) = &args.write_config {
         write_config(folder, &cluster.uri(), http, &defaults)?;
     }

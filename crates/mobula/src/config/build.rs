@@ -222,6 +222,17 @@ pub fn namenode_http(settings: &Settings) -> Result<Option<SocketAddr>> {
     resolve(&format!("{host}:{port}")).map(Some)
 }
 
+/// The hosts' names by which the configuration calls the NameNode.
+pub fn namenode_names(settings: &Settings) -> Vec<String> {
+    let addresses = ["dfs.namenode.rpc-address", "dfs.namenode.http-address"];
+    let addresses = addresses.into_iter().filter_map(|key| settings.get(key));
+    addresses
+        .chain(settings.namenodes().unwrap_or_default())
+        .filter_map(|address| Some(address.rsplit_once(':')?.0.trim().to_owned()))
+        .filter(|host| !host.is_empty())
+        .collect()
+}
+
 fn rules(settings: &Settings) -> Result<Rules> {
     let d = Rules::default();
     let size = |key, default| Ok::<u64, anyhow::Error>(settings.size(key)?.unwrap_or(default));

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow};
 
 pub use build::{
     DatanodeFlags, NamenodeFlags, client_options, datanode_config, favored_nodes, namenode_config,
-    namenode_http, own_host_name, user_name,
+    namenode_http, namenode_names, own_host_name, user_name,
 };
 
 /// A value and where it was written, as `hdfs-site.xml` or `mobula.toml:12`.
@@ -365,6 +365,15 @@ mod tests {
         assert_eq!(namenode_http(&settings).unwrap(), Some("0.0.0.0:9870".parse().unwrap()));
         settings.set("dfs.namenode.http-address", "9870");
         assert!(namenode_http(&settings).unwrap_err().to_string().contains("'9870' is no HOST:PORT"));
+    }
+
+    #[test]
+    fn the_namenode_is_called_what_the_files_call_it() {
+        let mut settings = Settings::default();
+        settings.set("fs.defaultFS", "hdfs://nn.example.org");
+        settings.set("dfs.namenode.http-address", "web.example.org:9870");
+        settings.set("dfs.namenode.rpc-address", ":9000");
+        assert_eq!(namenode_names(&settings), ["web.example.org", "nn.example.org"]);
     }
 
     #[test]

@@ -6,11 +6,12 @@
 //! changes something asks the NameNode's service as the user that the request names (DESIGN D8).
 
 pub mod client;
+mod own_names;
 mod places;
 pub mod query;
 mod request;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,11 +25,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 pub use client::get;
+pub use own_names::OwnNames;
 use places::Places;
 use query::{Blank, Parameters, decode};
 use request::{BadHead, Request};
 
-use crate::config::own_host_name;
 use crate::webhdfs::{self, ListingParts};
 
 /// What the page shows.
@@ -67,18 +68,20 @@ pub(crate) const NOBODY: &str = "dr.who";
 pub struct Site {
     status: Arc<dyn StatusSource>,
     namenode: Option<Arc<Service>>,
+    own_names: OwnNames,
     checks: Arc<Semaphore>,
 }
 
 impl Site {
     /// The status page alone.
     pub fn of_status(status: Arc<dyn StatusSource>) -> Site {
-        Site { status, namenode: None, checks: Arc::new(Semaphore::new(CHECKS_MAX)) }
+        let checks = Arc::new(Semaphore::new(CHECKS_MAX));
+        Site { status, namenode: None, own_names: OwnNames::default(), checks }
     }
 
     /// The status page, and what asks the NameNode.
-    pub fn of_namenode(status: Arc<dyn StatusSource>, namenode: Arc<Service>) -> Site {
-        Site { namenode: Some(namenode), ..Site::of_status(status) }
+    pub fn of_namenode(status: Arc<dyn StatusSource>, namenode: Arc<Service>, own_names: OwnNames) -> Site {
+        Site { namenode: Some(namenode), own_names, ..Site::of_status(status) }
     }
 }
 
@@ -311,7 +314,7 @@ impl Site {
             method @ ("GET" | "PUT" | "POST" | "DELETE") => method,
             other => return Answer::of_other_method(other, WEBHDFS_METHODS),
         };
-        if is_foreign(request, peer) {
+        if is_foreign(request, peer, &self.own_names) {
             return Answer::plain(
                 "403 Forbidden",
                 "a page of another origin asks for that, or a host's name that is not this machine's",
@@ -326,7 +329,7 @@ impl Site {
             return Answer::plain("404 Not Found", "there is no NameNode here");
         };
         // Any page in a browser can make it send this.
-        if is_foreign(request, peer) {
+        if is_foreign(request, peer, &self.own_names) {
             return Answer::plain(
                 "403 Forbidden",
                 "a page of another origin asks for that, or a host's name that is not this machine's",
@@ -351,23 +354,11 @@ fn target(request: &Request) -> Result<(String, Parameters), query::BadTarget> {
 
 /// Whether a page of elsewhere is behind the request, as a browser says; or one whose host was made to mean this machine, so
 /// that a browser takes it for ours: over loopback, for a host that is not. Other clients say nothing.
-fn is_foreign(request: &Request, peer: SocketAddr) -> bool {
+fn is_foreign(request: &Request, peer: SocketAddr, own: &OwnNames) -> bool {
     let fetched = request.fetched_from.as_deref().is_some_and(|from| !matches!(from, "none" | "same-origin"));
     let host = request.host.as_deref();
     let other_origin = request.origin.as_deref().is_some_and(|origin| origin.strip_prefix("http://") != host);
-    fetched || other_origin || peer.ip().is_loopback() && host.is_some_and(|host| !is_this_machine(host))
-}
-
-/// Whether `host` (with or without a port) is an address, or this machine's own name for itself: no name that others give out.
-fn is_this_machine(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
-    bare.parse::<IpAddr>().is_ok()
-        || name.eq_ignore_ascii_case("localhost")
-        || own_host_name().is_some_and(|own| name.eq_ignore_ascii_case(&own))
+    fetched || other_origin || peer.ip().is_loopback() && host.is_some_and(|host| !own.has(host))
 }
 
 /// Who asks, as the request says (`JspHelper.getUGI` without security). Nobody may ask for somebody else.
@@ -551,7 +542,7 @@ mod tests {
                 origin: said(origin),
                 host: said(host),
             };
-            is_foreign(&request, peer(ip))
+            is_foreign(&request, peer(ip), &OwnNames::default())
         };
         for host in ["", "127.0.0.1:9870", "[::1]:9870", "[::1]", "10.0.0.7", "localhost", "LocalHost:1"] {
             assert!(!foreign("127.0.0.1", "", "", host), "{host}");

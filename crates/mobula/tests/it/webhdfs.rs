@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use mobula::Cluster;
 use mobula::command::namenode::serve_http;
+use mobula::http::OwnNames;
 use mobula_client::CreateOptions;
 use mobula_net::Env;
 use serde_json::{Value, json};
@@ -24,7 +25,9 @@ impl Web {
         });
         let cluster = cluster.await.unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let http = serve_http(&Env::real(), cluster.namenode().unwrap(), Some(address)).await.unwrap();
+        let http = serve_http(&Env::real(), cluster.namenode().unwrap(), Some(address), OwnNames::default())
+            .await
+            .unwrap();
         Web { cluster, address: http.unwrap().to_string() }
     }
 
