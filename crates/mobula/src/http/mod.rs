@@ -19,6 +19,7 @@ use mobula_namenode::{Fsck, FsckRequest, Service};
 use mobula_net::{Listener, Stream};
 use mobula_rpc::may_not_impersonate;
 use mobula_types::Millis;
+use mobula_wire::rpc::check_user_name;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -59,8 +60,6 @@ const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(5);
 const LINGER_LIMIT: Duration = Duration::from_secs(1);
 /// See [`LINGER_LIMIT`]; bytes.
 const LINGER_BYTES_MAX: u64 = 1 << 20;
-/// Longest name of a user.
-const USER_BYTES_MAX: usize = 255;
 /// Who asks without a name (`hadoop.http.staticuser.user`).
 pub(crate) const NOBODY: &str = "dr.who";
 
@@ -366,9 +365,7 @@ fn user(parameters: &Parameters) -> Result<&str, String> {
     let named =
         parameters.get("user.name").or_else(|| parameters.get("ugi").and_then(|ugi| ugi.split(',').next()));
     let user = named.filter(|name| !name.is_empty()).unwrap_or(NOBODY);
-    if user.len() > USER_BYTES_MAX {
-        return Err(format!("a user's name of {} bytes", user.len()));
-    }
+    check_user_name(user)?;
     match parameters.get("doas").filter(|other| !other.is_empty() && *other != user) {
         Some(other) => Err(may_not_impersonate(user, other).message),
         None => Ok(user),
@@ -570,6 +567,15 @@ mod tests {
             user_of("user.name=me&doas=you").unwrap_err(),
             "User: me is not allowed to impersonate you"
         );
-        assert!(user_of(&format!("ugi={}", "a".repeat(256))).is_err());
+        // As over RPC.
+        assert_eq!(user_of("user.name=CORP%5Cme").unwrap(), "CORP\\me");
+        assert_eq!(
+            user_of(&format!("ugi={}", "a".repeat(1_025))).unwrap_err(),
+            "A user name of 1025 bytes, the limit is 1024"
+        );
+        let control = "A user name with control characters";
+        for query in ["user.name=me%0AFSCK+ended", "ugi=me%00", "user.name=%1B%5B2J&doas=me", "ugi=a%7f,g"] {
+            assert_eq!(user_of(query).unwrap_err(), control, "{query}");
+        }
     }
 }

@@ -185,6 +185,9 @@ async fn what_is_refused() {
         assert_eq!(web.fails(method, target, "me", 400).await.0, exception, "{method} {target}");
     }
     assert_eq!(web.fails("GET", "/?op=GETFILESTATUS", "1%2F2", 400).await.0, "IllegalArgumentException");
+    let long = "u".repeat(1_025);
+    let (_, words) = web.fails("GET", "/?op=GETFILESTATUS", &long, 400).await;
+    assert!(words.ends_with("A user name of 1025 bytes, the limit is 1024"), "{words}");
     let (exception, words) = web.fails("GET", "/?op=GETFILESTATUS&doas=root2", "me", 403).await;
     assert_eq!(
         (exception.as_str(), words.as_str()),
