@@ -127,6 +127,7 @@ pub fn words(operation: &Operation, pool: &PoolId) -> String {
         Operation::Delete { path, .. } => format!("Cannot delete {path}"),
         Operation::SetReplication { path, .. } => format!("Cannot set replication for {path}"),
         Operation::SetPermission { path, .. } => format!("Cannot set permission for {path}"),
+        Operation::SetAcl { path, .. } => format!("Cannot set ACL on {path}"),
         Operation::SetOwner { path, .. } => format!("Cannot set owner for {path}"),
         Operation::SetTimes { path, .. } => format!("Cannot set times {path}"),
         Operation::Format(_)

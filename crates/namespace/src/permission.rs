@@ -17,6 +17,8 @@ pub(crate) const ALL: u8 = 7;
 pub(crate) const STICKY: u16 = 0o1000;
 /// What `setPermission` keeps.
 pub(crate) const MODE_MASK: u16 = 0o1777;
+/// The bits of owner, group and others.
+pub(crate) const ACCESS_MASK: u16 = 0o777;
 
 /// What is asked of a path, besides x on every ancestor; 0 asks nothing.
 #[derive(Clone, Copy, Default)]
