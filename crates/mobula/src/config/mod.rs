@@ -403,6 +403,57 @@ mod tests {
     }
 
     #[test]
+    fn properties_as_attributes() {
+        let site = folder(&[(
+            "hdfs-site.xml",
+            r#"<configuration>
+            <property name="dfs.replication" value="2" final="true"/>
+            <property name="dfs.replication" value="1"></property>
+            <property name="dfs.blocksize" value="1m"><value>2 &lt;3 &amp; 4</value></property>
+            <property name="dfs.ls.limit" value="7"><value></value><final/></property>
+            <property><name>dfs.max.objects</name><value/></property>
+            <property name="a" value=""/>
+            </configuration>"#,
+        )]);
+        let settings = Settings::load(Some(site.path()), None).unwrap();
+        assert_eq!(settings.number::<u16>("dfs.replication").unwrap(), Some(2));
+        assert_eq!(settings.get("dfs.blocksize").unwrap(), "2 <3 & 4", "an element goes before an attribute");
+        assert_eq!(settings.get("dfs.ls.limit").unwrap(), "7", "an empty element says nothing");
+        assert_eq!(settings.get("dfs.namenode.max.objects"), None);
+        assert_eq!(settings.get("a").unwrap(), "");
+    }
+
+    #[test]
+    fn a_fallback_counts_if_what_is_included_is_not_there() {
+        let site = |included: &str, fallback: &str| {
+            let text = format!(
+                r#"<configuration xmlns:xi="http://www.w3.org/2001/XInclude">
+                <xi:include href="{included}">{fallback}</xi:include>{}</configuration>"#,
+                property("after", "1"),
+            );
+            let more = format!("<configuration>{}</configuration>", property("who", "included"));
+            let other = format!("<configuration>{}</configuration>", property("who", "hdfs"));
+            folder(&[("hdfs-site.xml", &text), ("more.xml", &more), ("hdfs.xml", &other)])
+        };
+        let fallback = format!("<xi:fallback>{}</xi:fallback>", property("who", "fallback"));
+        let nested = r#"<xi:fallback><xi:include href="more.xml"/></xi:fallback>"#;
+        for (included, fallback, who) in [
+            ("more.xml", "", Some("included")),
+            ("more.xml", &*fallback, Some("included")),
+            ("none.xml", &*fallback, Some("fallback")),
+            ("none.xml", "<xi:fallback/>", None),
+            ("none.xml", nested, Some("included")),
+            ("hdfs.xml", nested, Some("hdfs")),
+        ] {
+            let settings = Settings::load(Some(site(included, fallback).path()), None).unwrap();
+            assert_eq!(settings.get("who").as_deref(), who, "{included} {fallback}");
+            assert_eq!(settings.get("after").as_deref(), Some("1"), "{included} {fallback}");
+        }
+        let error = Settings::load(Some(site("none.xml", "").path()), None).unwrap_err().to_string();
+        assert!(error.contains("none.xml, which is not there"), "{error}");
+    }
+
+    #[test]
     fn variables_have_defaults_and_folders_none_left() {
         let mut settings = Settings::default();
         for (text, expected) in [
