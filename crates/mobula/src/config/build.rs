@@ -435,26 +435,20 @@ pub fn favored_nodes(text: &str) -> Vec<String> {
 /// What becomes of a pipeline that lost a node: `dfs.client.block.write.replace-datanode-on-failure.*`.
 fn replace_datanode(settings: &Settings) -> Result<ReplaceDatanode> {
     let default = ReplaceDatanode::default();
-    let key = |name: &str| format!("dfs.client.block.write.replace-datanode-on-failure.{name}");
-    let policy = match settings.get(&key("policy")) {
+    let key = "dfs.client.block.write.replace-datanode-on-failure.policy";
+    let policy = match settings.get(key) {
         None => default.policy,
         Some(text) => match text.trim().to_uppercase().as_str() {
             "DEFAULT" => ReplacePolicy::Default,
             "ALWAYS" => ReplacePolicy::Always,
             "NEVER" => ReplacePolicy::Never,
-            _ => bail!("{} is '{text}', but must be DEFAULT, ALWAYS or NEVER", key("policy")),
+            _ => bail!("{key} is '{text}', but must be DEFAULT, ALWAYS or NEVER"),
         },
     };
-    let flag = |name: &str, default: bool| match settings.get(&key(name)) {
-        None => Ok(default),
-        Some(text) => match text.trim() {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => bail!("{} is '{text}', but must be true or false", key(name)),
-        },
-    };
-    let policy = if flag("enable", true)? { policy } else { ReplacePolicy::Never };
-    Ok(ReplaceDatanode { policy, best_effort: flag("best-effort", default.best_effort)? })
+    let enabled = settings.truth("dfs.client.block.write.replace-datanode-on-failure.enable")?;
+    let policy = if enabled.unwrap_or(true) { policy } else { ReplacePolicy::Never };
+    let best_effort = settings.truth("dfs.client.block.write.replace-datanode-on-failure.best-effort")?;
+    Ok(ReplaceDatanode { policy, best_effort: best_effort.unwrap_or(default.best_effort) })
 }
 
 /// HDFS's default of `fs.permissions.umask-mode`.
