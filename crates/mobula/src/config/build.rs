@@ -316,7 +316,7 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
     let dirs = settings.get("dfs.datanode.data.dir").ok_or_else(|| {
         anyhow!("no folder for the DataNode: give --dir DIR, or datanode.dirs in mobula.toml (dfs.datanode.data.dir)")
     })?;
-    let reserved = settings.size("dfs.datanode.du.reserved")?.unwrap_or(0);
+    let reserved = datanode_reserved(settings)?;
     let capacity = match &flags.capacity {
         Some(text) => Some(
             super::units::parse_size(text)
@@ -342,6 +342,7 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
         config.ipc_listen = SocketAddr::new(config.listen.ip(), 0);
     }
     config.host_name = settings.get("dfs.datanode.hostname").unwrap_or_else(|| host_name(config.listen.ip()));
+    datanode_times_and_limits(settings, &mut config)?;
     if let Some(address) = settings.get("mobula.datanode.advertised-address") {
         let parsed = address.trim().parse();
         config.advertised_ip = Some(
@@ -349,6 +350,14 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
                 .map_err(|_| anyhow!("mobula.datanode.advertised-address: '{address}' is no IP address"))?,
         );
     }
+    Ok(config)
+}
+
+/// What is the same for every DataNode, wherever it is.
+///
+/// # Errors
+/// A setting that makes no sense, with where it stood.
+pub fn datanode_times_and_limits(settings: &Settings, config: &mut DatanodeConfig) -> Result<()> {
     if let Some(span) = settings.millis("dfs.heartbeat.interval", 1_000)? {
         config.heartbeat_ms = span;
     }
@@ -358,7 +367,15 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
     if let Some(count) = settings.number("dfs.datanode.max.transfer.threads")? {
         config.xceivers_max = count;
     }
-    Ok(config)
+    Ok(())
+}
+
+/// Bytes of each disk that a DataNode does not use.
+///
+/// # Errors
+/// A setting that makes no sense, with where it stood.
+pub fn datanode_reserved(settings: &Settings) -> Result<u64> {
+    Ok(settings.size("dfs.datanode.du.reserved")?.unwrap_or(0))
 }
 
 /// The name that readers compare with their own to find replicas on their machine.

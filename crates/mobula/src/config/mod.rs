@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 
 pub use build::{
-    DatanodeFlags, NamenodeFlags, client_options, datanode_config, favored_nodes, namenode_config,
-    namenode_http, namenode_names, own_host_name, user_name,
+    DatanodeFlags, NamenodeFlags, client_options, datanode_config, datanode_reserved,
+    datanode_times_and_limits, favored_nodes, namenode_config, namenode_http, namenode_names, own_host_name,
+    user_name,
 };
 
 /// A value and where it was written, as `hdfs-site.xml` or `mobula.toml:12`.
