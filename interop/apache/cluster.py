@@ -289,7 +289,11 @@ class Cluster:
         return folder
 
     def java(self, folder, name, *arguments):
-        return [*JAVA, "-cp", f"{folder}:{self.tools.server_jars}/*", f"org.apache.hadoop.hdfs.server.{name}", *arguments]
+        # Jetty unpacks its pages where Java puts temporary files, and a server that is killed leaves them there.
+        temporary = self.folder / "java-tmp"
+        temporary.mkdir(exist_ok=True)
+        return [*JAVA, f"-Djava.io.tmpdir={temporary}", "-cp", f"{folder}:{self.tools.server_jars}/*",
+                f"org.apache.hadoop.hdfs.server.{name}", *arguments]
 
     # ---- NameNode
 

@@ -42,7 +42,7 @@ enum Planned {
 impl Fleet {
     /// Plans copies for blocks that are short of replicas. True if more could be planned at once.
     pub(crate) fn plan_copies(&mut self, now: Millis, table: &dyn BlockTable) -> bool {
-        if !self.leading || !self.gate.copies_open || self.needs.todo.is_empty() {
+        if !self.gives_orders() || !self.gate.copies_open || self.needs.todo.is_empty() {
             return false;
         }
         let usable = self.roster.iter().filter(|(_, node)| node.is_usable()).count();

@@ -32,6 +32,8 @@ pub struct Fleet {
     pub(crate) rng: StdRng,
     /// Orders are given by the leader only.
     pub(crate) leading: bool,
+    /// Orders wait, although it leads: safe mode.
+    held: bool,
     pub(crate) roster: Roster,
     pub(crate) map: ReplicaMap,
     /// Blocks whose recovery runs or is to run.
@@ -60,6 +62,7 @@ impl Fleet {
             config,
             rng: StdRng::seed_from_u64(seed),
             leading: true,
+            held: false,
             roster: Roster::default(),
             map: ReplicaMap::default(),
             recoveries: Recoveries::default(),
@@ -107,6 +110,21 @@ impl Fleet {
             node.forget_deletions();
         }
         self.recoveries.unassign_all();
+    }
+
+    /// Orders nothing until [`Fleet::release_orders`]. It listens on, and what was handed out goes on and is confirmed, so that
+    /// nothing is missed: nobody has to report again because of it.
+    pub fn hold_orders(&mut self) {
+        self.held = true;
+    }
+
+    /// Orders again, if it leads.
+    pub fn release_orders(&mut self) {
+        self.held = false;
+    }
+
+    pub(crate) fn gives_orders(&self) -> bool {
+        self.leading && !self.held
     }
 
     /// A DataNode says who it is.

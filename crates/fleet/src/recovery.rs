@@ -334,7 +334,7 @@ impl Fleet {
     fn advance_recovery(&mut self, now: Millis, id: BlockId) {
         let Some(recovery) = self.recoveries.running.get(&id) else { return };
         let attempt = match recovery.attempt {
-            Attempt::Unassigned if self.leading => self.assign(now, id),
+            Attempt::Unassigned if self.gives_orders() => self.assign(now, id),
             Attempt::Assigned { node } => {
                 let usable = self.roster.try_node(node).is_some_and(|node| node.is_usable());
                 if usable { recovery.attempt } else { Attempt::Unassigned }

@@ -40,7 +40,7 @@ enum Why {
 impl Fleet {
     /// Dooms bad and surplus replicas that are not needed. True if more wait.
     pub(crate) fn trim(&mut self, now: Millis, table: &dyn BlockTable) -> bool {
-        if !self.leading || !self.gate.deletes_open || self.needs.trim.is_empty() {
+        if !self.gives_orders() || !self.gate.deletes_open || self.needs.trim.is_empty() {
             return false;
         }
         let batch = self.needs.trim.take_round(self.trim_cursor, TRIMS_PER_TICK);

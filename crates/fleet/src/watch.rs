@@ -146,6 +146,9 @@ impl Fleet {
             return answer;
         }
         self.give_up_idle(now, index);
+        if !self.gives_orders() {
+            return answer;
+        }
         // Apache's NameNode sends a recovery command alone, so nobody has tried anything else.
         if self.hand_recoveries(now, index, &mut answer.orders) {
             return answer;

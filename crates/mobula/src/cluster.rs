@@ -28,6 +28,8 @@ pub struct ClusterOptions {
     pub namenode: NamenodeConfig,
     /// What every DataNode starts from; folders, address and NameNode are set for each.
     pub datanode: DatanodeConfig,
+    /// Bytes of each volume that are not used.
+    pub reserved: u64,
     /// The user that clients of the cluster are.
     pub user: String,
 }
@@ -44,6 +46,7 @@ impl Default for ClusterOptions {
             port: 0,
             namenode,
             datanode: DatanodeConfig { user: user.clone(), ..DatanodeConfig::default() },
+            reserved: 0,
             user,
         }
     }
@@ -225,11 +228,10 @@ impl Cluster {
     async fn launch_datanode(&self, at: usize) -> Result<DataNode> {
         let mut config = self.options.datanode.clone();
         let folder = self.folder.path().join(format!("datanode-{at}"));
+        let volume = |path| VolumeConfig { reserved: self.options.reserved, ..VolumeConfig::new(path) };
         config.volumes = match self.options.volumes {
-            1 => vec![VolumeConfig::new(folder)],
-            many => {
-                (0..many).map(|volume| VolumeConfig::new(folder.join(format!("volume-{volume}")))).collect()
-            }
+            1 => vec![volume(folder)],
+            many => (0..many).map(|number| volume(folder.join(format!("volume-{number}")))).collect(),
         };
         config.namenodes = vec![self.address.to_string()];
         DataNode::start(self.env.clone(), self.disk.clone(), config)

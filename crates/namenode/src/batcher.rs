@@ -346,6 +346,7 @@ fn text(operation: &Operation) -> usize {
         | Operation::Delete { path: at, .. }
         | Operation::SetReplication { path: at, .. }
         | Operation::SetPermission { path: at, .. }
+        | Operation::SetAcl { path: at, .. }
         | Operation::SetTimes { path: at, .. } => path(at),
         Operation::Touch { accesses } => accesses.len() * std::mem::size_of::<(InodeId, Millis)>(),
         Operation::Format(_)

@@ -274,19 +274,15 @@ fn get_acl_status(
     Ok(hdfs::GetAclStatusResponseProto { result })
 }
 
-/// An ACL of owner, group and others alone is a mode, and HDFS keeps none beside it (`AclStorage.updateINodeAcl`).
-/// Spark's TRUNCATE TABLE sets one where there was no ACL before.
+/// Of owner, group and others alone: Spark's TRUNCATE TABLE sets such an ACL where there was none before.
 fn set_acl(service: &Service, asker: &Asker, body: &[u8], reply: Responder) {
     let operation = |request: hdfs::SetAclRequestProto| {
-        let path = path(&request.src)?;
-        let bits = match &request.acl_spec[..] {
+        let access = match &request.acl_spec[..] {
             // None at all takes away what there is, which is nothing (`FSDirAclOp.unprotectedSetAcl`).
             [] => None,
             entries => Some(minimal_mode(entries)?),
         };
-        // Between here and `apply` another may change it; there is no command that sets all but this bit.
-        let before = existing(service, asker, &path, does_not_exist)?.mode;
-        Ok(Operation::SetPermission { path, mode: bits.map_or(before, |bits| before & 0o1000 | bits) })
+        Ok(Operation::SetAcl { path: path(&request.src)?, access })
     };
     change(service, asker, body, reply, operation, |_| hdfs::SetAclResponseProto {});
 }

@@ -21,7 +21,7 @@ use crate::client_empty;
 use crate::client_listing;
 use crate::client_reopen;
 use crate::exceptions::Refusal;
-use crate::service::{Service, WithLocations};
+use crate::service::{Service, SumOf, WithLocations};
 use crate::status_proto;
 
 /// Java's name of the protocol.
@@ -269,7 +269,7 @@ fn get_content_summary(
     request: hdfs::GetContentSummaryRequestProto,
 ) -> Result<hdfs::GetContentSummaryResponseProto, Refusal> {
     let path = path(&request.path)?;
-    let summary = service.content_summary(asker, &path)?;
+    let summary = service.sum_up_here(asker, &path, SumOf::Content, &|| true)?;
     let summary = status_proto::content_summary(&summary, path.is_root());
     Ok(hdfs::GetContentSummaryResponseProto { summary })
 }
@@ -280,7 +280,7 @@ fn get_quota_usage(
     request: hdfs::GetQuotaUsageRequestProto,
 ) -> Result<hdfs::GetQuotaUsageResponseProto, Refusal> {
     let path = path(&request.path)?;
-    let summary = service.quota_usage(asker, &path)?;
+    let summary = service.sum_up_here(asker, &path, SumOf::Quota, &|| true)?;
     Ok(hdfs::GetQuotaUsageResponseProto { usage: status_proto::quota_usage(&summary, path.is_root()) })
 }
 

@@ -79,8 +79,7 @@ pub async fn follow_leadership(service: Arc<Service>, mut leadership: watch::Rec
             if leads {
                 *service.leases.lock() = Leases::new(service.monotonic());
             }
-            let orders = leads && !service.in_safe_mode();
-            service.roster.tell(|fleet, now, _| if orders { fleet.lead(now) } else { fleet.follow() });
+            service.roster.tell(|fleet, now, _| if leads { fleet.lead(now) } else { fleet.follow() });
             if leads {
                 resume(&service);
             }

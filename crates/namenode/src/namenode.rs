@@ -293,7 +293,12 @@ fn service(
         leases: Mutex::new(Leases::new(now)),
         groups: Arc::new(groups),
         safe_mode: SafeMode::new(host),
-        room: Room::new(Arc::clone(disk), vec![folder.path.clone(), folder.log()], config.room_reserved),
+        room: Room::new(
+            Arc::clone(disk),
+            vec![folder.path.clone(), folder.log()],
+            config.room_reserved,
+            config.log_segment_bytes,
+        ),
         access_times: AccessTimes::default(),
         format,
         leads: AtomicBool::new(true),

@@ -15,6 +15,20 @@ use parking_lot::Mutex;
 const LOOK_MS_MAX: Millis = Millis(100);
 /// ... and so many bytes of commands at most were written since.
 const LOOK_BYTES_MAX: usize = 1 << 20;
+/// There is room to spare when so many segments of the log fit in beside the reserve: the one that is made next, and one
+/// to write until the log is cut. Where one byte decided, what is written after safe mode would bring it back at once.
+const SPARE_SEGMENTS: u64 = 2;
+
+/// What a look found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Less than is kept free, or a folder that cannot be looked at (HDFS: `File.getUsableSpace`).
+    Low,
+    /// As much as is kept free.
+    Enough,
+    /// And [`SPARE_SEGMENTS`] beside it.
+    Ample,
+}
 
 /// The room, and when it was looked at.
 #[derive(Debug)]
@@ -23,6 +37,8 @@ pub struct Room {
     folders: Vec<PathBuf>,
     /// Bytes that must be free; 0: whatever there is will do.
     reserved: u64,
+    /// Bytes with which there is some to spare.
+    ample: u64,
     /// `statvfs` of a network's file system may block.
     pool: Pool,
     last: Mutex<Look>,
@@ -35,10 +51,11 @@ struct Look {
 }
 
 impl Room {
-    /// The room of those folders, of which `reserved` bytes are to be free.
-    pub fn new(disk: DiskRef, folders: Vec<PathBuf>, reserved: u64) -> Room {
+    /// The room of those folders, of which `reserved` bytes are to be free. Segments of the log have `segment_bytes`.
+    pub fn new(disk: DiskRef, folders: Vec<PathBuf>, reserved: u64, segment_bytes: u64) -> Room {
         let pool = disk.pool("namenode-room", 1);
-        Room { disk, folders, reserved, pool, last: Mutex::default() }
+        let ample = reserved.saturating_add(SPARE_SEGMENTS.saturating_mul(segment_bytes));
+        Room { disk, folders, reserved, ample, pool, last: Mutex::default() }
     }
 
     /// Whether it must be looked at before so many bytes are written; they count as written.
@@ -51,11 +68,11 @@ impl Room {
         last.bytes_since > LOOK_BYTES_MAX || now.since(last.at) > LOOK_MS_MAX
     }
 
-    /// Whether there is enough. A folder that cannot be looked at has none (HDFS: `File.getUsableSpace`).
-    pub async fn is_enough(&self, now: Millis) -> bool {
+    /// Looks.
+    pub async fn look(&self, now: Millis) -> Found {
         *self.last.lock() = Look { at: now, bytes_since: 0 };
         if self.reserved == 0 {
-            return true;
+            return Found::Ample;
         }
         let (disk, folders) = (self.disk.clone(), self.folders.clone());
         let looked = move || -> io::Result<u64> {
@@ -66,14 +83,15 @@ impl Room {
             Ok(least)
         };
         match self.pool.run(looked).await {
-            Ok(available) if available >= self.reserved => true,
+            Ok(available) if available >= self.ample => Found::Ample,
+            Ok(available) if available >= self.reserved => Found::Enough,
             Ok(available) => {
                 tracing::debug!(available, reserved = self.reserved, "the log's disk is low on room");
-                false
+                Found::Low
             }
             Err(error) => {
                 tracing::warn!(%error, "the room of the log's disk cannot be looked at");
-                false
+                Found::Low
             }
         }
     }
@@ -85,26 +103,29 @@ mod tests {
     use mobula_disk::CrashDisk;
 
     fn room(disk: &CrashDisk, reserved: u64) -> Room {
-        Room::new(disk.process(), vec!["/".into()], reserved)
+        Room::new(disk.process(), vec!["/".into()], reserved, 10)
     }
 
     #[tokio::test]
-    async fn the_reserve_itself_is_enough() {
+    async fn the_reserve_itself_is_enough_and_two_segments_are_to_spare() {
         let disk = CrashDisk::new(1);
         disk.set_capacity(Some(1_000));
-        assert!(room(&disk, 1_000).is_enough(Millis(0)).await);
-        assert!(!room(&disk, 1_001).is_enough(Millis(0)).await);
+        let found = async |reserved| room(&disk, reserved).look(Millis(0)).await;
+        assert_eq!(found(980).await, Found::Ample);
+        assert_eq!(found(981).await, Found::Enough);
+        assert_eq!(found(1_000).await, Found::Enough);
+        assert_eq!(found(1_001).await, Found::Low);
         disk.set_capacity(Some(0));
-        assert!(room(&disk, 0).is_enough(Millis(0)).await, "nothing is to be kept free");
+        assert_eq!(found(0).await, Found::Ample, "nothing is to be kept free");
     }
 
     #[tokio::test]
     async fn a_look_is_due_after_a_moment_or_many_bytes() {
         let room = room(&CrashDisk::new(1), 1);
-        assert!(room.is_enough(Millis(1_000)).await);
+        assert!(room.look(Millis(1_000)).await != Found::Low);
         assert!(!room.is_due(Millis(1_100), LOOK_BYTES_MAX));
         assert!(room.is_due(Millis(1_100), 1));
-        assert!(room.is_enough(Millis(1_100)).await);
+        assert!(room.look(Millis(1_100)).await != Found::Low);
         assert!(!room.is_due(Millis(1_200), 1));
         assert!(room.is_due(Millis(1_201), 1));
     }

@@ -18,7 +18,7 @@ pub enum Safe {
     Off,
     /// An administrator switched it on.
     Manual,
-    /// The log's disk has less room than is kept free. Over when it has more, or when an administrator says so.
+    /// The log's disk has less room than is kept free. Over when it has some to spare, or when an administrator says so.
     ResourcesLow,
 }
 
@@ -127,6 +127,7 @@ pub fn words(operation: &Operation, pool: &PoolId) -> String {
         Operation::Delete { path, .. } => format!("Cannot delete {path}"),
         Operation::SetReplication { path, .. } => format!("Cannot set replication for {path}"),
         Operation::SetPermission { path, .. } => format!("Cannot set permission for {path}"),
+        Operation::SetAcl { path, .. } => format!("Cannot set ACL on {path}"),
         Operation::SetOwner { path, .. } => format!("Cannot set owner for {path}"),
         Operation::SetTimes { path, .. } => format!("Cannot set times {path}"),
         Operation::Format(_)

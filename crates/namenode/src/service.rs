@@ -28,7 +28,7 @@ use crate::exceptions::Refusal;
 use crate::groups::Groups;
 use crate::leases::Leases;
 use crate::machine::{NamespaceMachine, PublishedView};
-use crate::room::Room;
+use crate::room::{Found, Room};
 use crate::roster::Roster;
 use crate::safe_mode::{self, Safe, SafeMode};
 
@@ -347,25 +347,26 @@ impl Service {
         Ok(FileBlocks { status: status.clone(), last, blocks, touch: None })
     }
 
-    /// `getContentSummary`.
+    /// `getContentSummary` or `getQuotaUsage`, as long as it `goes_on`: either may visit millions of names.
     ///
     /// # Errors
     /// AccessControl, FileNotFound.
-    pub fn content_summary(&self, asker: &Asker, path: &HdfsPath) -> Result<ContentSummary, Refusal> {
+    pub fn sum_up_here(
+        &self,
+        asker: &Asker,
+        path: &HdfsPath,
+        sum: SumOf,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<ContentSummary, Refusal> {
         self.check_leads()?;
-        Ok(self.view.load().content_summary(&asker.caller, path)?)
+        let view = self.view.load();
+        Ok(match sum {
+            SumOf::Content => view.content_summary(&asker.caller, path, goes_on),
+            SumOf::Quota => view.quota_usage(&asker.caller, path, goes_on),
+        }?)
     }
 
-    /// `getQuotaUsage`.
-    ///
-    /// # Errors
-    /// AccessControl, FileNotFound.
-    pub fn quota_usage(&self, asker: &Asker, path: &HdfsPath) -> Result<ContentSummary, Refusal> {
-        self.check_leads()?;
-        Ok(self.view.load().quota_usage(&asker.caller, path)?)
-    }
-
-    /// [`Service::content_summary`] or [`Service::quota_usage`], on a thread for trees: either may visit millions of names.
+    /// [`Service::sum_up_here`] on a thread for trees. Dropped, it ends there, too.
     ///
     /// # Errors
     /// AccessControl, FileNotFound.
@@ -376,11 +377,7 @@ impl Service {
         sum: SumOf,
     ) -> Result<ContentSummary, Refusal> {
         let (service, asker, path) = (Arc::clone(self), asker.clone(), path.clone());
-        let summed = self.tree_pool.run(move || match sum {
-            SumOf::Content => service.content_summary(&asker, &path),
-            SumOf::Quota => service.quota_usage(&asker, &path),
-        });
-        summed.await
+        while_wanted(&self.tree_pool, move |wanted| service.sum_up_here(&asker, &path, sum, wanted)).await
     }
 
     /// `isFileClosed`.
@@ -494,32 +491,33 @@ impl Service {
                 return (before, false);
             }
             let switched = (before == Safe::Off) != (to == Safe::Off);
-            let leads = to == Safe::Off && self.leads.load(Ordering::Acquire);
-            if switched {
-                self.roster.tell(|fleet, now, _| if leads { fleet.lead(now) } else { fleet.follow() });
+            match to {
+                _ if !switched => {}
+                Safe::Off => self.roster.tell(|fleet, _, _| fleet.release_orders()),
+                Safe::Manual | Safe::ResourcesLow => self.roster.tell(|fleet, _, _| fleet.hold_orders()),
             }
             (to, switched)
         })
     }
 
-    /// Looks whether there is room on the log's disk: without it safe mode comes on, and with it goes off that was on for
-    /// want of it (`NameNodeResourceMonitor`). False if there is none.
+    /// Looks whether there is room on the log's disk: without it safe mode comes on, and with some to spare it goes off that
+    /// was on for want of it (`NameNodeResourceMonitor`). Whether changes may be logged.
     pub(crate) async fn check_room(&self) -> bool {
-        let enough = self.room.is_enough(self.monotonic()).await;
-        match (enough, self.safe_mode.state()) {
-            (true, Safe::ResourcesLow) => {
+        let found = self.room.look(self.monotonic()).await;
+        match (found, self.safe_mode.state()) {
+            (Found::Ample, Safe::ResourcesLow) => {
                 if self.switch_safe_mode(Some(Safe::ResourcesLow), Safe::Off) {
                     tracing::info!("the NameNode has room again: safe mode is off");
                 }
             }
-            (true, _) | (false, Safe::ResourcesLow) => {}
+            (Found::Ample | Found::Enough, _) | (Found::Low, Safe::ResourcesLow) => {}
             // An administrator's safe mode becomes one that ends by itself, as in HDFS.
-            (false, Safe::Off | Safe::Manual) => {
+            (Found::Low, Safe::Off | Safe::Manual) => {
                 self.switch_safe_mode(None, Safe::ResourcesLow);
                 tracing::error!("the NameNode is low on room for its log: safe mode is on");
             }
         }
-        enough
+        found != Found::Low && self.safe_mode.state() != Safe::ResourcesLow
     }
 
     /// Whether there is room to log so many bytes of commands.
@@ -586,7 +584,48 @@ impl Service {
     }
 }
 
+/// As [`Pool::run`], of a call that may take long: it is told whether anybody waits for it still.
+async fn while_wanted<T: Send + 'static>(
+    pool: &Pool,
+    call: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+) -> T {
+    let waits = Arc::new(());
+    let heard = Arc::downgrade(&waits);
+    let result = pool.run(move || call(&|| heard.strong_count() > 0)).await;
+    drop(waits);
+    result
+}
+
 /// The NameNode's own user as a caller.
 pub(crate) fn own_caller(user: &str) -> Caller {
     Caller { user: user.to_owned(), groups: Vec::new(), superuser: true, machine: "127.0.0.1".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_ends() {
+        let pool = mobula_disk::RealDisk::new().pool("trees", 1);
+        assert!(while_wanted(&pool, |wanted| wanted()).await);
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (told, how_it_ended) = tokio::sync::oneshot::channel();
+        let endless = while_wanted(&pool, move |wanted| {
+            let limit = Instant::now() + Duration::from_secs(30);
+            begun.send(()).unwrap();
+            while wanted() && Instant::now() < limit {
+                std::thread::yield_now();
+            }
+            told.send(!wanted()).unwrap();
+        });
+        tokio::select! {
+            () = endless => panic!("it ended, and somebody waited"),
+            has_begun = has_begun => has_begun.unwrap(),
+        }
+        assert!(how_it_ended.await.unwrap(), "it went on until its limit");
+    }
 }

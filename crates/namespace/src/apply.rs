@@ -101,6 +101,7 @@ impl Apply<'_, '_> {
                 self.set_replication(caller, path, *replication)
             }
             Operation::SetPermission { path, mode } => self.set_permission(caller, path, *mode),
+            Operation::SetAcl { path, access } => self.set_acl(caller, path, *access),
             Operation::SetOwner { path, user, group } => {
                 self.set_owner(caller, path, user.as_deref(), group.as_deref())
             }

@@ -6,7 +6,7 @@ use crate::apply::{Answer, Apply};
 use crate::command::Caller;
 use crate::error::NamespaceError;
 use crate::outcome::{BlockEffect, Outcome};
-use crate::permission::{Check, MODE_MASK, WRITE, check, check_owner, is_member};
+use crate::permission::{ACCESS_MASK, Check, MODE_MASK, WRITE, check, check_owner, is_member};
 use crate::record::Body;
 use crate::resolve::{self, Aim, Walk};
 use crate::table::Read;
@@ -57,6 +57,17 @@ impl Apply<'_, '_> {
         let mut walk = self.owned(caller, path, "setPermission")?;
         let depth = walk.depth;
         walk.nodes[depth].mode = mode & MODE_MASK;
+        self.save(&walk, depth)?;
+        Ok(Outcome::Done)
+    }
+
+    /// An ACL of owner, group and others alone is a mode, and HDFS keeps none beside it (`AclStorage.updateINodeAcl`).
+    pub(crate) fn set_acl(&mut self, caller: &Caller, path: &HdfsPath, access: Option<u16>) -> Answer {
+        let mut walk = self.owned(caller, path, "setAcl")?;
+        let Some(access) = access else { return Ok(Outcome::Done) };
+        let depth = walk.depth;
+        let mode = &mut walk.nodes[depth].mode;
+        *mode = *mode & !ACCESS_MASK | access & ACCESS_MASK;
         self.save(&walk, depth)?;
         Ok(Outcome::Done)
     }

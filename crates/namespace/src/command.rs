@@ -234,6 +234,12 @@ pub enum Operation {
     },
     /// Guards changed by configuration.
     Guard(Guards),
+    /// `setAcl` of an ACL that is a mode: the nine bits of owner, group and others, the sticky bit stays. `None`: of an
+    /// empty one, which takes away what there is, and there is nothing.
+    SetAcl {
+        path: HdfsPath,
+        access: Option<u16>,
+    },
 }
 
 /// A cluster's birth.

@@ -438,6 +438,10 @@ pub enum NamespaceError {
     #[error("the last block of {0} is another one by now")]
     LastBlockMoved(String),
 
+    /// Who asked has gone. Nobody outside sees it.
+    #[error("nobody waits for the answer any more")]
+    NobodyWaits,
+
     /// The tables failed: ours, not the caller's. Never an outcome of `apply`.
     #[error(transparent)]
     Tables(#[from] TableError),
@@ -523,6 +527,7 @@ impl NamespaceError {
             | E::NotFormatted
             | E::AlreadyFormatted(_)
             | E::LastBlockMoved(_)
+            | E::NobodyWaits
             | E::Tables(_) => ErrorKind::Io,
             E::InvalidPath(_) => ErrorKind::InvalidPath,
             E::ReservedName(_)

@@ -17,6 +17,8 @@ pub(crate) const ALL: u8 = 7;
 pub(crate) const STICKY: u16 = 0o1000;
 /// What `setPermission` keeps.
 pub(crate) const MODE_MASK: u16 = 0o1777;
+/// The bits of owner, group and others.
+pub(crate) const ACCESS_MASK: u16 = 0o777;
 
 /// What is asked of a path, besides x on every ancestor; 0 asks nothing.
 #[derive(Clone, Copy, Default)]
@@ -331,13 +333,14 @@ fn action(access: u8) -> &'static str {
 }
 
 /// Shows a tree's directories and files, for `getContentSummary`; refuses where r-x is missing, and names the first
-/// such directory by name (`INodeDirectory.computeDirectoryContentSummary`).
+/// such directory by name (`INodeDirectory.computeDirectoryContentSummary`). Ends as soon as it `goes_on` no more.
 pub(crate) fn visit_tree<R: Read>(
     tables: &R,
     rules: &Rules,
     caller: &Caller,
     path: String,
     top: &Inode,
+    goes_on: &dyn Fn() -> bool,
     mut visit: impl FnMut(&Inode) -> Result<(), TableError>,
 ) -> Result<(), NamespaceError> {
     let checked = rules.permissions && !caller.superuser;
@@ -355,12 +358,15 @@ pub(crate) fn visit_tree<R: Read>(
             tables.children(directory, after, |name, child| {
                 if !child.is_directory() {
                     visit(&child)?;
-                    return Ok(Go::On);
+                    return Ok(if goes_on() { Go::On } else { Go::Stop });
                 }
                 found.push((name.to_vec(), child));
                 Ok(if found.len() < STEPS_AHEAD_MAX { Go::On } else { Go::Stop })
             })
         })?;
+        if !goes_on() {
+            return Err(NamespaceError::NobodyWaits);
+        }
     }
     Ok(())
 }

@@ -376,18 +376,19 @@ impl View {
         Ok(FileBlock { block: row.block(id), offset: row.offset, state: row.state, targets })
     }
 
-    /// `getContentSummary`.
+    /// `getContentSummary`. May visit millions of names, and asks at each whether it `goes_on`.
     ///
     /// # Errors
-    /// AccessControl, FileNotFound.
+    /// AccessControl, FileNotFound; NobodyWaits.
     pub fn content_summary(
         &self,
         caller: &Caller,
         path: &HdfsPath,
+        goes_on: &dyn Fn() -> bool,
     ) -> Result<ContentSummary, NamespaceError> {
         let walk = self.resolve(caller, path, "contentSummary")?;
         match walk.last() {
-            Some(last) => self.summary(caller, &walk, last),
+            Some(last) => self.summary(caller, &walk, last, goes_on),
             None => Err(NamespaceError::FileNotFound(walk.text())),
         }
     }
@@ -395,13 +396,18 @@ impl View {
     /// `getQuotaUsage`: the same figures, since no directory has a quota; the whole tree is checked before.
     ///
     /// # Errors
-    /// AccessControl, FileNotFound.
-    pub fn quota_usage(&self, caller: &Caller, path: &HdfsPath) -> Result<ContentSummary, NamespaceError> {
+    /// AccessControl, FileNotFound; NobodyWaits.
+    pub fn quota_usage(
+        &self,
+        caller: &Caller,
+        path: &HdfsPath,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<ContentSummary, NamespaceError> {
         let walk = self.resolve(caller, path, "quotaUsage")?;
         let asked = Check { below: READ | EXECUTE, ..Check::default() };
         check(self.tables(), &self.state().rules, caller, &walk, asked)?;
         match walk.last() {
-            Some(last) => self.summary(caller, &walk, last),
+            Some(last) => self.summary(caller, &walk, last, goes_on),
             None => Err(NamespaceError::NothingThere(walk.text())),
         }
     }
@@ -411,9 +417,10 @@ impl View {
         caller: &Caller,
         walk: &Walk<'_>,
         top: &Inode,
+        goes_on: &dyn Fn() -> bool,
     ) -> Result<ContentSummary, NamespaceError> {
         let mut summary = ContentSummary::default();
-        visit_tree(self.tables(), &self.state().rules, caller, walk.text(), top, |node| {
+        visit_tree(self.tables(), &self.state().rules, caller, walk.text(), top, goes_on, |node| {
             match &node.body {
                 Body::Directory(_) => summary.directories += 1,
                 Body::File(file) => {

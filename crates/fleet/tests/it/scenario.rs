@@ -12,6 +12,7 @@
 //! stale b1 dn1 (an old stamp)    rwr b1 dn1                     future dn1
 //! flush b1 3K (acknowledged)      append b1 [no-pipeline|same-stamp]  close b1 (complete waits)
 //! recover b1 (its writer is gone) truncate b1 1K                breaks dn1 (in its next recovery)
+//! hold|release (orders: safe mode)
 //! part|rejoin dn1 dn2 (from each other only)                    recoveries
 //! show b1 | nodes? | stats | healed | tell | why
 //! ```
@@ -106,6 +107,8 @@ impl Runner {
                     node.registered = false;
                 }
             }
+            "hold" => self.world.fleet.hold_orders(),
+            "release" => self.world.fleet.release_orders(),
             "stats" => self.stats(),
             "healed" => {
                 let health = self.world.fleet.health();

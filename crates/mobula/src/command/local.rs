@@ -10,7 +10,10 @@ use mobula_net::Env;
 use super::namenode::serve_http;
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::config::units::parse_size;
-use crate::config::{NamenodeFlags, Settings, namenode_config};
+use crate::config::{
+    NamenodeFlags, Settings, datanode_reserved, datanode_times_and_limits, namenode_config, namenode_names,
+};
+use crate::http::OwnNames;
 use crate::process::{Asked, allow_open_files};
 use crate::supervised::Supervised;
 
@@ -54,6 +57,7 @@ const DATANODES_MAX: usize = 256;
 /// # Errors
 /// It cannot start, or had to stop.
 pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
+    let names = OwnNames::of_system(namenode_names(&settings));
     let options = options(settings, &args)?;
     let defaults = options.namenode.defaults.clone();
     allow_open_files();
@@ -66,7 +70,7 @@ pub async fn run(settings: Settings, args: LocalArgs) -> Result<()> {
     let namenode = cluster.namenode().context("a cluster that has just started has a NameNode")?;
     let http_port = args.http_port.or(args.write_config.is_some().then_some(0));
     let http = http_port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    let http = serve_http(&Env::real(), namenode, http).await?;
+    let http = serve_http(&Env::real(), namenode, http, names).await?;
     if let Some(folder) = &args.write_config {
         write_config(folder, &cluster.uri(), http, &defaults)?;
     }
@@ -104,13 +108,17 @@ fn options(mut settings: Settings, args: &LocalArgs) -> Result<ClusterOptions> {
         min_block_size: args.min_block_size.clone(),
     };
     flags.apply(&mut settings);
-    Ok(ClusterOptions {
+    let mut options = ClusterOptions {
         datanodes: args.datanodes,
         dir: args.dir.clone(),
         port: args.port,
         namenode: namenode_config(&settings)?,
+        reserved: datanode_reserved(&settings)?,
         ..ClusterOptions::default()
-    })
+    };
+    // Folders and addresses are each one's own.
+    datanode_times_and_limits(&settings, &mut options.datanode)?;
+    Ok(options)
 }
 
 /// HDFS's default of `dfs.replication`.
@@ -158,4 +166,46 @@ fn write_config(folder: &Path, uri: &str, http: Option<SocketAddr>, defaults: &D
 
 fn is_ours(text: &str) -> bool {
     [OURS, OURS_BEFORE].iter().any(|line| text.contains(line))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: LocalArgs,
+    }
+
+    #[test]
+    fn datanodes_are_as_configured() {
+        let args = Line::parse_from(["local"]).args;
+        let usual = options(Settings::default(), &args).unwrap();
+        let defaults = ClusterOptions::default();
+        assert_eq!((usual.reserved, usual.datanode.heartbeat_ms), (0, defaults.datanode.heartbeat_ms));
+        let mut settings = Settings::default();
+        for (key, value) in [
+            ("dfs.heartbeat.interval", "7"),
+            ("dfs.blockreport.intervalMsec", "60000"),
+            ("dfs.datanode.max.transfer.threads", "11"),
+            ("dfs.datanode.du.reserved", "1m"),
+            // Each has its own.
+            ("dfs.datanode.data.dir", "/elsewhere"),
+            ("dfs.datanode.address", "10.0.0.1:9866"),
+        ] {
+            settings.set(key, value);
+        }
+        let set = options(settings, &args).unwrap();
+        let datanode = &set.datanode;
+        assert_eq!(
+            (datanode.heartbeat_ms, datanode.full_report_ms, datanode.xceivers_max),
+            (7_000, 60_000, 11)
+        );
+        assert_eq!((set.reserved, datanode.listen), (1 << 20, defaults.datanode.listen));
+        assert!(datanode.volumes.is_empty());
+    }
 }

@@ -8,8 +8,8 @@ use mobula_disk::RealDisk;
 use mobula_namenode::NameNode;
 use mobula_net::Env;
 
-use crate::config::{NamenodeFlags, Settings, namenode_config, namenode_http};
-use crate::http::{self, Site};
+use crate::config::{NamenodeFlags, Settings, namenode_config, namenode_http, namenode_names};
+use crate::http::{self, OwnNames, Site};
 use crate::process::{Asked, allow_open_files};
 use crate::supervised::Supervised;
 
@@ -48,7 +48,8 @@ pub async fn run(mut settings: Settings, args: NamenodeArgs) -> Result<()> {
         Some(port) => Some(SocketAddr::new(namenode.rpc_addr().ip(), port)),
         None => configured_http,
     };
-    let http = serve_http(&env, &namenode, http).await?;
+    let names = OwnNames::of_system(namenode_names(&settings));
+    let http = serve_http(&env, &namenode, http, names).await?;
     args.supervised.ready(&format!("hdfs://{}{}", namenode.rpc_addr(), suffix(http)))?;
     let ended = tokio::select! {
         biased;
@@ -59,7 +60,7 @@ pub async fn run(mut settings: Settings, args: NamenodeArgs) -> Result<()> {
     ended
 }
 
-/// Starts the HTTP port where one is asked for, and says where it is.
+/// Starts the HTTP port where one is asked for, and says where it is. `own_names` are those of this machine.
 ///
 /// # Errors
 /// The address cannot be bound.
@@ -67,12 +68,13 @@ pub async fn serve_http(
     env: &Env,
     namenode: &NameNode,
     address: Option<SocketAddr>,
+    own_names: OwnNames,
 ) -> Result<Option<SocketAddr>> {
     let Some(address) = address else { return Ok(None) };
     let listener = env.net.listen(address).await.context("cannot serve HTTP")?;
     let address = listener.local_addr()?;
     let status = super::status::NamenodeStatus::new(namenode.service(), env.entropy.uuid());
-    let site = Site::of_namenode(Arc::new(status), namenode.service());
+    let site = Site::of_namenode(Arc::new(status), namenode.service(), own_names);
     tokio::spawn(http::serve(listener, Arc::new(site)));
     Ok(Some(address))
 }

@@ -222,6 +222,17 @@ pub fn namenode_http(settings: &Settings) -> Result<Option<SocketAddr>> {
     resolve(&format!("{host}:{port}")).map(Some)
 }
 
+/// The hosts' names by which the configuration calls the NameNode.
+pub fn namenode_names(settings: &Settings) -> Vec<String> {
+    let addresses = ["dfs.namenode.rpc-address", "dfs.namenode.http-address"];
+    let addresses = addresses.into_iter().filter_map(|key| settings.get(key));
+    addresses
+        .chain(settings.namenodes().unwrap_or_default())
+        .filter_map(|address| Some(address.rsplit_once(':')?.0.trim().to_owned()))
+        .filter(|host| !host.is_empty())
+        .collect()
+}
+
 fn rules(settings: &Settings) -> Result<Rules> {
     let d = Rules::default();
     let size = |key, default| Ok::<u64, anyhow::Error>(settings.size(key)?.unwrap_or(default));
@@ -305,7 +316,7 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
     let dirs = settings.get("dfs.datanode.data.dir").ok_or_else(|| {
         anyhow!("no folder for the DataNode: give --dir DIR, or datanode.dirs in mobula.toml (dfs.datanode.data.dir)")
     })?;
-    let reserved = settings.size("dfs.datanode.du.reserved")?.unwrap_or(0);
+    let reserved = datanode_reserved(settings)?;
     let capacity = match &flags.capacity {
         Some(text) => Some(
             super::units::parse_size(text)
@@ -331,6 +342,7 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
         config.ipc_listen = SocketAddr::new(config.listen.ip(), 0);
     }
     config.host_name = settings.get("dfs.datanode.hostname").unwrap_or_else(|| host_name(config.listen.ip()));
+    datanode_times_and_limits(settings, &mut config)?;
     if let Some(address) = settings.get("mobula.datanode.advertised-address") {
         let parsed = address.trim().parse();
         config.advertised_ip = Some(
@@ -338,6 +350,14 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
                 .map_err(|_| anyhow!("mobula.datanode.advertised-address: '{address}' is no IP address"))?,
         );
     }
+    Ok(config)
+}
+
+/// What is the same for every DataNode, wherever it is.
+///
+/// # Errors
+/// A setting that makes no sense, with where it stood.
+pub fn datanode_times_and_limits(settings: &Settings, config: &mut DatanodeConfig) -> Result<()> {
     if let Some(span) = settings.millis("dfs.heartbeat.interval", 1_000)? {
         config.heartbeat_ms = span;
     }
@@ -350,7 +370,15 @@ pub fn datanode_config(settings: &Settings, flags: &DatanodeFlags) -> Result<Dat
     if let Some(bytes) = settings.size("mobula.datanode.journal-size")? {
         config.journal_bytes = bytes;
     }
-    Ok(config)
+    Ok(())
+}
+
+/// Bytes of each disk that a DataNode does not use.
+///
+/// # Errors
+/// A setting that makes no sense, with where it stood.
+pub fn datanode_reserved(settings: &Settings) -> Result<u64> {
+    Ok(settings.size("dfs.datanode.du.reserved")?.unwrap_or(0))
 }
 
 /// The name that readers compare with their own to find replicas on their machine.
@@ -427,26 +455,20 @@ pub fn favored_nodes(text: &str) -> Vec<String> {
 /// What becomes of a pipeline that lost a node: `dfs.client.block.write.replace-datanode-on-failure.*`.
 fn replace_datanode(settings: &Settings) -> Result<ReplaceDatanode> {
     let default = ReplaceDatanode::default();
-    let key = |name: &str| format!("dfs.client.block.write.replace-datanode-on-failure.{name}");
-    let policy = match settings.get(&key("policy")) {
+    let key = "dfs.client.block.write.replace-datanode-on-failure.policy";
+    let policy = match settings.get(key) {
         None => default.policy,
         Some(text) => match text.trim().to_uppercase().as_str() {
             "DEFAULT" => ReplacePolicy::Default,
             "ALWAYS" => ReplacePolicy::Always,
             "NEVER" => ReplacePolicy::Never,
-            _ => bail!("{} is '{text}', but must be DEFAULT, ALWAYS or NEVER", key("policy")),
+            _ => bail!("{key} is '{text}', but must be DEFAULT, ALWAYS or NEVER"),
         },
     };
-    let flag = |name: &str, default: bool| match settings.get(&key(name)) {
-        None => Ok(default),
-        Some(text) => match text.trim() {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => bail!("{} is '{text}', but must be true or false", key(name)),
-        },
-    };
-    let policy = if flag("enable", true)? { policy } else { ReplacePolicy::Never };
-    Ok(ReplaceDatanode { policy, best_effort: flag("best-effort", default.best_effort)? })
+    let enabled = settings.truth("dfs.client.block.write.replace-datanode-on-failure.enable")?;
+    let policy = if enabled.unwrap_or(true) { policy } else { ReplacePolicy::Never };
+    let best_effort = settings.truth("dfs.client.block.write.replace-datanode-on-failure.best-effort")?;
+    Ok(ReplaceDatanode { policy, best_effort: best_effort.unwrap_or(default.best_effort) })
 }
 
 /// HDFS's default of `fs.permissions.umask-mode`.

@@ -62,6 +62,31 @@ pub const KEYS: &[Key] = &[
         "fs.trash.interval",
         "minutes that deleted files stay in the trash; 0: no trash",
     ),
+    key(
+        "client.delete_limit",
+        "hadoop.shell.safely.delete.limit.num.files",
+        "with more files than this to delete, -safely asks",
+    ),
+    key(
+        "client.checksum_combine",
+        "dfs.checksum.combine.mode",
+        "checksum of a whole file: MD5MD5CRC, which tells blocks, or COMPOSITE_CRC, of the content alone",
+    ),
+    key(
+        "client.replace_datanode",
+        "dfs.client.block.write.replace-datanode-on-failure.enable",
+        "whether a writer takes another DataNode in place of one that is lost; false: never",
+    ),
+    key(
+        "client.replace_datanode_policy",
+        "dfs.client.block.write.replace-datanode-on-failure.policy",
+        "when it does: DEFAULT, ALWAYS or NEVER",
+    ),
+    key(
+        "client.replace_datanode_best_effort",
+        "dfs.client.block.write.replace-datanode-on-failure.best-effort",
+        "whether it goes on with fewer where there is no other one",
+    ),
     key("namenode.dir", "dfs.namenode.name.dir", "the NameNode's folder"),
     key("namenode.listen", "dfs.namenode.rpc-address", "where the NameNode serves, HOST:PORT"),
     key(
@@ -233,6 +258,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -240,6 +266,38 @@ mod tests {
         assert_eq!(nearest("client.replicaton"), "client.replication");
         assert_eq!(nearest("datanode.dir"), "datanode.dirs");
         assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    /// Texts of the program that look like keys of a configuration, outside tests, with their files.
+    fn mentioned(folder: &std::path::Path, found: &mut Vec<(String, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                mentioned(&path, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let product = text.split("#[cfg(test)]").next().unwrap();
+            let part_of_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+            let texts = product.split('"').filter(|text| text.chars().all(part_of_key));
+            let begins = ["dfs.", "fs.", "hadoop.", "mobula.namenode", "mobula.datanode", "mobula.client"];
+            let keys = texts.filter(|text| begins.iter().any(|begin| text.starts_with(begin)));
+            found.extend(keys.map(|key| (path.display().to_string(), key.to_owned())));
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_listed() {
+        let mut found = Vec::new();
+        mentioned(concat!(env!("CARGO_MANIFEST_DIR"), "/src").as_ref(), &mut found);
+        // What others' defaults are made of, and the beginning of keys with a name in them.
+        found.retain(|(file, key)| {
+            !file.ends_with("keys.rs") && key != "hadoop.tmp.dir" && !key.ends_with('.')
+        });
+        assert!(found.len() > 40, "the keys are gone: {found:?}");
+        for (file, key) in found {
+            assert!(KEYS.iter().any(|listed| listed.hadoop == key), "{key} of {file} is not listed");
+        }
     }
 
     #[test]

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 
 pub use build::{
-    DatanodeFlags, NamenodeFlags, client_options, datanode_config, favored_nodes, namenode_config,
-    namenode_http, own_host_name, user_name,
+    DatanodeFlags, NamenodeFlags, client_options, datanode_config, datanode_reserved,
+    datanode_times_and_limits, favored_nodes, namenode_config, namenode_http, namenode_names, own_host_name,
+    user_name,
 };
 
 /// A value and where it was written, as `hdfs-site.xml` or `mobula.toml:12`.
@@ -368,6 +369,15 @@ mod tests {
     }
 
     #[test]
+    fn the_namenode_is_called_what_the_files_call_it() {
+        let mut settings = Settings::default();
+        settings.set("fs.defaultFS", "hdfs://nn.example.org");
+        settings.set("dfs.namenode.http-address", "web.example.org:9870");
+        settings.set("dfs.namenode.rpc-address", ":9000");
+        assert_eq!(namenode_names(&settings), ["web.example.org", "nn.example.org"]);
+    }
+
+    #[test]
     fn what_is_not_there_or_not_whole_is_an_error() {
         let here = folder(&[("core-site.xml", "<configuration><property><name>a</name><value>b</value>")]);
         let load = |folder: &Path| format!("{:#}", Settings::load(Some(folder), None).unwrap_err());
@@ -391,6 +401,57 @@ mod tests {
         assert_eq!(settings.namenodes().unwrap(), ["old:1"]);
         assert_eq!(settings.truth("dfs.permissions.enabled").unwrap(), Some(false));
         assert_eq!(settings.number::<u16>("dfs.replication").unwrap(), None);
+    }
+
+    #[test]
+    fn properties_as_attributes() {
+        let site = folder(&[(
+            "hdfs-site.xml",
+            r#"<configuration>
+            <property name="dfs.replication" value="2" final="true"/>
+            <property name="dfs.replication" value="1"></property>
+            <property name="dfs.blocksize" value="1m"><value>2 &lt;3 &amp; 4</value></property>
+            <property name="dfs.ls.limit" value="7"><value></value><final/></property>
+            <property><name>dfs.max.objects</name><value/></property>
+            <property name="a" value=""/>
+            </configuration>"#,
+        )]);
+        let settings = Settings::load(Some(site.path()), None).unwrap();
+        assert_eq!(settings.number::<u16>("dfs.replication").unwrap(), Some(2));
+        assert_eq!(settings.get("dfs.blocksize").unwrap(), "2 <3 & 4", "an element goes before an attribute");
+        assert_eq!(settings.get("dfs.ls.limit").unwrap(), "7", "an empty element says nothing");
+        assert_eq!(settings.get("dfs.namenode.max.objects"), None);
+        assert_eq!(settings.get("a").unwrap(), "");
+    }
+
+    #[test]
+    fn a_fallback_counts_if_what_is_included_is_not_there() {
+        let site = |included: &str, fallback: &str| {
+            let text = format!(
+                r#"<configuration xmlns:xi="http://www.w3.org/2001/XInclude">
+                <xi:include href="{included}">{fallback}</xi:include>{}</configuration>"#,
+                property("after", "1"),
+            );
+            let more = format!("<configuration>{}</configuration>", property("who", "included"));
+            let other = format!("<configuration>{}</configuration>", property("who", "hdfs"));
+            folder(&[("hdfs-site.xml", &text), ("more.xml", &more), ("hdfs.xml", &other)])
+        };
+        let fallback = format!("<xi:fallback>{}</xi:fallback>", property("who", "fallback"));
+        let nested = r#"<xi:fallback><xi:include href="more.xml"/></xi:fallback>"#;
+        for (included, fallback, who) in [
+            ("more.xml", "", Some("included")),
+            ("more.xml", &*fallback, Some("included")),
+            ("none.xml", &*fallback, Some("fallback")),
+            ("none.xml", "<xi:fallback/>", None),
+            ("none.xml", nested, Some("included")),
+            ("hdfs.xml", nested, Some("hdfs")),
+        ] {
+            let settings = Settings::load(Some(site(included, fallback).path()), None).unwrap();
+            assert_eq!(settings.get("who").as_deref(), who, "{included} {fallback}");
+            assert_eq!(settings.get("after").as_deref(), Some("1"), "{included} {fallback}");
+        }
+        let error = Settings::load(Some(site("none.xml", "").path()), None).unwrap_err().to_string();
+        assert!(error.contains("none.xml, which is not there"), "{error}");
     }
 
     #[test]

@@ -6,10 +6,12 @@
 //! changes something asks the NameNode's service as the user that the request names (DESIGN D8).
 
 pub mod client;
+mod own_names;
+mod places;
 pub mod query;
 mod request;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,16 +19,18 @@ use mobula_namenode::{Fsck, FsckRequest, Service};
 use mobula_net::{Listener, Stream};
 use mobula_rpc::may_not_impersonate;
 use mobula_types::Millis;
+use mobula_wire::rpc::check_user_name;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use client::get;
+pub use own_names::OwnNames;
+use places::Places;
 use query::{Blank, Parameters, decode};
 use request::{BadHead, Request};
 
-use crate::config::own_host_name;
 use crate::webhdfs::{self, ListingParts};
 
 /// What the page shows.
@@ -37,7 +41,7 @@ pub trait StatusSource: Send + Sync + 'static {
     fn notices(&self, since: u64) -> Value;
 }
 
-/// Requests served at once.
+/// Requests served at once. Where so many are, who has asked nothing yet gives way to who comes.
 const CONNECTIONS_MAX: usize = 64;
 /// Of these, checks: each reads a whole tree.
 const CHECKS_MAX: usize = 4;
@@ -47,12 +51,15 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// Longest that a part of a long answer may take to go.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// Longest that all parts of an answer may be waited for to go, however steadily they do: 300 MB, a directory of a million
+/// names, at 512 KiB a second. What they take to be made does not count.
+const READ_LIMIT: Duration = Duration::from_secs(600);
+/// Longest that an answer is made for a client that has closed its side of the connection.
+const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(5);
 /// What a refused client still sends is read for so long, so that it sees why.
 const LINGER_LIMIT: Duration = Duration::from_secs(1);
 /// See [`LINGER_LIMIT`]; bytes.
 const LINGER_BYTES_MAX: u64 = 1 << 20;
-/// Longest name of a user.
-const USER_BYTES_MAX: usize = 255;
 /// Who asks without a name (`hadoop.http.staticuser.user`).
 pub(crate) const NOBODY: &str = "dr.who";
 
@@ -60,18 +67,20 @@ pub(crate) const NOBODY: &str = "dr.who";
 pub struct Site {
     status: Arc<dyn StatusSource>,
     namenode: Option<Arc<Service>>,
+    own_names: OwnNames,
     checks: Arc<Semaphore>,
 }
 
 impl Site {
     /// The status page alone.
     pub fn of_status(status: Arc<dyn StatusSource>) -> Site {
-        Site { status, namenode: None, checks: Arc::new(Semaphore::new(CHECKS_MAX)) }
+        let checks = Arc::new(Semaphore::new(CHECKS_MAX));
+        Site { status, namenode: None, own_names: OwnNames::default(), checks }
     }
 
     /// The status page, and what asks the NameNode.
-    pub fn of_namenode(status: Arc<dyn StatusSource>, namenode: Arc<Service>) -> Site {
-        Site { namenode: Some(namenode), ..Site::of_status(status) }
+    pub fn of_namenode(status: Arc<dyn StatusSource>, namenode: Arc<Service>, own_names: OwnNames) -> Site {
+        Site { namenode: Some(namenode), own_names, ..Site::of_status(status) }
     }
 }
 
@@ -79,6 +88,8 @@ impl Site {
 pub(crate) struct Answer {
     pub(crate) status: &'static str,
     pub(crate) kind: &'static str,
+    /// The methods that are served, where that is said.
+    pub(crate) allow: Option<&'static str>,
     pub(crate) body: Body,
 }
 
@@ -103,58 +114,82 @@ impl Body {
     }
 }
 
+/// What the pages for people and scripts are asked with.
+const METHODS: &str = "GET, HEAD, OPTIONS";
+/// What WebHDFS is asked with. HEAD is GET without the body, as in Apache's (JAX-RS).
+const WEBHDFS_METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 impl Answer {
     fn plain(status: &'static str, words: &str) -> Answer {
-        Answer { status, kind: TEXT, body: Body::Text(format!("{words}\n")) }
+        Answer { status, kind: TEXT, allow: None, body: Body::Text(format!("{words}\n")) }
     }
 
     pub(crate) fn json(value: &Value) -> Answer {
-        Answer { status: "200 OK", kind: JSON, body: Body::Text(value.to_string()) }
+        Answer { status: "200 OK", kind: JSON, allow: None, body: Body::Text(value.to_string()) }
     }
 
     /// It is done, and there is nothing to say.
     pub(crate) fn empty() -> Answer {
-        Answer { status: "200 OK", kind: "application/octet-stream", body: Body::Text(String::new()) }
+        Answer { kind: "application/octet-stream", body: Body::Text(String::new()), ..Answer::of_ok() }
+    }
+
+    fn of_ok() -> Answer {
+        Answer { status: "200 OK", kind: TEXT, allow: None, body: Body::Text(String::new()) }
+    }
+
+    /// What is asked with `method` where these are served: which they are, to who asks that (`OPTIONS`).
+    fn of_other_method(method: &str, served: &'static str) -> Answer {
+        let answer = match method {
+            "OPTIONS" => Answer::of_ok(),
+            _ => Answer::plain("405 Method Not Allowed", &format!("{served} are served")),
+        };
+        Answer { allow: Some(served), ..answer }
     }
 }
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: Listener, site: Arc<Site>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Places::new(CONNECTIONS_MAX));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Ok((stream, peer)) = listener.accept().await else {
             // Out of file descriptors: they come back when others end.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let site = Arc::clone(&site);
+        let place = places.take().await;
+        let (site, places) = (Arc::clone(&site), Arc::clone(&places));
         tokio::spawn(async move {
             // A client that breaks off, or is too slow, is its own affair.
-            let _ended = converse(stream, peer, &site).await;
+            let _ended = converse(stream, peer, &site, &places).await;
             drop(place);
         });
     }
 }
 
-async fn converse(mut stream: Stream, peer: SocketAddr, site: &Site) -> std::io::Result<()> {
-    let Some(request) = timeout(REQUEST_LIMIT, request::read(&mut stream)).await?? else { return Ok(()) };
+async fn converse(mut stream: Stream, peer: SocketAddr, site: &Site, places: &Places) -> std::io::Result<()> {
+    let read = timeout(REQUEST_LIMIT, request::read(&mut stream));
+    let Some(read) = places.idle(read).await else { return Ok(()) };
+    let Some(request) = read?? else { return Ok(()) };
     let takes_chunks = request.as_ref().is_ok_and(|request| request.takes_chunks);
+    let head_only = request.as_ref().is_ok_and(|request| request.method == "HEAD");
     let answer = match request {
-        Ok(request) => timeout(ANSWER_LIMIT, site.answer(&request, peer)).await?,
+        Ok(request) => {
+            let answer = timeout(ANSWER_LIMIT, site.answer(&request, peer));
+            let Some(answer) = unless_gone(&mut stream, answer).await else { return Ok(()) };
+            answer?
+        }
         Err(BadHead(status, words)) => Answer::plain(status, words),
     };
+    let head = head(&answer, takes_chunks);
     match answer.body {
         Body::Text(text) => {
-            let head = head(answer.status, answer.kind, &format!("Content-Length: {}", text.len()));
-            timeout(REQUEST_LIMIT, stream.write_all((head + &text).as_bytes())).await??;
+            let all = head + if head_only { "" } else { &text };
+            timeout(REQUEST_LIMIT, stream.write_all(all.as_bytes())).await??;
         }
+        _ if head_only => timeout(REQUEST_LIMIT, stream.write_all(head.as_bytes())).await??,
         body => {
-            let length = if takes_chunks { "Transfer-Encoding: chunked" } else { "Cache-Control: no-store" };
-            let head = head(answer.status, answer.kind, length);
             timeout(STALL_LIMIT, stream.write_all(head.as_bytes())).await??;
             write_parts(&mut stream, body, takes_chunks).await?;
         }
@@ -168,23 +203,69 @@ async fn converse(mut stream: Stream, peer: SocketAddr, site: &Site) -> std::io:
     timeout(LINGER_LIMIT, read).await?
 }
 
-fn head(status: &str, kind: &str, length: &str) -> String {
+/// What is made for a client; none if it goes away before, which drops what was begun.
+async fn unless_gone<T>(stream: &mut (impl AsyncRead + Unpin), answer: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        answer = answer => Some(answer),
+        () = gone(stream) => None,
+    }
+}
+
+/// Resolves when the client has gone. It may have ended only its own side, and still read: that is believed for a while.
+async fn gone(stream: &mut (impl AsyncRead + Unpin)) {
+    let mut rest = stream.take(LINGER_BYTES_MAX);
+    let mut part = Vec::with_capacity(4 << 10);
+    loop {
+        part.clear();
+        match rest.read_buf(&mut part).await {
+            Ok(0) if rest.limit() == 0 => return std::future::pending().await,
+            Ok(0) => return tokio::time::sleep(HALF_CLOSED_LIMIT).await,
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn head(answer: &Answer, takes_chunks: bool) -> String {
+    let length = match &answer.body {
+        Body::Text(text) => format!("Content-Length: {}", text.len()),
+        _ if takes_chunks => "Transfer-Encoding: chunked".into(),
+        _ => "Cache-Control: no-store".into(),
+    };
+    let allow = answer.allow.map(|methods| format!("Allow: {methods}\r\n")).unwrap_or_default();
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{length}\r\nX-Frame-Options: SAMEORIGIN\r\n\
-         X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {}\r\nContent-Type: {}\r\n{allow}{length}\r\nX-Frame-Options: SAMEORIGIN\r\n\
+         X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
+        answer.status, answer.kind
     )
 }
 
-/// Writes a long answer as it is made. A client that does not take it ends it.
+/// Writes a long answer as it is made. A client that does not take it, or takes it too slowly, ends it.
 async fn write_parts(stream: &mut Stream, mut body: Body, chunks: bool) -> std::io::Result<()> {
+    let mut pace = Pace { left: READ_LIMIT };
     while let Some(part) = body.next().await? {
         let framed = if chunks { format!("{:x}\r\n{part}\r\n", part.len()) } else { part };
-        timeout(STALL_LIMIT, stream.write_all(framed.as_bytes())).await??;
+        pace.write(stream, framed.as_bytes()).await?;
     }
     if chunks {
-        timeout(STALL_LIMIT, stream.write_all(b"0\r\n\r\n")).await??;
+        pace.write(stream, b"0\r\n\r\n").await?;
     }
     Ok(())
+}
+
+/// How much longer a client may be waited for that reads an answer.
+struct Pace {
+    left: Duration,
+}
+
+impl Pace {
+    async fn write(&mut self, stream: &mut (impl AsyncWrite + Unpin), part: &[u8]) -> std::io::Result<()> {
+        let begun = Instant::now();
+        timeout(STALL_LIMIT.min(self.left), stream.write_all(part)).await??;
+        self.left = self.left.saturating_sub(begun.elapsed());
+        Ok(())
+    }
 }
 
 impl Site {
@@ -199,13 +280,13 @@ impl Site {
         {
             return self.webhdfs(request, below, &parameters, peer).await;
         }
-        if request.method != "GET" {
-            return Answer::plain("405 Method Not Allowed", "only GET is served");
+        if !matches!(request.method.as_str(), "GET" | "HEAD") {
+            return Answer::of_other_method(&request.method, METHODS);
         }
         match &*path {
             "/" => {
                 let kind = "text/html; charset=utf-8";
-                Answer { status: "200 OK", kind, body: Body::Text(page(&self.status.health())) }
+                Answer { kind, body: Body::Text(page(&self.status.health())), ..Answer::of_ok() }
             }
             "/health" => Answer::json(&self.status.health()),
             "/notices" => Answer::json(&self.status.notices(since(&parameters))),
@@ -227,16 +308,18 @@ impl Site {
         let Some(namenode) = &self.namenode else {
             return Answer::plain("404 Not Found", "there is no NameNode here");
         };
-        if !matches!(request.method.as_str(), "GET" | "PUT" | "POST" | "DELETE") {
-            return Answer::plain("405 Method Not Allowed", "GET, PUT, POST and DELETE are served");
-        }
-        if is_foreign(request, peer) {
+        let method = match request.method.as_str() {
+            "HEAD" => "GET",
+            method @ ("GET" | "PUT" | "POST" | "DELETE") => method,
+            other => return Answer::of_other_method(other, WEBHDFS_METHODS),
+        };
+        if is_foreign(request, peer, &self.own_names) {
             return Answer::plain(
                 "403 Forbidden",
                 "a page of another origin asks for that, or a host's name that is not this machine's",
             );
         }
-        webhdfs::answer(namenode, peer, &request.method, path, parameters).await
+        webhdfs::answer(namenode, peer, method, path, parameters).await
     }
 
     /// HDFS's `FsckServlet`.
@@ -245,7 +328,7 @@ impl Site {
             return Answer::plain("404 Not Found", "there is no NameNode here");
         };
         // Any page in a browser can make it send this.
-        if is_foreign(request, peer) {
+        if is_foreign(request, peer, &self.own_names) {
             return Answer::plain(
                 "403 Forbidden",
                 "a page of another origin asks for that, or a host's name that is not this machine's",
@@ -260,7 +343,7 @@ impl Site {
         };
         let asker = namenode.asker(user, peer).await;
         let check = Fsck::new(Arc::clone(namenode), asker, FsckRequest::of(parameters.iter()), java_date);
-        Answer { status: "200 OK", kind: TEXT, body: Body::Check { check: Box::new(check), _place: place } }
+        Answer { body: Body::Check { check: Box::new(check), _place: place }, ..Answer::of_ok() }
     }
 }
 
@@ -270,23 +353,11 @@ fn target(request: &Request) -> Result<(String, Parameters), query::BadTarget> {
 
 /// Whether a page of elsewhere is behind the request, as a browser says; or one whose host was made to mean this machine, so
 /// that a browser takes it for ours: over loopback, for a host that is not. Other clients say nothing.
-fn is_foreign(request: &Request, peer: SocketAddr) -> bool {
+fn is_foreign(request: &Request, peer: SocketAddr, own: &OwnNames) -> bool {
     let fetched = request.fetched_from.as_deref().is_some_and(|from| !matches!(from, "none" | "same-origin"));
     let host = request.host.as_deref();
     let other_origin = request.origin.as_deref().is_some_and(|origin| origin.strip_prefix("http://") != host);
-    fetched || other_origin || peer.ip().is_loopback() && host.is_some_and(|host| !is_this_machine(host))
-}
-
-/// Whether `host` (with or without a port) is an address, or this machine's own name for itself: no name that others give out.
-fn is_this_machine(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
-    bare.parse::<IpAddr>().is_ok()
-        || name.eq_ignore_ascii_case("localhost")
-        || own_host_name().is_some_and(|own| name.eq_ignore_ascii_case(&own))
+    fetched || other_origin || peer.ip().is_loopback() && host.is_some_and(|host| !own.has(host))
 }
 
 /// Who asks, as the request says (`JspHelper.getUGI` without security). Nobody may ask for somebody else.
@@ -294,9 +365,7 @@ fn user(parameters: &Parameters) -> Result<&str, String> {
     let named =
         parameters.get("user.name").or_else(|| parameters.get("ugi").and_then(|ugi| ugi.split(',').next()));
     let user = named.filter(|name| !name.is_empty()).unwrap_or(NOBODY);
-    if user.len() > USER_BYTES_MAX {
-        return Err(format!("a user's name of {} bytes", user.len()));
-    }
+    check_user_name(user)?;
     match parameters.get("doas").filter(|other| !other.is_empty() && *other != user) {
         Some(other) => Err(may_not_impersonate(user, other).message),
         None => Ok(user),
@@ -358,6 +427,99 @@ mod tests {
         server.abort();
     }
 
+    #[tokio::test]
+    async fn idle_connections_keep_nobody_out() {
+        let env = Env::real();
+        let listener = env.net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tokio::spawn(serve(listener, Arc::new(Site::of_status(Arc::new(Fixed)))));
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+        }
+        assert_eq!(get(&env, &address, "/health").await.unwrap()["healed"], true);
+        let mut first = idle.remove(0);
+        let mut byte = [0];
+        let end = first.read(&mut byte);
+        assert_eq!(timeout(REQUEST_LIMIT / 2, end).await.unwrap().unwrap(), 0, "the longest idle one");
+        server.abort();
+    }
+
+    /// Writes many parts to one who reads each only after so long; how many came.
+    async fn read_slowly(each: Duration, parts: usize) -> (std::io::Result<()>, usize) {
+        let (mut near, mut far) = tokio::io::duplex(8);
+        let reader = tokio::spawn(async move {
+            let mut read = 0;
+            let mut part = [0; 8];
+            while far.read_exact(&mut part).await.is_ok() {
+                read += 1;
+                tokio::time::sleep(each).await;
+            }
+            read
+        });
+        let written = async {
+            let mut pace = Pace { left: READ_LIMIT };
+            for _ in 0..parts {
+                pace.write(&mut near, b"a part..").await?;
+            }
+            Ok(())
+        };
+        let written = written.await;
+        drop(near);
+        (written, reader.await.unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_but_slow_reader_is_left() {
+        let (written, read) = read_slowly(STALL_LIMIT - Duration::from_secs(1), 1_000).await;
+        assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+        assert!(read < 20, "{read} parts");
+        let (written, read) = read_slowly(Duration::from_millis(500), 1_000).await;
+        written.unwrap();
+        assert_eq!(read, 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_made_for_who_has_gone() {
+        let after = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+        let (near, mut far) = tokio::io::duplex(64);
+        drop(near);
+        assert!(unless_gone(&mut far, after(30)).await.is_none());
+        let (mut near, mut far) = tokio::io::duplex(64);
+        near.write_all(b"a body that nobody reads").await.unwrap();
+        assert!(unless_gone(&mut far, after(30)).await.is_some(), "it is there");
+        near.shutdown().await.unwrap();
+        assert!(unless_gone(&mut far, after(2)).await.is_some(), "it may still read");
+        assert!(unless_gone(&mut far, after(30)).await.is_none(), "it does not for ever");
+    }
+
+    #[tokio::test]
+    async fn heads_and_options() {
+        let env = Env::real();
+        let listener = env.net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, Arc::new(Site::of_status(Arc::new(Fixed)))));
+        let said = async |method: &str, target: &str| {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let request = format!("{method} {target} HTTP/1.1\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            text
+        };
+        let (whole, head) = (said("GET", "/health").await, said("HEAD", "/health").await);
+        assert!(whole.starts_with(&head) && head.ends_with("\r\n\r\n"), "{head}");
+        let length = whole.len() - head.len();
+        assert!(length > 0 && head.contains(&format!("Content-Length: {length}\r\n")), "{head}");
+        let options = said("OPTIONS", "/health").await;
+        assert!(options.starts_with("HTTP/1.1 200 OK\r\n"), "{options}");
+        assert!(options.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), "{options}");
+        let refused = said("DELETE", "/health").await;
+        assert!(refused.starts_with("HTTP/1.1 405 "), "{refused}");
+        assert!(refused.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), "{refused}");
+        server.abort();
+    }
+
     #[test]
     fn the_page_escapes_what_it_shows() {
         assert!(page(&Fixed.health()).contains("&lt;b>"));
@@ -377,7 +539,7 @@ mod tests {
                 origin: said(origin),
                 host: said(host),
             };
-            is_foreign(&request, peer(ip))
+            is_foreign(&request, peer(ip), &OwnNames::default())
         };
         for host in ["", "127.0.0.1:9870", "[::1]:9870", "[::1]", "10.0.0.7", "localhost", "LocalHost:1"] {
             assert!(!foreign("127.0.0.1", "", "", host), "{host}");
@@ -405,6 +567,15 @@ mod tests {
             user_of("user.name=me&doas=you").unwrap_err(),
             "User: me is not allowed to impersonate you"
         );
-        assert!(user_of(&format!("ugi={}", "a".repeat(256))).is_err());
+        // As over RPC.
+        assert_eq!(user_of("user.name=CORP%5Cme").unwrap(), "CORP\\me");
+        assert_eq!(
+            user_of(&format!("ugi={}", "a".repeat(1_025))).unwrap_err(),
+            "A user name of 1025 bytes, the limit is 1024"
+        );
+        let control = "A user name with control characters";
+        for query in ["user.name=me%0AFSCK+ended", "ugi=me%00", "user.name=%1B%5B2J&doas=me", "ugi=a%7f,g"] {
+            assert_eq!(user_of(query).unwrap_err(), control, "{query}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use mobula_namenode::{Asker, Refusal, Service, SumOf};
 use mobula_namespace::{Access, Operation, Outcome, Overwrite, Parents};
 use mobula_rpc::may_not_impersonate;
 use mobula_types::{HdfsPath, Millis};
+use mobula_wire::rpc::check_user_name;
 use serde_json::{Value, json};
 
 use crate::http::query::Parameters;
@@ -175,6 +176,7 @@ fn operation(method: &str, text: &str) -> Result<&'static str, Invalid> {
 fn user(asked: Asked<'_>) -> Result<&str, Fault> {
     let user = asked.text("user.name").unwrap_or(NOBODY);
     check_user(user)?;
+    check_user_name(user).map_err(|words| invalid("user.name", &words))?;
     match asked.text("doas").filter(|other| *other != user) {
         None => Ok(user),
         Some(other) => Err(Fault::Exception(

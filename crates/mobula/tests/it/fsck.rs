@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mobula::Cluster;
 use mobula::command::namenode::serve_http;
+use mobula::http::OwnNames;
 use mobula::http::client;
 use mobula_client::CreateOptions;
 use mobula_net::Env;
@@ -42,7 +43,9 @@ impl Checked {
         });
         let cluster = cluster.await.unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let http = serve_http(&Env::real(), cluster.namenode().unwrap(), Some(address)).await.unwrap();
+        let http = serve_http(&Env::real(), cluster.namenode().unwrap(), Some(address), OwnNames::default())
+            .await
+            .unwrap();
         Checked { cluster, http: http.unwrap().to_string() }
     }
 

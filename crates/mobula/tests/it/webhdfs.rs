@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use mobula::Cluster;
 use mobula::command::namenode::serve_http;
+use mobula::http::OwnNames;
 use mobula_client::CreateOptions;
 use mobula_net::Env;
 use serde_json::{Value, json};
@@ -24,7 +25,9 @@ impl Web {
         });
         let cluster = cluster.await.unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let http = serve_http(&Env::real(), cluster.namenode().unwrap(), Some(address)).await.unwrap();
+        let http = serve_http(&Env::real(), cluster.namenode().unwrap(), Some(address), OwnNames::default())
+            .await
+            .unwrap();
         Web { cluster, address: http.unwrap().to_string() }
     }
 
@@ -106,6 +109,11 @@ async fn names_and_metadata() {
     assert_eq!(web.me("GET", "/?op=GETSERVERDEFAULTS").await.1["FsServerDefaults"]["blockSize"], 128 << 20);
     assert!(web.me("GET", "/?op=GETSTATUS").await.1["FsStatus"]["capacity"].as_u64().unwrap() > 0);
     assert_eq!(web.fails("DELETE", "/d?op=DELETE", &me, 403).await.0, "PathIsNotEmptyDirectoryException");
+    // HEAD is GET without the body.
+    assert_eq!(web.me("HEAD", "/d/f?op=GETFILESTATUS").await, (200, Value::Null));
+    assert_eq!(web.me("HEAD", "/d?op=LISTSTATUS").await, (200, Value::Null));
+    assert_eq!(web.me("HEAD", "/d/none?op=GETFILESTATUS").await, (404, Value::Null));
+    assert_eq!(web.me("OPTIONS", "/d/f").await, (200, Value::Null));
     assert_eq!(web.me("DELETE", "/d?op=DELETE&recursive=true").await, yes);
     assert_eq!(web.me("DELETE", "/d?op=DELETE").await, (200, json!({ "boolean": false })));
     web.cluster.shutdown().await;
@@ -177,6 +185,9 @@ async fn what_is_refused() {
         assert_eq!(web.fails(method, target, "me", 400).await.0, exception, "{method} {target}");
     }
     assert_eq!(web.fails("GET", "/?op=GETFILESTATUS", "1%2F2", 400).await.0, "IllegalArgumentException");
+    let long = "u".repeat(1_025);
+    let (_, words) = web.fails("GET", "/?op=GETFILESTATUS", &long, 400).await;
+    assert!(words.ends_with("A user name of 1025 bytes, the limit is 1024"), "{words}");
     let (exception, words) = web.fails("GET", "/?op=GETFILESTATUS&doas=root2", "me", 403).await;
     assert_eq!(
         (exception.as_str(), words.as_str()),
@@ -185,6 +196,6 @@ async fn what_is_refused() {
     for target in ["/%?op=GETFILESTATUS", "/%ff?op=GETFILESTATUS", "/?op=%"] {
         assert_eq!(web.ask("GET", target, "me").await.0, 400, "{target}");
     }
-    assert_eq!(web.ask("HEAD", "/?op=GETFILESTATUS", "me").await.0, 405);
+    assert_eq!(web.ask("PATCH", "/?op=GETFILESTATUS", "me").await.0, 405);
     web.cluster.shutdown().await;
 }

@@ -1,6 +1,9 @@
 //! Figures, safe mode, and the small protocols.
 
+use std::time::Duration;
+
 use mobula_proto::{common, hdfs};
+use tokio::time::Instant;
 
 use crate::fixture::*;
 
@@ -131,6 +134,62 @@ async fn figures_and_reports() {
     let _: hdfs::MsyncResponseProto = root.call("msync", &hdfs::MsyncRequestProto {}).await;
     let _: hdfs::RefreshNodesResponseProto =
         root.call("refreshNodes", &hdfs::RefreshNodesRequestProto {}).await;
+}
+
+/// Asks page after page, as HDFS's clients do: with the cookie of the last one, until one is empty.
+async fn corrupt_files(client: &Client, path: &str) -> Vec<Vec<String>> {
+    let (mut pages, mut cookie) = (Vec::new(), None);
+    loop {
+        let request = hdfs::ListCorruptFileBlocksRequestProto { path: path.into(), cookie: cookie.clone() };
+        let answer: hdfs::ListCorruptFileBlocksResponseProto =
+            client.call("listCorruptFileBlocks", &request).await;
+        if answer.corrupt.files.is_empty() {
+            return pages;
+        }
+        assert_ne!(cookie.as_ref(), Some(&answer.corrupt.cookie), "the same page for ever");
+        cookie = Some(answer.corrupt.cookie);
+        pages.push(answer.corrupt.files);
+    }
+}
+
+/// An entry a block, and none twice or left out where an answer ends; nor does what is elsewhere count.
+#[tokio::test]
+async fn corrupt_files_of_several_pages() {
+    const BLOCKS: usize = 100;
+    let fixture = Fixture::with(patient).await;
+    let (root, nodes) = (fixture.client("hdfs"), [fixture.datanode("n1").await]);
+    let names = ["/a/1", "/a/2", "/b/1", "/a/3", "/a/4", "/b/2", "/a/5", "/a/6"];
+    for name in names {
+        root.create(name).await;
+        let mut last = None;
+        for _ in 0..BLOCKS {
+            let block = full(&root.add_block(name, last).await, 9);
+            nodes[0].received(&block).await;
+            last = Some(block);
+        }
+        assert!(root.complete(name, last).await);
+    }
+    nodes[0].fail().await;
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let stats: hdfs::GetFsStatsResponseProto =
+            root.call("getFsStats", &hdfs::GetFsStatusRequestProto {}).await;
+        if stats.missing_blocks == (names.len() * BLOCKS) as u64 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{} blocks are missing", stats.missing_blocks);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for (path, lengths) in [("/", vec![500, 300]), ("/a", vec![500, 100]), ("/b", vec![200]), ("/c", vec![])]
+    {
+        let pages = corrupt_files(&root, path).await;
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), lengths, "{path}");
+        let all = pages.concat();
+        for name in names {
+            let expected = if name.starts_with(path) { BLOCKS } else { 0 };
+            assert_eq!(all.iter().filter(|file| *file == name).count(), expected, "{name} in {path}");
+        }
+    }
 }
 
 /// `dfsadmin -report` prints a line of what is there only, and HDFS has all of it.

@@ -166,6 +166,22 @@ async fn an_acl_of_owner_group_and_others_alone_is_a_mode() {
         let _: hdfs::SetAclResponseProto = client.call("setAcl", &set("/d", &minimal)).await;
         assert_eq!(client.status("/d").await.unwrap().permission.perm, after, "from {mode:o}");
     }
+    // What is asked before is done before: the sticky bit that stays is the one that there is then.
+    for round in 0..50 {
+        let (sticky, expected) = if round % 2 == 0 { (0o1777, 0o1750) } else { (0o777, 0o750) };
+        let permission = hdfs::FsPermissionProto { perm: sticky };
+        let request = hdfs::SetPermissionRequestProto { src: "/d".into(), permission };
+        let acl = set("/d", &minimal);
+        let both = tokio::join!(
+            client.0.call::<_, hdfs::SetPermissionResponseProto>("setPermission", &request),
+            client.0.call::<_, hdfs::SetAclResponseProto>("setAcl", &acl),
+        );
+        both.0.unwrap();
+        both.1.unwrap();
+        assert_eq!(client.status("/d").await.unwrap().permission.perm, expected, "round {round}");
+    }
+    let _: hdfs::SetAclResponseProto = client.call("setAcl", &set("/d", &[])).await;
+    assert_eq!(client.status("/d").await.unwrap().permission.perm, 0o750, "nothing is taken away");
     assert_eq!(client.refused("setAcl", &set("/nothing", &minimal)).await.0, "FileNotFoundException");
     let stranger = fixture.client("stranger");
     assert_eq!(stranger.refused("setAcl", &set("/d", &minimal)).await.0, "AccessControlException");

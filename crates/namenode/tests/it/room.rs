@@ -91,6 +91,33 @@ async fn a_disk_that_is_low_on_room_is_safe_mode_until_there_is_room() {
     until_safe(&hdfs, false).await;
     assert!(hdfs.mkdirs("/after").await);
     assert_eq!(hdfs.names("/").await, ["after", "before"]);
+    // It has told what it has, and has missed nothing.
+    let orders = node.beat().await.cmds;
+    assert!(orders.iter().all(|order| order.register_cmd.is_none()), "it is to report again");
+}
+
+/// The reserve alone does not end it, nor lets it anybody write: the next batch would bring it back.
+#[tokio::test]
+async fn safe_mode_ends_with_room_to_spare() {
+    let fixture = Fixture::with(|config| {
+        small_log(config);
+        config.room_check = Duration::from_millis(5);
+    })
+    .await;
+    let hdfs = fixture.client("hdfs");
+    leave(&fixture.disk, RESERVED - 1);
+    until_safe(&hdfs, true).await;
+    leave(&fixture.disk, RESERVED + 2 * 64 * KIB - 1);
+    let before = fixture.disk.calls();
+    let deadline = Instant::now() + LIMIT;
+    while fixture.disk.calls() < before + 10 {
+        assert!(Instant::now() < deadline, "nobody looks");
+        assert!(said(&hdfs).await.contains("Resources are low on NN."));
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(is_safe(&hdfs).await);
+    leave(&fixture.disk, RESERVED + 2 * 64 * KIB);
+    until_safe(&hdfs, false).await;
 }
 
 /// An administrator's safe mode does not end because there is room.

@@ -116,8 +116,19 @@ fn a_wide_tree_under_a_long_path_is_checked_to_its_last_directory() {
         fixture.run(&alice, mkdirs(&format!("{long}/d{number:03}/a/b"))).unwrap();
         fixture.run(&alice, create(&format!("{long}/f{number:03}"), "c")).unwrap();
     }
-    let summary = fixture.namespace.view().content_summary(&alice, &path(&long)).unwrap();
+    let summary = fixture.namespace.view().content_summary(&alice, &path(&long), &|| true).unwrap();
     assert_eq!((summary.directories, summary.files), (901, 300));
+    // Nobody waits for it after a while: it ends, in a directory's midst, too.
+    for names in [1_u32, 150, 500] {
+        let asked = std::cell::Cell::new(0);
+        let goes_on = || {
+            asked.set(asked.get() + 1);
+            asked.get() < names
+        };
+        let ended = fixture.namespace.view().content_summary(&alice, &path(&long), &goes_on);
+        assert_eq!(ended.unwrap_err().to_string(), "nobody waits for the answer any more");
+        assert!(asked.get() <= names + 1, "it went on to {} of {names}", asked.get());
+    }
     for directory in ["d007", "d290"] {
         let theirs = format!("{long}/{directory}/a");
         fixture.run(&alice, chmod(&theirs, 0o777)).unwrap();
@@ -127,7 +138,8 @@ fn a_wide_tree_under_a_long_path_is_checked_to_its_last_directory() {
     let denied = |directory| format!("inode=\"{long}/{directory}/a/bobs\":bob:");
     let refused = fixture.run(&alice, delete(&long)).unwrap_err().to_string();
     assert!(refused.contains(&denied("d290")), "the last by name: {refused}");
-    let refused = fixture.namespace.view().content_summary(&alice, &path(&long)).unwrap_err().to_string();
+    let refused =
+        fixture.namespace.view().content_summary(&alice, &path(&long), &|| true).unwrap_err().to_string();
     assert!(refused.contains(&denied("d007")), "the first by name: {refused}");
     for directory in ["d007", "d290"] {
         fixture.run(&bob, delete(&format!("{long}/{directory}/a/bobs"))).unwrap();

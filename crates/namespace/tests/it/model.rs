@@ -219,6 +219,11 @@ impl Model {
                 self.nodes.get_mut(&path).unwrap().mode = mode & 0o1777;
                 Yes
             }),
+            Operation::SetAcl { path, access } => self.owned(caller, path.as_str()).map(|path| {
+                let mode = &mut self.nodes.get_mut(&path).unwrap().mode;
+                *mode = access.map_or(*mode, |access| *mode & 0o1000 | access);
+                Yes
+            }),
             Operation::SetOwner { path, user, group } => {
                 self.set_owner(caller, path.as_str(), user.as_ref().unwrap(), group.as_ref().unwrap())
             }

@@ -123,7 +123,11 @@ impl Random {
             }
             33..=34 => Operation::Delete { path, recursive: self.rng.random_bool(0.5) },
             35 => Operation::SetReplication { path, replication: self.rng.random_range(1..5) },
-            36..=37 => Operation::SetPermission { path, mode: self.mode() },
+            36 => Operation::SetPermission { path, mode: self.mode() },
+            37 => {
+                let access = self.rng.random_bool(0.8).then(|| self.mode() & 0o777);
+                Operation::SetAcl { path, access }
+            }
             38 => Operation::SetOwner {
                 path,
                 user: Some(["alice", "bob", "carol"][self.rng.random_range(0..3)].into()),

@@ -271,6 +271,10 @@ impl Player {
             "chmod" => {
                 Operation::SetPermission { path: at(1), mode: u16::from_str_radix(line.words[2], 8).unwrap() }
             }
+            "acl" => {
+                let access = line.words.get(2).map(|bits| u16::from_str_radix(bits, 8).unwrap());
+                Operation::SetAcl { path: at(1), access }
+            }
             "chown" => Operation::SetOwner {
                 path: at(1),
                 user: line.options.get("user").map(|name| (*name).into()),
@@ -338,8 +342,8 @@ impl Player {
                 })
             }
             "summary" | "usage" => match line.words[0] {
-                "usage" => view.quota_usage(caller, &at()),
-                _ => view.content_summary(caller, &at()),
+                "usage" => view.quota_usage(caller, &at(), &|| true),
+                _ => view.content_summary(caller, &at(), &|| true),
             }
             .map(|summary| {
                 format!(

@@ -15,7 +15,7 @@ pub use answer::{
 pub use call::{
     CallHeader, ClientDecoder, Response, encode_call, encode_context, encode_ping, encode_preamble,
 };
-pub use server::{CallFrame, Fatal, Incoming, ServerDecoder, is_known_protocol};
+pub use server::{CallFrame, Fatal, Incoming, ServerDecoder, check_user_name, is_known_protocol};
 
 use bytes::BytesMut;
 

@@ -336,18 +336,27 @@ impl ServerDecoder {
     }
 }
 
-fn check_user(name: String, to: &AnswerTo) -> Result<Arc<str>, Fatal> {
+/// Whether a user may have that name, by whatever way it comes.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_user_name(name: &str) -> Result<(), String> {
     let length = name.len();
-    let words = if name.is_empty() {
-        "Null user".into()
+    if name.is_empty() {
+        Err("Null user".into())
     } else if length > USER_LENGTH_MAX {
-        format!("A user name of {length} bytes, the limit is {USER_LENGTH_MAX}")
+        Err(format!("A user name of {length} bytes, the limit is {USER_LENGTH_MAX}"))
     } else if name.chars().any(char::is_control) {
-        "A user name with control characters".into()
+        Err("A user name with control characters".into())
     } else {
-        return Ok(name.into());
-    };
-    Err(Fatal::new(to, FatalDetail::Unauthorized, class::ACCESS_CONTROL, words))
+        Ok(())
+    }
+}
+
+fn check_user(name: String, to: &AnswerTo) -> Result<Arc<str>, Fatal> {
+    let checked = check_user_name(&name);
+    checked.map_err(|words| Fatal::new(to, FatalDetail::Unauthorized, class::ACCESS_CONTROL, words))?;
+    Ok(name.into())
 }
 
 fn decode_rest<M: Message + Default>(
