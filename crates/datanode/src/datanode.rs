@@ -299,7 +299,9 @@ async fn watch_volumes(node: Arc<Node>) {
         for volume in node.store.volumes.iter().filter(|volume| !volume.is_failed()) {
             let of = volume.clone();
             let measured: io::Result<()> = volume.pool.run(move || of.measure()).await;
-            if let Err(error) = volume.check().and(measured) {
+            if let Err(error) = volume.check() {
+                node.store.fail_volume(volume, &error);
+            } else if let Err(error) = measured {
                 node.store.examine(volume, &error).await;
             }
         }

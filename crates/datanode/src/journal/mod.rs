@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 
 use mobula_net::Entropy;
-use mobula_types::{Block, BlockId, PoolId};
+use mobula_types::{Block, BlockId, GenStamp, PoolId};
 use mobula_wire::checksum::{Checksum, ChecksumKind};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -67,7 +67,7 @@ impl Journals {
                 volume: volume.clone(),
                 file_bytes: file_bytes.min(FILE_BYTES_MAX),
                 entropy: entropy.clone(),
-                folder: OnceLock::new(),
+                pool: OnceLock::new(),
                 live: Mutex::default(),
             });
             tasks.push(tokio::spawn(writer::run(shared.clone(), requests)));
@@ -105,9 +105,21 @@ struct Shared {
     file_bytes: u64,
     entropy: Entropy,
     /// Known once the volume's pool was opened, and what was found there replayed.
-    folder: OnceLock<PathBuf>,
-    /// The blocks of which each file says something, and who writes those that are open.
-    live: Mutex<[BTreeMap<BlockId, Weak<Growing>>; 2]>,
+    pool: OnceLock<PoolId>,
+    /// The blocks of which each file says something.
+    live: Mutex<[Live; 2]>,
+}
+
+type Live = BTreeMap<BlockId, Said>;
+
+/// What something was said of.
+#[derive(Clone, Debug)]
+struct Said {
+    stamp: GenStamp,
+    /// Where its files were when it was said.
+    folder: PathBuf,
+    /// Who writes it, if it is open.
+    writer: Weak<Growing>,
 }
 
 type Done = oneshot::Sender<io::Result<bool>>;
@@ -134,7 +146,7 @@ enum What {
 impl Journal {
     /// From now on it can be used.
     pub(crate) fn open(&self, pool: &PoolId) {
-        let _ = self.shared.folder.set(folder_of(&self.shared.volume, pool));
+        let _ = self.shared.pool.set(pool.clone());
     }
 
     /// Whether it takes what an open replica has become, or will when it ends at `end`.
@@ -151,7 +163,7 @@ impl Journal {
     fn takes(&self, checksum: Checksum, data: u64, most: usize) -> bool {
         let most = most as u64;
         self.shared.file_bytes > 0
-            && self.shared.folder.get().is_some()
+            && self.shared.pool.get().is_some()
             && checksum.kind() != ChecksumKind::Null
             && data <= most
             && checksum.sums_length(data) <= most

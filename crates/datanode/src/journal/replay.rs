@@ -10,12 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mobula_disk::{Disk, DiskFile, Open};
+use mobula_disk::{Disk, DiskFile, FileRef, Open};
 use mobula_types::{Block, BlockId, GenStamp, PoolId};
 use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
 use mobula_wire::meta;
 
 use super::format::{self, Fact, Header, RECORDS_FROM, Record};
+use super::writer::SETTLE_EACH_MAX;
 use super::{FILE_BYTES_MAX, FILE_NAMES, folder_of};
 use crate::files::{longest_match, sum_at};
 use crate::volume::{BlockFile, Volume, data_name, meta_name};
@@ -53,9 +54,20 @@ pub(crate) fn replay(volume: &Volume, pool: &PoolId) -> io::Result<()> {
     }
     if !said.is_empty() {
         tracing::info!(volume = %volume.config.path.display(), replicas = said.len(), "the journal is replayed");
-        let mut replay = Replay { volume, pool, folders: BTreeMap::new(), changed: BTreeSet::new() };
+        let mut replay = Replay {
+            volume,
+            pool,
+            folders: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            written: Vec::new(),
+            one_by_one: said.len() <= SETTLE_EACH_MAX,
+        };
         said.values().try_for_each(|records| replay.block(records))?;
-        volume.around.sync_all_files()?;
+        if replay.one_by_one {
+            replay.written.iter().try_for_each(|file| file.sync_data())?;
+        } else {
+            volume.around.sync_all_files()?;
+        }
         replay.changed.iter().try_for_each(|folder| disk.sync_folder(folder))?;
     }
     for name in FILE_NAMES {
@@ -88,6 +100,10 @@ struct Replay<'a> {
     folders: BTreeMap<PathBuf, BTreeMap<BlockId, Here>>,
     /// Folders in which names have changed, or may have since they were synced.
     changed: BTreeSet<PathBuf>,
+    /// So few that they are synced one by one.
+    one_by_one: bool,
+    /// The files that are to be synced then.
+    written: Vec<FileRef>,
 }
 
 /// What a folder has of a block.
@@ -145,7 +161,9 @@ impl Replay<'_> {
         let mut bytes = meta::encode(record.checksum).to_vec();
         bytes.extend_from_slice(record.sums);
         put(&*sums, &bytes)?;
-        put(&*disk.open(&folder.join(data_name(block.id)), Open::Create)?, record.data)?;
+        let data = disk.open(&folder.join(data_name(block.id)), Open::Create)?;
+        put(&*data, record.data)?;
+        self.wrote([data, sums]);
         let older = closed.stamps.iter().filter(|stamp| **stamp != block.stamp);
         older
             .map(|stamp| (folder, *stamp))
@@ -193,8 +211,15 @@ impl Replay<'_> {
                 break;
             }
         }
+        self.wrote([data, meta]);
         self.changed.insert(rbw.to_owned());
         Ok(())
+    }
+
+    fn wrote(&mut self, files: [FileRef; 2]) {
+        if self.one_by_one {
+            self.written.extend(files);
+        }
     }
 }
 

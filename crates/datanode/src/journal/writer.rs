@@ -3,22 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use mobula_disk::{copy_error, is_shortage};
-use mobula_types::BlockId;
+use mobula_disk::{Open, copy_error, is_shortage};
+use mobula_types::{Block, BlockId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::file::JournalFile;
 use super::format::{Draft, Header};
-use super::{Done, FILE_NAMES, Request, Shared, What};
-use crate::replica::{Growing, Pen};
+use super::{Done, FILE_NAMES, Request, Said, Shared, What, folder_of};
+use crate::replica::Pen;
 use crate::syncer::{Finalise, move_to_final};
+use crate::volume::{data_name, meta_name};
 
 /// Requests that are written and synced together. Each has a bit more than `DATA_MAX` at most.
 const GROUP_MAX: usize = 64;
+
+/// As many replicas are settled one by one, so as not to write what others have not asked for; more with all that is on
+/// the file system.
+pub(super) const SETTLE_EACH_MAX: usize = 8;
 
 /// Serves requests until nobody can ask any more.
 pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
@@ -130,23 +135,36 @@ impl Writer {
         if self.settling.as_ref().is_some_and(|task| !must && !task.is_finished()) {
             return Err(Refusal::Full);
         }
-        self.settled().await.map_err(Refusal::Broken)?;
-        let Some(folder) = self.shared.folder.get() else { return Err(Refusal::Full) };
+        match self.settled().await {
+            // It is begun still, and settled again.
+            Err(error) if is_shortage(&error) => {}
+            settled => settled.map_err(Refusal::Broken)?,
+        }
+        let Some(pool) = self.shared.pool.get() else { return Err(Refusal::Full) };
+        let folder = folder_of(&self.shared.volume, pool);
         let bytes = self.shared.file_bytes;
         let file = |name| JournalFile::new(folder.join(name), bytes);
         let part = |name| Arc::new(Mutex::new(Part { file: file(name), folders: BTreeSet::new() }));
         let files = self.files.get_or_insert_with(|| FILE_NAMES.map(part)).clone();
         let first = !files[self.active].lock().file.is_begun();
         let next = if first { self.active } else { 1 - self.active };
+        if !first && files[next].lock().file.is_begun() {
+            self.settle(next, files[next].clone());
+            return Err(Refusal::Full);
+        }
         self.begin(&files[next], next).await?;
         if !first {
-            let (index, shared, part) = (self.active, self.shared.clone(), files[self.active].clone());
-            let of = shared.clone();
-            let settle = async move { shared.volume.run_sync(move || of.settle(index, &part)).await };
-            self.settling = Some(tokio::spawn(settle));
+            self.settle(self.active, files[self.active].clone());
             self.active = next;
         }
         Ok(())
+    }
+
+    /// Begins to make durable what a file says, so that it can be begun anew.
+    fn settle(&mut self, index: usize, part: Arc<Mutex<Part>>) {
+        let (shared, of) = (self.shared.clone(), self.shared.clone());
+        let settle = async move { shared.volume.run_sync(move || of.settle(index, &part)).await };
+        self.settling = Some(tokio::spawn(settle));
     }
 
     /// Begins a file in which nothing counts any more.
@@ -214,16 +232,15 @@ impl Writer {
     fn note(&self, part: &Mutex<Part>, after: &[After]) {
         let (mut live, mut part) = (self.shared.live.lock(), part.lock());
         for after in after {
-            let growing = match after {
-                After::Kept(pen, _) => pen.growing(),
-                After::Move(step) => {
-                    part.folders.insert(step.folder.clone());
-                    step.pen.growing()
-                }
+            let (growing, folder) = match after {
+                After::Kept(pen, _) => (pen.growing(), &pen.growing().folder),
+                After::Move(step) => (step.pen.growing(), &step.folder),
                 After::Forget(_) => continue,
             };
-            part.folders.insert(growing.folder.clone());
-            live[self.active].insert(growing.block.id, Arc::downgrade(growing));
+            part.folders.extend([growing.folder.clone(), folder.clone()]);
+            let (stamp, writer) = (growing.block.stamp, Arc::downgrade(growing));
+            let said = Said { stamp, folder: folder.clone(), writer };
+            live[self.active].insert(growing.block.id, said);
         }
     }
 
@@ -237,7 +254,8 @@ impl Writer {
             shared.settle(active, &files[active])?;
             let disk = &*shared.volume.disk;
             files.iter().try_for_each(|part| part.lock().file.remove(disk))?;
-            shared.folder.get().map_or(Ok(()), |folder| disk.sync_folder(folder))
+            let pool = shared.pool.get().expect("there are files");
+            disk.sync_folder(&folder_of(&shared.volume, pool))
         });
         done.await?;
         self.shared.live.lock().iter_mut().for_each(BTreeMap::clear);
@@ -262,18 +280,46 @@ impl Shared {
     /// Makes durable what a file says, without it: it may be begun anew. A failure is known to all who sync on this disk
     /// before this returns: what it could not write, their syncs might not notice. Blocking.
     fn settle(&self, index: usize, part: &Mutex<Part>) -> io::Result<()> {
-        self.settle_now(index, part).inspect_err(|error| self.volume.broke(error))
+        let settled = self.settle_now(index, part);
+        if let Some(error) = settled.as_ref().err().filter(|error| !is_shortage(error)) {
+            self.volume.broke(error);
+        }
+        settled
     }
 
     fn settle_now(&self, index: usize, part: &Mutex<Part>) -> io::Result<()> {
-        let writers: Vec<Arc<Growing>> = self.live.lock()[index].values().filter_map(Weak::upgrade).collect();
+        let live = self.live.lock()[index].clone();
         // Before the sync: a checksum that is overwritten from now on may meet a disk without the record of the old one.
-        writers.iter().for_each(|growing| growing.leave_journal());
-        self.volume.around.sync_all_files()?;
+        live.values().filter_map(|said| said.writer.upgrade()).for_each(|growing| growing.leave_journal());
+        if live.len() <= SETTLE_EACH_MAX {
+            live.iter().try_for_each(|(id, said)| self.settle_one(*id, said))?;
+        } else {
+            self.volume.around.sync_all_files()?;
+        }
         let mut part = part.lock();
         part.folders.iter().try_for_each(|folder| self.volume.disk.sync_folder(folder))?;
         part.folders.clear();
         part.file.retire();
+        Ok(())
+    }
+
+    /// Syncs the files of one replica, wherever they are now.
+    fn settle_one(&self, id: BlockId, said: &Said) -> io::Result<()> {
+        let pool = self.pool.get().expect("something was said");
+        let block = Block { id, stamp: said.stamp, length: 0 };
+        for name in [data_name(id), meta_name(&block)] {
+            // It may have been finished since, or removed.
+            for folder in [&said.folder, &self.volume.final_folder(pool, id)] {
+                match self.volume.disk.open(&folder.join(&name), Open::ReadWrite) {
+                    Ok(file) => {
+                        file.sync_data()?;
+                        break;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
         Ok(())
     }
 }
