@@ -282,6 +282,31 @@ def test_who_may_not_write_is_told_that_and_not_of_full_spaces(manager):
     assert len(told) == 3 and all(line.startswith("PermissionError ") and "user=bob" in line for line in told), told
 
 
+READER = """
+import sys
+from mobulafs.ray import DataManager, Deployment
+manager = DataManager(cluster=Deployment("none", sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+(status,) = manager.check_status()
+print(status.state, [chunk.copies for chunk in status.chunks])
+print(manager._files.namenode.stats().capacity > 0)
+try:
+    manager._files.namenode.nodes()
+except Exception as problem:
+    print(type(problem).__name__, problem)
+"""
+
+
+def test_who_is_no_superuser_sees_the_status_and_not_the_nodes(manager):
+    """As in HDFS: dfsadmin -report shows everybody the sums, and the DataNodes to a superuser."""
+    manager.add("a", b"1")
+    where = manager.deployment
+    command = [sys.executable, "-c", READER, where.host, str(where.port), where.status_url]
+    done = subprocess.run(command, env={**os.environ, "HADOOP_USER_NAME": "bob"}, stdout=subprocess.PIPE, text=True)
+    told = done.stdout.splitlines()
+    assert told[:2] == ["healthy [3]", "True"], told
+    assert told[2].startswith("PermissionError ") and "Superuser privilege is required" in told[2], told
+
+
 @pytest.mark.parametrize(
     ("problem", "expected"),
     [

@@ -196,7 +196,10 @@ class NameNode:
             after = pb.raw(statuses[-1], 2)
 
     def nodes(self) -> list[Node]:
-        """All DataNodes, the dead too."""
+        """All DataNodes, the dead too.
+
+        Raises PermissionError for who is no superuser, as HDFS does; `stats` is for everybody.
+        """
         live, dead = 2, 3  # DatanodeReportTypeProto
         found = []
         for kind in (live, dead):

@@ -202,9 +202,8 @@ impl Segments {
             if end < bytes.len() {
                 let last = number + 1 == count;
                 let bad = Bad { segment: &segment, at: end, last: self.last };
+                // What is in the last one behind its records is cut off by `renew_tail`, before anything else is written.
                 bad.judge(&bytes, last)?;
-                segment.file.set_length((header + end) as u64)?;
-                segment.file.sync_data()?;
             }
             self.end = (header + end) as u64;
             self.filled = self.end;
@@ -236,9 +235,10 @@ impl Segments {
         Ok(at)
     }
 
-    /// Writes the last batch once more, and syncs it with its segment's name. The process before this
-    /// one may have stopped since its sync failed: what the disk then shows is in the page cache only,
-    /// marked clean, and no later sync would write it (CASES, 9).
+    /// Cuts off what is behind the last record, and writes the last batch once more, with one sync for both, and one for
+    /// the segment's name. The process before this one may have stopped since its sync failed: what the disk then shows is in
+    /// the page cache only, marked clean, and no later sync would write it (CASES, 9). A crash before the sync leaves a
+    /// tail that is as torn as it was, behind a batch whose bytes are the same.
     fn renew_tail(&self, records: &[Placed]) -> io::Result<()> {
         let segment = self.current();
         let begin = match records.last().map(|last| &last.place) {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use mobula_disk::fake::{Crash, CrashDisk};
+use mobula_disk::fake::{CallKind, Crash, CrashDisk};
 use mobula_disk::{DiskRef, read_file};
 use mobula_net::Entropy;
 use proptest::prelude::*;
@@ -423,6 +423,20 @@ fn a_cut_whose_sync_failed_is_made_again() {
         assert_eq!(opened.records.len() as u64, next + 8);
     }
     assert!(cuts > 0, "no sync of a cut failed");
+}
+
+/// However much is behind the last record, and if nothing is.
+#[test]
+fn a_start_cuts_once_and_syncs_once() {
+    let bytes = version_1(BEFORE, &batches(harmless));
+    for torn in [0, 5, 40] {
+        let disk = disk_with(&bytes[..bytes.len() - torn]);
+        let count = |kind| disk.count(kind);
+        let (syncs, writes) = (count(CallKind::Sync), count(CallKind::Write));
+        drop(open_with(&disk.process(), 4096).unwrap());
+        // The cut, the last batch, and the room that is reserved.
+        assert_eq!((count(CallKind::Sync) - syncs, count(CallKind::Write) - writes), (1, 3), "{torn}");
+    }
 }
 
 /// A file that ends anywhere has what is whole of it.

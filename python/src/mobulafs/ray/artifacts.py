@@ -235,8 +235,7 @@ class DataManager:
         path = _PLACE if name is None else self._path(name)
         with self._reading(name or "all"):
             entries = self._files.namenode.listing(path)
-            live = {node.address for node in self._files.namenode.nodes() if node.live}
-        found = Artifacts(_status(name or entry.name, entry, live) for entry in entries if not entry.is_dir)
+        found = Artifacts(_status(name or entry.name, entry) for entry in entries if not entry.is_dir)
         return found if name is None else found[0]
 
     def heal(
@@ -587,13 +586,14 @@ class DataSpace:
         return f"<DataSpace {self.index} {status.get('address')} {'killed' if status['killed'] else status['state']}>"
 
 
-def _status(name: str, entry: FileEntry, live: set[str]) -> ArtifactStatus:
-    chunks = tuple(_chunk(number, block, entry, live) for number, block in enumerate(entry.blocks))
+def _status(name: str, entry: FileEntry) -> ArtifactStatus:
+    chunks = tuple(_chunk(number, block, entry) for number, block in enumerate(entry.blocks))
     return ArtifactStatus(name, entry.length, entry.replication, chunks)
 
 
-def _chunk(number: int, block: Block, entry: FileEntry, live: set[str]) -> Chunk:
-    good = () if block.corrupt else tuple(address for address in block.nodes if address in live)
+def _chunk(number: int, block: Block, entry: FileEntry) -> Chunk:
+    # Dead nodes are not among a block's: nobody needs to be asked who lives, which is a superuser's to ask.
+    good = () if block.corrupt else block.nodes
     return Chunk(number, block.length, len(good), entry.replication, good, block.block_id)
 
 
