@@ -10,6 +10,7 @@ use std::time::Duration;
 use mobula_fleet::FleetConfig;
 use mobula_namespace::{Guards, Rules};
 use mobula_rpc::RpcServerOptions;
+use mobula_wire::checksum::Checksum;
 
 use crate::impersonation::Impersonation;
 use crate::machine::Observer;
@@ -118,8 +119,8 @@ impl Default for NamenodeConfig {
 pub struct Defaults {
     /// `dfs.blocksize`, bytes.
     pub block_size: u64,
-    /// `dfs.bytes-per-checksum`.
-    pub bytes_per_checksum: u32,
+    /// `dfs.checksum.type` and `dfs.bytes-per-checksum`.
+    pub checksum: Checksum,
     /// `dfs.client-write-packet-size`, bytes.
     pub write_packet_size: u32,
     /// `dfs.replication`.
@@ -134,7 +135,7 @@ impl Default for Defaults {
     fn default() -> Defaults {
         Defaults {
             block_size: 128 << 20,
-            bytes_per_checksum: 512,
+            checksum: Checksum::default_crc32c(),
             write_packet_size: 65_536,
             replication: 3,
             file_buffer_size: 4_096,

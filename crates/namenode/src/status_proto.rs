@@ -106,13 +106,13 @@ fn name_quota(is_root: bool) -> u64 {
 pub fn server_defaults(defaults: &Defaults) -> hdfs::FsServerDefaultsProto {
     hdfs::FsServerDefaultsProto {
         block_size: defaults.block_size,
-        bytes_per_checksum: defaults.bytes_per_checksum,
+        bytes_per_checksum: defaults.checksum.bytes_per_chunk(),
         write_packet_size: defaults.write_packet_size,
         replication: u32::from(defaults.replication),
         file_buffer_size: defaults.file_buffer_size,
         encrypt_data_transfer: Some(false),
         trash_interval: Some(defaults.trash_interval_min),
-        checksum_type: Some(hdfs::ChecksumTypeProto::ChecksumCrc32c as i32),
+        checksum_type: Some(defaults.checksum.kind().proto() as i32),
         // Empty, not absent: absent makes clients use a key provider of their own.
         key_provider_uri: Some(String::new()),
         policy_id: Some(POLICY_HOT),

@@ -10,9 +10,10 @@ use mobula_client::{ClientOptions, ReplaceDatanode, ReplacePolicy};
 use mobula_datanode::{DatanodeConfig, VolumeConfig};
 use mobula_fleet::FleetConfig;
 use mobula_namenode::impersonation::{Hosts, Impersonation, Names};
-use mobula_namenode::{GroupMapping, NamenodeConfig};
+use mobula_namenode::{Defaults, GroupMapping, NamenodeConfig};
 use mobula_namespace::{Guards, Rules};
 use mobula_types::{HdfsPath, Millis, StorageType};
+use mobula_wire::checksum::{BYTES_PER_CHUNK_DEFAULT, Checksum, ChecksumKind};
 
 use super::Settings;
 use crate::fs::mode;
@@ -139,15 +140,7 @@ pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
         }
         config.batched_paths_max = count;
     }
-    if let Some(size) = settings.size("dfs.blocksize")? {
-        config.defaults.block_size = size;
-    }
-    if let Some(count) = settings.number("dfs.replication")? {
-        config.defaults.replication = count;
-    }
-    if let Some(minutes) = settings.number("fs.trash.interval")? {
-        config.defaults.trash_interval_min = minutes;
-    }
+    config.defaults = defaults(settings)?;
     if let Some(size) = settings.size("mobula.namenode.cache-size")? {
         config.cache_bytes = usize::try_from(size).context("mobula.namenode.cache-size")?;
     }
@@ -166,6 +159,32 @@ pub fn namenode_config(settings: &Settings) -> Result<NamenodeConfig> {
     }
     config.impersonation = impersonation(settings)?;
     Ok(config)
+}
+
+/// What clients that have no configuration of their own take from the NameNode (`FSNamesystem`, `FsServerDefaults`).
+fn defaults(settings: &Settings) -> Result<Defaults> {
+    let usual = Defaults::default();
+    Ok(Defaults {
+        block_size: settings.size("dfs.blocksize")?.unwrap_or(usual.block_size),
+        checksum: default_checksum(settings)?,
+        write_packet_size: settings
+            .number("dfs.client-write-packet-size")?
+            .unwrap_or(usual.write_packet_size),
+        replication: settings.number("dfs.replication")?.unwrap_or(usual.replication),
+        file_buffer_size: settings.number("io.file.buffer.size")?.unwrap_or(usual.file_buffer_size),
+        trash_interval_min: settings.number("fs.trash.interval")?.unwrap_or(usual.trash_interval_min),
+    })
+}
+
+fn default_checksum(settings: &Settings) -> Result<Checksum> {
+    let kind = match settings.get("dfs.checksum.type").as_deref() {
+        None | Some("CRC32C") => ChecksumKind::Crc32c,
+        Some("CRC32") => ChecksumKind::Crc32,
+        Some("NULL") => ChecksumKind::Null,
+        Some(other) => bail!("dfs.checksum.type is '{other}', but must be CRC32C, CRC32 or NULL"),
+    };
+    let chunk = settings.number("dfs.bytes-per-checksum")?;
+    Checksum::new(kind, chunk.unwrap_or(BYTES_PER_CHUNK_DEFAULT)).context("dfs.bytes-per-checksum")
 }
 
 /// Who may speak in whose name: `hadoop.proxyuser.NAME.users`, `.groups` and `.hosts`.
@@ -495,6 +514,39 @@ mod tests {
         settings.set("fs.permissions.umask-mode", "27");
         let error = client_options(&settings).unwrap_err().to_string();
         assert!(error.contains("fs.permissions.umask-mode is '27'"), "{error}");
+    }
+
+    #[test]
+    fn what_clients_are_told_is_as_configured() {
+        let mut settings = Settings::default();
+        settings.set("dfs.namenode.name.dir", "/name");
+        assert_eq!(namenode_config(&settings).unwrap().defaults, Defaults::default());
+        let keys = [
+            ("dfs.blocksize", "16m"),
+            ("dfs.checksum.type", "CRC32"),
+            ("dfs.bytes-per-checksum", "4096"),
+            ("dfs.client-write-packet-size", "131072"),
+            ("dfs.replication", "2"),
+            ("io.file.buffer.size", "8192"),
+            ("fs.trash.interval", "60"),
+        ];
+        keys.into_iter().for_each(|(key, value)| settings.set(key, value));
+        let told = namenode_config(&settings).unwrap().defaults;
+        let expected = Defaults {
+            block_size: 16 << 20,
+            checksum: Checksum::new(ChecksumKind::Crc32, 4096).unwrap(),
+            write_packet_size: 131_072,
+            replication: 2,
+            file_buffer_size: 8192,
+            trash_interval_min: 60,
+        };
+        assert_eq!(told, expected);
+        for (key, wrong) in [("dfs.bytes-per-checksum", "0"), ("dfs.checksum.type", "MIXED")] {
+            let mut settings = settings.clone();
+            settings.set(key, wrong);
+            let error = namenode_config(&settings).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
     }
 
     #[test]

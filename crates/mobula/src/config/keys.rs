@@ -48,6 +48,16 @@ pub const KEYS: &[Key] = &[
         "bytes of a new file that one checksum covers",
     ),
     key(
+        "client.packet_size",
+        "dfs.client-write-packet-size",
+        "bytes of a packet that clients without a configuration are told to send",
+    ),
+    key(
+        "client.buffer_size",
+        "io.file.buffer.size",
+        "bytes of a buffer that clients without a configuration are told to use",
+    ),
+    key(
         "client.homes",
         "dfs.user.home.dir.prefix",
         "the folder of users' folders, where relative paths begin",

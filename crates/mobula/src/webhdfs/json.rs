@@ -80,13 +80,14 @@ fn name_quota(is_root: bool) -> i64 {
 pub fn server_defaults(defaults: &Defaults) -> Value {
     json!({ "FsServerDefaults": {
         "blockSize": defaults.block_size,
-        "bytesPerChecksum": defaults.bytes_per_checksum,
+        "bytesPerChecksum": defaults.checksum.bytes_per_chunk(),
         "writePacketSize": defaults.write_packet_size,
         "replication": defaults.replication,
         "fileBufferSize": defaults.file_buffer_size,
         "encryptDataTransfer": false,
         "trashInterval": defaults.trash_interval_min,
-        "checksumType": CRC32C,
+        // Java's number of it (`DataChecksum.Type`), as on the wire.
+        "checksumType": defaults.checksum.kind().proto() as i32,
         "keyProviderUri": "",
         "defaultStoragePolicyId": HOT,
     }})
@@ -97,8 +98,6 @@ pub fn status_of_all(stats: &FleetStats) -> Value {
     json!({ "FsStatus": { "capacity": stats.capacity, "used": stats.used, "remaining": stats.remaining } })
 }
 
-/// Java's number of the checksum (`DataChecksum.Type`).
-const CRC32C: u8 = 2;
 /// The policy that every file has.
 const HOT: u8 = 7;
 
