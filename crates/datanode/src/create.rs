@@ -111,7 +111,11 @@ impl Store {
             let direct = Direct::new(self.direct_min, new.expected);
             let (expected, checksum) = (new.expected, new.checksum);
             let make = move || make_files(&of, &pool, block, kind, (expected, direct), checksum);
-            match volume.pool.run(make).await {
+            let made = match self.forget_removed(&volume, block).await {
+                Ok(()) => volume.pool.run(make).await,
+                Err(error) => Err(error),
+            };
+            match made {
                 Ok(parts) => {
                     let open = OpenReplica::new(parts);
                     claim.put(Replica::Open(open.growing().clone()))?;

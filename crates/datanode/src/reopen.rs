@@ -129,6 +129,9 @@ impl Store {
                 Whole::Final(replica) => store.append_final(&claim, replica, &again).await,
                 Whole::Open(open) => {
                     again.check_chunk(open.growing().checksum.bytes_per_chunk())?;
+                    // A write that failed halfway may have left more than is counted.
+                    let length = open.growing().progress().on_disk;
+                    let open = store.cut(open, length).await?;
                     let open = store.restamp(&claim, open, again.stamp, again.expected, SyncNow::Yes).await?;
                     store.note(&open, Change::Receiving);
                     Ok(open)
@@ -383,7 +386,7 @@ impl Store {
         let growing = open.growing().clone();
         if let Err(error) = self.settle(&growing.volume, growing.block, &growing.folder).await {
             self.leave(open).await;
-            return Err(error.into());
+            return Err(error);
         }
         let pen = open.pen();
         let renamed = growing.volume.run_sync(move || {

@@ -242,17 +242,28 @@ impl Store {
         let journal = self.journals.of(&growing.volume);
         if journal.takes_final(growing, step.block.length) {
             let pen = step.pen.clone();
-            let draft = growing.volume.pool.run_short(move || pen.draft(Fact::Final)).await?;
-            if journal.finalise(draft, step.clone()).await? {
-                return Ok(());
+            match growing.volume.pool.run_short(move || pen.draft(Fact::Final)).await {
+                Ok(draft) => {
+                    if journal.finalise(draft, step.clone()).await? {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(block = %step.block, %error, "not for the journal: cannot be read")
+                }
             }
         }
         self.syncers.finalise(growing.volume.index, step).await
     }
 
     /// Before a step that the journal knows nothing of: what it has of a replica in `folder` becomes durable without it, and
-    /// is forgotten there. On an error the step must not be made.
-    pub(crate) async fn settle(&self, volume: &VolumeRef, block: Block, folder: &Path) -> io::Result<()> {
+    /// is forgotten there. On an error, which has changed nothing, the step must not be made.
+    pub(crate) async fn settle(
+        &self,
+        volume: &VolumeRef,
+        block: Block,
+        folder: &Path,
+    ) -> Result<(), OpenError> {
         let journal = self.journals.of(volume);
         if !journal.has(block.id) {
             return Ok(());
@@ -271,11 +282,29 @@ impl Store {
             volume.run_sync(sync).await?;
             journal.forget(block).await
         };
-        if let Err(error) = settled.await {
-            self.step_failed(volume, &error).await;
-            return Err(error);
+        match settled.await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.judge(volume, &block, error).await),
         }
-        Ok(())
+    }
+
+    /// Before a replica of the block begins: what a volume's journal has of an older one, which was removed, is not to be
+    /// done to this one. The removal is durable by then.
+    pub(crate) async fn forget_removed(&self, volume: &VolumeRef, block: Block) -> io::Result<()> {
+        let (journal, Some(pool)) = (self.journals.of(volume), self.pool()) else { return Ok(()) };
+        if !journal.has(block.id) {
+            return Ok(());
+        }
+        let folders = [volume.rbw_folder(pool), volume.final_folder(pool, block.id)];
+        let of = volume.clone();
+        let sync = move || {
+            folders.iter().try_for_each(|folder| match of.disk.sync_folder(folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            })
+        };
+        volume.run_sync(sync).await?;
+        journal.forget(block).await
     }
 
     /// Gives up an open replica and removes its files.
@@ -474,7 +503,7 @@ impl Store {
             }
         }
         if gone {
-            self.journals.of(&volume).forget_removed(block).await;
+            self.journals.of(&volume).note_removed(block).await;
         }
         if let Some(length) = counted.filter(|_| gone) {
             volume.sub_used(disk_bytes(Checksum::default_crc32c(), length));
@@ -506,6 +535,10 @@ impl Store {
         use io::ErrorKind::{AlreadyExists, InvalidData, NotFound, UnexpectedEof};
         if is_failed_sync(error) {
             self.fail_volume(volume, error);
+            return;
+        }
+        if let Err(first) = volume.check() {
+            self.fail_volume(volume, &first);
             return;
         }
         if volume.is_failed()

@@ -65,6 +65,8 @@ pub(crate) enum Fact {
     Final = 2,
     /// What was said of the block before counts no more.
     Forgotten = 3,
+    /// The replica was removed: what the disk may still have of it goes.
+    Removed = 4,
 }
 
 /// A record, read.
@@ -102,9 +104,9 @@ impl Draft {
         Draft(bytes)
     }
 
-    /// One that says that the block is to be forgotten.
-    pub(crate) fn forgotten(block: Block) -> Draft {
-        Draft::new(Fact::Forgotten, Block { length: 0, ..block }, 0, Checksum::default_crc32c())
+    /// One without data, that says that the block is to be forgotten, or was removed.
+    pub(crate) fn empty(fact: Fact, block: Block) -> Draft {
+        Draft::new(fact, Block { length: 0, ..block }, 0, Checksum::default_crc32c())
     }
 
     /// Where data and checksums go.
@@ -150,6 +152,7 @@ pub(crate) fn decode(salt: u64, number: u64, bytes: &[u8]) -> Option<(Record<'_>
         1 => Fact::Written,
         2 => Fact::Final,
         3 => Fact::Forgotten,
+        4 => Fact::Removed,
         _ => return None,
     };
     let kind = meta::decode(&header[48..]).ok()?;
@@ -237,7 +240,7 @@ mod tests {
         let mut bytes = Vec::new();
         draft(Fact::Written, 5, 1024, &data).encode(SALT, 0, &mut bytes);
         let first = bytes.len();
-        Draft::forgotten(Block { id: BlockId(5), stamp: GenStamp(1001), length: 9 })
+        Draft::empty(Fact::Forgotten, Block { id: BlockId(5), stamp: GenStamp(1001), length: 9 })
             .encode(SALT, 1, &mut bytes);
         let (record, size) = decode(SALT, 0, &bytes).unwrap();
         assert_eq!((record.fact, record.start, record.block.length), (Fact::Written, 1024, 2324));

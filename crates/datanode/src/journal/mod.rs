@@ -8,9 +8,10 @@
 //! Two files take turns: while one is being settled, the other is written. When both are full, who asks is told so, and
 //! syncs its files itself: nobody waits for the journal, and nothing depends on it.
 //!
-//! Invariants: what was kept is durable, with all of the replica before it; nothing but writing and finishing happens to
-//! a replica of which the journal has anything, until that was settled and the journal has forgotten it; a file is used
-//! again only when all that it says is durable without it. A failed sync is final: nothing is kept any more.
+//! Invariants: what was kept is durable, with all of the replica before it; nothing but writing, finishing and removing
+//! happens to a replica of which the journal has anything, until that was settled and the journal has forgotten it, nor does
+//! another one of the block begin; a file is used again only when all that it says is durable without it. A failed sync is
+//! final: nothing is kept any more.
 
 mod file;
 mod format;
@@ -137,8 +138,10 @@ enum What {
     Written { draft: Draft, pen: Pen },
     /// A replica is to be kept whole, and then to have its final name.
     Final { draft: Draft, step: Finalise },
-    /// Nothing that was said of a block is to count any more; durably, if somebody waits for it.
+    /// Nothing that was said of a block is to count any more.
     Forget(Block),
+    /// A replica was removed.
+    Removed(Block),
     /// All is to be settled, and the files are to go.
     Close,
 }
@@ -201,12 +204,12 @@ impl Journal {
         }
     }
 
-    /// Forgets a block whose replica was removed. If the power fails before that is durable, the replica is back, as if it
-    /// had not been removed.
-    pub(crate) async fn forget_removed(&self, block: Block) {
+    /// Notes that a replica was removed. Until that is durable, or if there is no room for it, a power loss or a kill brings
+    /// the replica back, as if it had not been removed. The block is not forgotten before somebody asks for it.
+    pub(crate) async fn note_removed(&self, block: Block) {
         if self.has(block.id) {
-            // Who ends needs to forget nothing.
-            let _ = self.queue.send(Request { what: What::Forget(block), done: None }).await;
+            // Who ends needs to note nothing.
+            let _ = self.queue.send(Request { what: What::Removed(block), done: None }).await;
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn replay(volume: &Volume, pool: &PoolId) -> io::Result<()> {
     let mut files = Vec::new();
     for name in FILE_NAMES {
         match read(disk, &folder.join(name)) {
-            Ok(file) => files.push(file),
+            Ok(file) => files.push((name, file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -38,13 +38,15 @@ pub(crate) fn replay(volume: &Volume, pool: &PoolId) -> io::Result<()> {
     if files.is_empty() {
         return Ok(());
     }
-    let mut found: Vec<(Header, &[u8])> = files
+    let mut found: Vec<(&str, Header, &[u8])> = files
         .iter()
-        .filter_map(|bytes| Some((Header::decode(bytes)?, bytes.get(RECORDS_FROM as usize..)?)))
+        .filter_map(|(name, bytes)| {
+            Some((*name, Header::decode(bytes)?, bytes.get(RECORDS_FROM as usize..)?))
+        })
         .collect();
-    found.sort_by_key(|(header, _)| header.order);
+    found.sort_by_key(|(_, header, _)| header.order);
     let mut said: BTreeMap<BlockId, Vec<Record<'_>>> = BTreeMap::new();
-    for (header, bytes) in found {
+    for (_, header, bytes) in &found {
         for record in records(header.salt, bytes) {
             match record.fact {
                 Fact::Forgotten => drop(said.remove(&record.block.id)),
@@ -70,7 +72,8 @@ pub(crate) fn replay(volume: &Volume, pool: &PoolId) -> io::Result<()> {
         }
         replay.changed.iter().try_for_each(|folder| disk.sync_folder(folder))?;
     }
-    for name in FILE_NAMES {
+    // The older one first: what it says may be forgotten in the other.
+    for name in found.iter().map(|(name, ..)| *name).chain(FILE_NAMES) {
         match disk.remove_file(&folder.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -121,14 +124,24 @@ impl Replay<'_> {
         let (rbw, is_final) = (self.volume.rbw_folder(self.pool), self.volume.final_folder(self.pool, id));
         let (open, closed) = (self.look(&rbw, id)?, self.look(&is_final, id)?);
         let newest = open.stamps.iter().chain(&closed.stamps).max();
+        // After a kill its names, or that they are gone, may be no more durable than what is written here.
+        self.changed.insert(rbw.clone());
+        if self.volume.disk.look(&is_final)?.is_some() {
+            self.changed.insert(is_final.clone());
+        }
         if newest.is_some_and(|stamp| *stamp > last.block.stamp) {
             // It was there without the journal before it got another stamp.
             return Ok(());
         }
+        let is_closed = closed.data && closed.stamps.contains(&last.block.stamp);
         match last.fact {
             Fact::Final => self.close(last, (&rbw, &open), (&is_final, &closed)),
+            Fact::Removed => {
+                self.remove(id, &rbw, &open)?;
+                self.remove(id, &is_final, &closed)
+            }
             // It was synced before it got there.
-            _ if closed.data => Ok(()),
+            _ if is_closed => Ok(()),
             _ => {
                 let same = |record: &&Record<'_>| record.block.stamp == last.block.stamp;
                 let records: Vec<&Record<'_>> = records.iter().filter(same).collect();
@@ -137,6 +150,13 @@ impl Replay<'_> {
                 self.write(&records, (&rbw, &open), sums_in)
             }
         }
+    }
+
+    /// What is left in a folder of a replica that was removed.
+    fn remove(&self, id: BlockId, folder: &Path, here: &Here) -> io::Result<()> {
+        let data = here.data.then(|| data_name(id));
+        let metas = here.stamps.iter().map(|stamp| meta_name(&Block { id, stamp: *stamp, length: 0 }));
+        data.into_iter().chain(metas).try_for_each(|name| self.volume.disk.remove_file(&folder.join(name)))
     }
 
     fn look(&mut self, folder: &Path, id: BlockId) -> io::Result<Here> {
@@ -185,7 +205,7 @@ impl Replay<'_> {
         (rbw, open): (&Path, &Here),
         sums_in: &Path,
     ) -> io::Result<()> {
-        let (first, last) = (records[0], records[records.len() - 1]);
+        let first = records[0];
         let disk = &*self.volume.disk;
         let (data_path, meta_path) =
             (rbw.join(data_name(first.block.id)), sums_in.join(meta_name(&first.block)));
@@ -204,9 +224,9 @@ impl Replay<'_> {
             data.set_length(0)?;
             meta.set_length(0)?;
         }
-        for record in records {
-            let is_last = std::ptr::eq(*record, last);
-            if !again(record, &*data, &*meta, is_last)? {
+        for (at, record) in records.iter().enumerate() {
+            let next = records.get(at + 1).map(|record| record.start);
+            if !again(record, &*data, &*meta, next)? {
                 tracing::warn!(block = %record.block, start = record.start, "the journal goes on behind its end");
                 break;
             }
@@ -245,8 +265,13 @@ fn put(file: &dyn DiskFile, bytes: &[u8]) -> io::Result<()> {
     file.write_all_at(bytes, 0)
 }
 
-/// Writes what a record has; whether the files reach to where it begins.
-fn again(record: &Record<'_>, data: &dyn DiskFile, meta: &dyn DiskFile, is_last: bool) -> io::Result<bool> {
+/// Writes what a record has; whether the files reach to where it begins. `next` is where the one after it begins.
+fn again(
+    record: &Record<'_>,
+    data: &dyn DiskFile,
+    meta: &dyn DiskFile,
+    next: Option<u64>,
+) -> io::Result<bool> {
     let (checksum, start, end) = (record.checksum, record.start, record.block.length);
     let reaches = data.length()? >= start && meta.length()? >= meta::file_length(checksum, start);
     if start > 0 && !reaches {
@@ -258,7 +283,8 @@ fn again(record: &Record<'_>, data: &dyn DiskFile, meta: &dyn DiskFile, is_last:
     let full_sums = full / checksum.bytes_per_chunk() as usize * SUM_LENGTH;
     data.write_all_at(&record.data[..full], start)?;
     meta.write_all_at(&record.sums[..full_sums], sum_at(checksum, start))?;
-    if partial == end {
+    // The same chunk comes again, longer. There may be thousands of those, and the chunk may be long on the disk.
+    if partial == end || next.is_some_and(|next| next <= partial) {
         return Ok(true);
     }
     let further = further(checksum, partial, (end - partial) as usize, data, meta)?;
@@ -270,7 +296,7 @@ fn again(record: &Record<'_>, data: &dyn DiskFile, meta: &dyn DiskFile, is_last:
         None => {
             data.write_all_at(&record.data[full..], partial)?;
             meta.write_all_at(&record.sums[full_sums..], sum_at(checksum, partial))?;
-            if is_last {
+            if next.is_none() {
                 // Nothing behind it was promised, and the checksum is not that of a longer chunk.
                 data.set_length(end)?;
                 meta.set_length(meta::file_length(checksum, end))?;

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::file::JournalFile;
-use super::format::{Draft, Header};
-use super::{Done, FILE_NAMES, Request, Said, Shared, What, folder_of};
+use super::format::{Draft, Fact, Header, RECORDS_FROM};
+use super::{Done, FILE_NAMES, Live, Request, Said, Shared, What, folder_of};
 use crate::replica::Pen;
 use crate::syncer::{Finalise, move_to_final};
 use crate::volume::{data_name, meta_name};
@@ -27,7 +27,7 @@ pub(super) const SETTLE_EACH_MAX: usize = 8;
 
 /// Serves requests until nobody can ask any more.
 pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
-    let mut writer = Writer { shared, files: None, active: 0, order: 0, settling: None };
+    let mut writer = Writer { shared, files: None, active: 0, order: 0, settling: None, closed: false };
     let mut group = Vec::with_capacity(GROUP_MAX);
     while requests.recv_many(&mut group, GROUP_MAX).await > 0 {
         writer.serve(&mut group).await;
@@ -51,6 +51,8 @@ struct Writer {
     order: u64,
     /// The other one is on its way to being used again.
     settling: Option<JoinHandle<io::Result<()>>>,
+    /// The files are gone, and stay so.
+    closed: bool,
 }
 
 /// Why something was not kept.
@@ -76,6 +78,7 @@ enum After {
     Kept(Pen, u64),
     Move(Finalise),
     Forget(BlockId),
+    Nothing,
 }
 
 impl Writer {
@@ -89,7 +92,8 @@ impl Writer {
                     (draft, After::Kept(pen, end))
                 }
                 What::Final { draft, step } => (draft, After::Move(step)),
-                What::Forget(block) => (Draft::forgotten(block), After::Forget(block.id)),
+                What::Forget(block) => (Draft::empty(Fact::Forgotten, block), After::Forget(block.id)),
+                What::Removed(block) => (Draft::empty(Fact::Removed, block), After::Nothing),
                 What::Close => {
                     self.write(std::mem::take(&mut batch)).await;
                     answer(request.done, self.close().await.map(|()| true));
@@ -98,9 +102,17 @@ impl Writer {
                 }
             };
             let size = draft.size() as u64;
+            let must = matches!(after, After::Forget(_));
+            if self.closed && must {
+                answer(request.done, Ok(true));
+                continue;
+            }
+            if self.closed || size > self.shared.file_bytes.saturating_sub(RECORDS_FROM) {
+                Refusal::Full.answer(request.done);
+                continue;
+            }
             if size > room {
                 self.write(std::mem::take(&mut batch)).await;
-                let must = matches!(after, After::Forget(_)) && request.done.is_some();
                 let turned = self.turn(must).await;
                 room = self.room();
                 match turned {
@@ -132,14 +144,7 @@ impl Writer {
     /// Has the other file be written, and settles the one that was: at once or not at all, unless it must be.
     async fn turn(&mut self, must: bool) -> Result<(), Refusal> {
         self.shared.volume.check().map_err(Refusal::Broken)?;
-        if self.settling.as_ref().is_some_and(|task| !must && !task.is_finished()) {
-            return Err(Refusal::Full);
-        }
-        match self.settled().await {
-            // It is begun still, and settled again.
-            Err(error) if is_shortage(&error) => {}
-            settled => settled.map_err(Refusal::Broken)?,
-        }
+        self.settled(must).await?;
         let Some(pool) = self.shared.pool.get() else { return Err(Refusal::Full) };
         let folder = folder_of(&self.shared.volume, pool);
         let bytes = self.shared.file_bytes;
@@ -148,23 +153,18 @@ impl Writer {
         let files = self.files.get_or_insert_with(|| FILE_NAMES.map(part)).clone();
         let first = !files[self.active].lock().file.is_begun();
         let next = if first { self.active } else { 1 - self.active };
-        if !first && files[next].lock().file.is_begun() {
-            self.settle(next, files[next].clone());
-            return Err(Refusal::Full);
-        }
         self.begin(&files[next], next).await?;
         if !first {
-            self.settle(self.active, files[self.active].clone());
+            self.settling = Some(self.settle(self.active, &files[self.active]));
             self.active = next;
         }
         Ok(())
     }
 
     /// Begins to make durable what a file says, so that it can be begun anew.
-    fn settle(&mut self, index: usize, part: Arc<Mutex<Part>>) {
-        let (shared, of) = (self.shared.clone(), self.shared.clone());
-        let settle = async move { shared.volume.run_sync(move || of.settle(index, &part)).await };
-        self.settling = Some(tokio::spawn(settle));
+    fn settle(&self, index: usize, part: &Arc<Mutex<Part>>) -> JoinHandle<io::Result<()>> {
+        let (shared, of, part) = (self.shared.clone(), self.shared.clone(), part.clone());
+        tokio::spawn(async move { shared.volume.run_sync(move || of.settle(index, &part)).await })
     }
 
     /// Begins a file in which nothing counts any more.
@@ -183,11 +183,24 @@ impl Writer {
         }
     }
 
-    /// Waits until the file that is being settled can be used again.
-    async fn settled(&mut self) -> io::Result<()> {
-        match self.settling.take() {
-            Some(task) => task.await.unwrap_or_else(|panic| Err(io::Error::other(panic.to_string()))),
-            None => Ok(()),
+    /// Whether the file that is not written can be used again: all that it says is settled. Waits for that only if it must
+    /// be.
+    async fn settled(&mut self, must: bool) -> Result<(), Refusal> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let other = 1 - self.active;
+        let task = match self.settling.take() {
+            Some(task) => task,
+            None if !files[other].lock().file.is_begun() => return Ok(()),
+            // Something was short the last time.
+            None => self.settle(other, &files[other]),
+        };
+        if !must && !task.is_finished() {
+            self.settling = Some(task);
+            return Err(Refusal::Full);
+        }
+        match task.await.unwrap_or_else(|panic| Err(io::Error::other(panic.to_string()))) {
+            Err(error) if is_shortage(&error) => Err(Refusal::Full),
+            settled => settled.map_err(Refusal::Broken),
         }
     }
 
@@ -209,7 +222,7 @@ impl Writer {
             // Before the file can be settled, which is to make the names durable.
             let follow = |after: &After| match after {
                 After::Move(step) => move_to_final(&volume, step),
-                After::Kept(..) | After::Forget(_) => Ok(()),
+                After::Kept(..) | After::Forget(_) | After::Nothing => Ok(()),
             };
             let followed: Vec<io::Result<()>> = after.iter().map(follow).collect();
             Ok((after, followed))
@@ -235,7 +248,7 @@ impl Writer {
             let (growing, folder) = match after {
                 After::Kept(pen, _) => (pen.growing(), &pen.growing().folder),
                 After::Move(step) => (step.pen.growing(), &step.folder),
-                After::Forget(_) => continue,
+                After::Forget(_) | After::Nothing => continue,
             };
             part.folders.extend([growing.folder.clone(), folder.clone()]);
             let (stamp, writer) = (growing.block.stamp, Arc::downgrade(growing));
@@ -247,13 +260,17 @@ impl Writer {
     /// Settles everything and removes the files.
     async fn close(&mut self) -> io::Result<()> {
         self.shared.volume.check()?;
-        self.settled().await?;
+        if let Err(refusal) = self.settled(true).await {
+            return Err(refusal.into());
+        }
+        self.closed = true;
         let Some(files) = self.files.take() else { return Ok(()) };
         let (shared, active) = (self.shared.clone(), self.active);
         let done = self.shared.volume.run_sync(move || {
             shared.settle(active, &files[active])?;
             let disk = &*shared.volume.disk;
-            files.iter().try_for_each(|part| part.lock().file.remove(disk))?;
+            // The older one first: what it says may be forgotten in the other.
+            [1 - active, active].iter().try_for_each(|index| files[*index].lock().file.remove(disk))?;
             let pool = shared.pool.get().expect("there are files");
             disk.sync_folder(&folder_of(&shared.volume, pool))
         });
@@ -272,39 +289,50 @@ impl Shared {
     fn kept(&self, after: &After) {
         match after {
             After::Kept(pen, end) => pen.growing().kept_in_journal(*end),
-            After::Move(_) => {}
-            After::Forget(id) => self.live.lock().iter_mut().for_each(|live| drop(live.remove(id))),
+            After::Move(_) | After::Nothing => {}
+            After::Forget(id) => {
+                let forgotten = self.live.lock().each_mut().map(|live| live.remove(id));
+                // Nobody writes it meanwhile: no wait.
+                let writers = forgotten.iter().flatten().filter_map(|said| said.writer.upgrade());
+                writers.for_each(|growing| growing.leave_journal());
+            }
         }
     }
 
     /// Makes durable what a file says, without it: it may be begun anew. A failure is known to all who sync on this disk
     /// before this returns: what it could not write, their syncs might not notice. Blocking.
     fn settle(&self, index: usize, part: &Mutex<Part>) -> io::Result<()> {
-        let settled = self.settle_now(index, part);
-        if let Some(error) = settled.as_ref().err().filter(|error| !is_shortage(error)) {
-            self.volume.broke(error);
-        }
-        settled
+        // A shortage has changed nothing.
+        let lost = |error: &io::Error| !is_shortage(error);
+        self.settle_now(index, part).inspect_err(|error| {
+            if lost(error) {
+                self.volume.broke(error)
+            }
+        })
     }
 
     fn settle_now(&self, index: usize, part: &Mutex<Part>) -> io::Result<()> {
         let live = self.live.lock()[index].clone();
         // Before the sync: a checksum that is overwritten from now on may meet a disk without the record of the old one.
         live.values().filter_map(|said| said.writer.upgrade()).for_each(|growing| growing.leave_journal());
-        if live.len() <= SETTLE_EACH_MAX {
-            live.iter().try_for_each(|(id, said)| self.settle_one(*id, said))?;
-        } else {
-            self.volume.around.sync_all_files()?;
-        }
         let mut part = part.lock();
+        // Names first: descriptors may be short for them, and then this is done again.
         part.folders.iter().try_for_each(|folder| self.volume.disk.sync_folder(folder))?;
+        self.sync_files(&live)?;
         part.folders.clear();
         part.file.retire();
         Ok(())
     }
 
+    fn sync_files(&self, live: &Live) -> io::Result<()> {
+        if live.len() > SETTLE_EACH_MAX {
+            return self.volume.around.sync_all_files();
+        }
+        live.iter().try_for_each(|(id, said)| self.sync_replica(*id, said))
+    }
+
     /// Syncs the files of one replica, wherever they are now.
-    fn settle_one(&self, id: BlockId, said: &Said) -> io::Result<()> {
+    fn sync_replica(&self, id: BlockId, said: &Said) -> io::Result<()> {
         let pool = self.pool.get().expect("something was said");
         let block = Block { id, stamp: said.stamp, length: 0 };
         for name in [data_name(id), meta_name(&block)] {
@@ -333,6 +361,15 @@ impl Refusal {
                 Refusal::Broken(error) => Err(copy_error(error)),
             },
         );
+    }
+}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> io::Error {
+        match refusal {
+            Refusal::Full => io::ErrorKind::StorageFull.into(),
+            Refusal::Broken(error) => error,
+        }
     }
 }
 

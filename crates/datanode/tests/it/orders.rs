@@ -15,7 +15,7 @@ use crate::namenode::{FakeNamenode, POOL};
 use crate::speaker::{Flags, Speaker, read_as, read_block, target, write_block, write_op};
 use crate::{Bench, bytes, until, within};
 
-fn order(action: i32, id: u64, stamp: u64, length: u64) -> dn::BlockCommandProto {
+pub fn order(action: i32, id: u64, stamp: u64, length: u64) -> dn::BlockCommandProto {
     dn::BlockCommandProto {
         action,
         block_pool_id: POOL.into(),
