@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use mobula_disk::{Disk, FileRef, Open, create_folder_durably};
+use mobula_disk::{Disk, FileRef, Open};
 
 use super::format::{Draft, Header, RECORDS_FROM};
 
@@ -65,7 +65,9 @@ impl JournalFile {
 
     fn make(&self, disk: &dyn Disk) -> io::Result<FileRef> {
         let folder = self.path.parent().expect("it lies in a folder");
-        create_folder_durably(disk, folder)?;
+        disk.create_folder(folder)?;
+        // Even if it was there: an attempt before, which was short of something, may have left its name as it was.
+        disk.sync_folder(folder.parent().expect("the pool's"))?;
         let file = disk.open(&self.path, Open::Create)?;
         disk.sync_folder(folder)?;
         Ok(file)

@@ -369,3 +369,29 @@ async fn a_new_copy_of_what_was_deleted() {
         assert!(read == Ok(data), "after {rounds} rounds: {:?}", read.map(|read| read.len()));
     }
 }
+
+/// Descriptors were short when the journal's folder was to be made durable, and are there again: it is durable before anything
+/// is kept in it.
+#[tokio::test]
+async fn descriptors_are_short_while_the_journal_is_made() {
+    let namenode = namenode().await;
+    for parent in [true, false] {
+        let disk = CrashDisk::new(1);
+        let node = on_with(&disk, &namenode, LARGE).await;
+        let folder = if parent { pool() } else { pool().join("mobula") };
+        let mut left = Some(ErrorKind::OutOfMemory);
+        disk.set_fault(Some(Box::new(move |call| {
+            if call.kind == CallKind::SyncFolder && call.path == folder { left.take() } else { None }
+        })));
+        let data = bytes(300);
+        let mut speaker = Speaker::open(&addr(&node), 1, &[]).await;
+        for (seqno, end) in [100, 200, 300].into_iter().enumerate() {
+            write(&mut speaker, seqno as i64, &data[..end], 0, Flags::Sync).await;
+        }
+        drop((speaker, node));
+        disk.lose_power(Loss::Lost);
+        let node = on_with(&disk, &namenode, LARGE).await;
+        let found = Peer::of(&node).init(1, STAMP, 9000).await.unwrap();
+        assert_eq!(found.map(|(_, length, _)| length), Some(300));
+    }
+}

@@ -1,7 +1,7 @@
 //! Any order of what can happen to a few blocks on one node, with calls that fail, kills and power losses in between;
 //! after each of those everything that was acknowledged is there, and nothing else is taken for it.
 //!
-//! `MOBULA_SEED=<seed>` runs one seed, `MOBULA_SEEDS=<count>` so many.
+//! `MOBULA_SEED=<seed>` runs one seed, `MOBULA_SEEDS=<count>` so many, from `MOBULA_FROM` on.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ use crate::speaker::{Flags, Speaker, read_block, write_op};
 use crate::stages::Again;
 use crate::{JOURNALS, within};
 
-const SEEDS: u64 = 200;
+/// Some ten a second.
+const SEEDS: u64 = 120;
 const AT_ONCE: usize = 24;
 const STEPS: u64 = 40;
 const BLOCKS: u64 = 3;
@@ -545,12 +546,10 @@ async fn run(seed: u64) {
 #[tokio::test]
 async fn whatever_happens_what_was_acknowledged_is_there() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let from = number("MOBULA_FROM").unwrap_or(0);
     let seeds = match number("MOBULA_SEED") {
         Some(seed) => seed..seed + 1,
-        None => {
-            number("MOBULA_FROM").unwrap_or(0)
-                ..number("MOBULA_FROM").unwrap_or(0) + number("MOBULA_SEEDS").unwrap_or(SEEDS)
-        }
+        None => from..from + number("MOBULA_SEEDS").unwrap_or(SEEDS),
     };
     let mut runs = JoinSet::new();
     for seed in seeds {
