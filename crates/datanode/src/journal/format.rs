@@ -46,14 +46,29 @@ impl Header {
         bytes
     }
 
-    /// None if it is not whole, or of another version.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Header> {
-        let bytes: &[u8; HEADER] = bytes.first_chunk()?;
-        let fits = bytes[..8] == MAGIC
-            && u32_at(bytes, 8) == VERSION
-            && u32_at(bytes, 36) == ChecksumKind::Crc32c.crc(&bytes[..36]);
-        fits.then(|| Header { order: u64_at(bytes, 16), salt: u64_at(bytes, 24) })
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// [`HeaderError`].
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Header, HeaderError> {
+        let bytes: &[u8; HEADER] = bytes.first_chunk().ok_or(HeaderError::Damaged)?;
+        if bytes[..8] != MAGIC || u32_at(bytes, 36) != ChecksumKind::Crc32c.crc(&bytes[..36]) {
+            return Err(HeaderError::Damaged);
+        }
+        match u32_at(bytes, 8) {
+            VERSION => Ok(Header { order: u64_at(bytes, 16), salt: u64_at(bytes, 24) }),
+            later => Err(HeaderError::Version(later)),
+        }
     }
+}
+
+/// Why a file's header cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderError {
+    /// It is not whole.
+    Damaged,
+    /// It is whole, and of a version that is not known here.
+    Version(u32),
 }
 
 /// What a record says of a replica.
@@ -232,6 +247,19 @@ mod tests {
             let row = format!("| `{name}` | {value} |");
             assert!(page.contains(&row), "the page lacks {row}");
         }
+    }
+
+    #[test]
+    fn a_header_is_whole_or_not_and_of_this_version_or_another() {
+        let header = Header { order: 1, salt: SALT };
+        let mut bytes = header.encode();
+        assert_eq!(Header::decode(&bytes), Ok(header));
+        assert_eq!(Header::decode(&bytes[..HEADER - 1]), Err(HeaderError::Damaged));
+        bytes[8] = 2;
+        assert_eq!(Header::decode(&bytes), Err(HeaderError::Damaged));
+        let crc = ChecksumKind::Crc32c.crc(&bytes[..36]);
+        bytes[36..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Header::decode(&bytes), Err(HeaderError::Version(2)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use mobula_types::{Block, BlockId, GenStamp, PoolId};
 use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
 use mobula_wire::meta;
 
-use super::format::{self, Fact, Header, RECORDS_FROM, Record};
+use super::format::{self, Fact, Header, HeaderError, RECORDS_FROM, Record, VERSION};
 use super::writer::SETTLE_EACH_MAX;
 use super::{FILE_BYTES_MAX, FILE_NAMES, folder_of};
 use crate::files::{longest_match, sum_at};
@@ -38,12 +38,25 @@ pub(crate) fn replay(volume: &Volume, pool: &PoolId) -> io::Result<()> {
     if files.is_empty() {
         return Ok(());
     }
-    let mut found: Vec<(&str, Header, &[u8])> = files
-        .iter()
-        .filter_map(|(name, bytes)| {
-            Some((*name, Header::decode(bytes)?, bytes.get(RECORDS_FROM as usize..)?))
-        })
-        .collect();
+    let mut found: Vec<(&str, Header, &[u8])> = Vec::new();
+    for (name, bytes) in &files {
+        match Header::decode(bytes) {
+            Ok(header) => found.push((*name, header, bytes.get(RECORDS_FROM as usize..).unwrap_or_default())),
+            Err(HeaderError::Version(version)) => {
+                let path = folder.join(name);
+                let what =
+                    format!("{}: a journal of version {version}, known here {VERSION}", path.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            // Of a file that was about to be begun nothing is there yet.
+            Err(HeaderError::Damaged) => {
+                if bytes.iter().any(|byte| *byte != 0) {
+                    let path = folder.join(name);
+                    tracing::error!(path = %path.display(), "its header is damaged: what it says is not known");
+                }
+            }
+        }
+    }
     found.sort_by_key(|(_, header, _)| header.order);
     let mut said: BTreeMap<BlockId, Vec<Record<'_>>> = BTreeMap::new();
     for (_, header, bytes) in &found {

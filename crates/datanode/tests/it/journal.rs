@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mobula_datanode::DataNode;
 use mobula_disk::fake::{CallKind, Loss};
-use mobula_disk::{Crash, CrashDisk};
+use mobula_disk::{Crash, CrashDisk, Open};
 use mobula_net::Env;
 use mobula_proto::hdfs::op_write_block_proto::BlockConstructionStage as Stage;
 use mobula_types::ReplicaState;
+use mobula_wire::checksum::ChecksumKind;
 use mobula_wire::datatransfer::Op;
 
 use crate::namenode::{FakeNamenode, POOL};
@@ -18,7 +19,7 @@ use crate::orders::order;
 use crate::recovery::Peer;
 use crate::speaker::{Flags, Speaker, read_block, write_block, write_op};
 use crate::stages::Again;
-use crate::{bytes, on_with, until, within};
+use crate::{bytes, on_with, start_with, until, within};
 
 /// Room for some records.
 const SMALL: u64 = 4 << 10;
@@ -394,4 +395,29 @@ async fn descriptors_are_short_while_the_journal_is_made() {
         let found = Peer::of(&node).init(1, STAMP, 9000).await.unwrap();
         assert_eq!(found.map(|(_, length, _)| length), Some(300));
     }
+}
+
+/// What a later program has written is not known here, and nothing is done as if it were nothing.
+#[tokio::test]
+async fn a_journal_of_a_later_version_is_left_alone() {
+    let namenode = namenode().await;
+    let disk = CrashDisk::new(1);
+    let node = on_with(&disk, &namenode, LARGE).await;
+    drop((sync_another(&node, 1).await, node));
+    disk.crash(Crash::Kill);
+    let process = disk.process();
+    let file = process.open(&pool().join("mobula/journal-0"), Open::ReadWrite).unwrap();
+    let mut header = [0; 40];
+    file.read_exact_at(&mut header, 0).unwrap();
+    header[8] = 2;
+    let crc = ChecksumKind::Crc32c.crc(&header[..36]);
+    header[36..].copy_from_slice(&crc.to_le_bytes());
+    file.write_all_at(&header, 0).unwrap();
+    drop((file, process));
+    let node = start_with(&disk, &namenode, LARGE).await;
+    let why = within(node.wait_stopped()).await.to_string();
+    assert!(why.contains("journal-0: a journal of version 2, known here 1"), "{why}");
+    drop(node);
+    let process = disk.process();
+    assert!(process.look(&pool().join("mobula/journal-0")).unwrap().is_some(), "it is still there");
 }

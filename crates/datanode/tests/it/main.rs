@@ -84,6 +84,13 @@ pub async fn on(disk: &CrashDisk, namenode: &FakeNamenode) -> DataNode {
 
 /// One with such a journal.
 pub async fn on_with(disk: &CrashDisk, namenode: &FakeNamenode, journal_bytes: u64) -> DataNode {
+    let node = start_with(disk, namenode, journal_bytes).await;
+    within(node.wait_registered()).await.unwrap();
+    node
+}
+
+/// One with such a journal, which may yet refuse to serve.
+pub async fn start_with(disk: &CrashDisk, namenode: &FakeNamenode, journal_bytes: u64) -> DataNode {
     let config = DatanodeConfig {
         volumes: vec![VolumeConfig::new("/data")],
         namenodes: vec![namenode.address()],
@@ -93,9 +100,7 @@ pub async fn on_with(disk: &CrashDisk, namenode: &FakeNamenode, journal_bytes: u
         journal_bytes,
         ..DatanodeConfig::default()
     };
-    let node = DataNode::start(Env::real(), disk.process(), config).await.unwrap();
-    within(node.wait_registered()).await.unwrap();
-    node
+    DataNode::start(Env::real(), disk.process(), config).await.unwrap()
 }
 
 /// Fails the test when it takes too long.
