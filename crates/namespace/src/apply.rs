@@ -194,7 +194,7 @@ impl Apply<'_, '_> {
             return Ok(number);
         }
         let number = self.numbers.next();
-        self.tables.name_rows.write()?.insert(u64::from(number), name.as_bytes())?;
+        self.tables.name_rows.insert(u64::from(number), name.as_bytes())?;
         self.tables.names.set(number, name);
         self.numbers.set(number, name);
         Ok(number)
@@ -222,22 +222,22 @@ impl Apply<'_, '_> {
     ) -> Result<(), TableError> {
         self.scratch.clear();
         Place::encode(parent, name.as_bytes(), &mut self.scratch);
-        self.tables.inodes.write()?.insert(inode.0, self.scratch.as_slice())?;
+        self.tables.inodes.insert(inode.0, self.scratch.as_slice())?;
         Ok(())
     }
 
     pub(crate) fn put_block(&mut self, id: BlockId, row: &BlockRow) -> Result<(), TableError> {
         self.scratch.clear();
         row.encode(&mut self.scratch);
-        self.tables.blocks.write()?.insert(id.0, self.scratch.as_slice())?;
+        self.tables.blocks.insert(id.0, self.scratch.as_slice())?;
         Ok(())
     }
 
     /// Removes the block at `index` of a file from all tables.
     pub(crate) fn remove_block(&mut self, file: InodeId, index: u32, id: BlockId) -> Result<(), TableError> {
-        self.tables.blocks.write()?.remove(id.0)?;
+        self.tables.blocks.remove(id.0)?;
         if index > 0 {
-            self.tables.file_blocks.write()?.remove(file_block_key(file, index).as_slice())?;
+            self.tables.file_blocks.remove(file_block_key(file, index).as_slice())?;
         }
         self.state.blocks -= 1;
         self.effects.push(BlockEffect::Removed { block: id });

@@ -206,7 +206,7 @@ impl Apply<'_, '_> {
             file.first = id;
         } else {
             let key = file_block_key(inode, index);
-            self.tables.file_blocks.write()?.insert(key.as_slice(), id.0.to_be_bytes().as_slice())?;
+            self.tables.file_blocks.insert(key.as_slice(), id.0.to_be_bytes().as_slice())?;
         }
         let open = open_mut(walk);
         (open.open_length, open.kept) = (0, 0);

@@ -80,10 +80,10 @@ impl Apply<'_, '_> {
                 file.first = block;
             } else {
                 let key = file_block_key(id, at);
-                self.tables.file_blocks.write()?.insert(key.as_slice(), block.0.to_be_bytes().as_slice())?;
+                self.tables.file_blocks.insert(key.as_slice(), block.0.to_be_bytes().as_slice())?;
             }
             if nth > 0 {
-                self.tables.file_blocks.write()?.remove(file_block_key(source.id, nth).as_slice())?;
+                self.tables.file_blocks.remove(file_block_key(source.id, nth).as_slice())?;
             }
             self.put_block(block, &row)?;
             if restrained {
@@ -98,7 +98,7 @@ impl Apply<'_, '_> {
     fn remove_moved(&mut self, walk: &Walk<'_>, name: &str, source: &Inode) -> Result<(), TableError> {
         let directory = walk.nodes[walk.depth - 1].id;
         self.remove_entry(directory, name.as_bytes())?;
-        self.tables.inodes.write()?.remove(source.id.0)?;
+        self.tables.inodes.remove(source.id.0)?;
         self.state.files -= 1;
         Ok(())
     }

@@ -56,7 +56,7 @@ impl Apply<'_, '_> {
     }
 
     pub(crate) fn drop_lease(&mut self, file: InodeId, holder: &str) -> Result<(), TableError> {
-        self.tables.open.write()?.remove(file.0)?;
+        self.tables.open.remove(file.0)?;
         self.holders.remove(holder);
         self.state.open_files -= 1;
         Ok(())

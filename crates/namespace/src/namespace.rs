@@ -66,11 +66,10 @@ impl Namespace {
         let names = Arc::new(Names::default());
         let mut numbers = NameNumbers::default();
         let (state, mut holders) = {
-            let mut tables = WriteTables::new(&transaction, names.clone());
-            tables.create()?;
+            let mut tables = WriteTables::open(&transaction, names.clone())?;
             State::check_layout(&mut tables)?;
             load_names(&tables, &names, &mut numbers)?;
-            (State::read(tables.meta.read()?)?, Holders::count(tables.open.read()?)?)
+            (State::read(&tables.meta)?, Holders::count(&tables.open)?)
         };
         transaction.commit()?;
         let memo = Arc::new(Memo::default());
@@ -127,7 +126,7 @@ impl Namespace {
         transaction.set_durability(Durability::None)?;
         let mut answers = Vec::with_capacity(entries.len());
         {
-            let mut tables = WriteTables::new(&transaction, self.names.clone());
+            let mut tables = WriteTables::open(&transaction, self.names.clone())?;
             tables.directories = std::mem::take(&mut self.directories).into();
             let mut apply = Apply {
                 tables,
@@ -166,7 +165,7 @@ impl Namespace {
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_quick_repair(true);
         {
-            let mut tables = WriteTables::new(&transaction, self.names.clone());
+            let mut tables = WriteTables::open(&transaction, self.names.clone())?;
             self.state.write(&mut tables)?;
         }
         let synced = transaction.commit().map_err(TableError::from);
@@ -218,12 +217,10 @@ impl Namespace {
         let names = Arc::new(Names::default());
         let mut numbers = NameNumbers::default();
         let loaded = {
-            let mut tables = WriteTables::new(&transaction, names.clone());
-            tables
-                .create()
-                .and_then(|()| State::check_layout(&mut tables))
+            let mut tables = WriteTables::open(&transaction, names.clone())?;
+            State::check_layout(&mut tables)
                 .and_then(|()| load_names(&tables, &names, &mut numbers))
-                .and_then(|()| Ok((State::read(tables.meta.read()?)?, Holders::count(tables.open.read()?)?)))
+                .and_then(|()| Ok((State::read(&tables.meta)?, Holders::count(&tables.open)?)))
         };
         let (state, holders) = match loaded {
             Ok(loaded) => loaded,
@@ -270,7 +267,7 @@ impl Apply<'_, '_> {
 }
 
 fn load_names(tables: &WriteTables<'_>, names: &Names, numbers: &mut NameNumbers) -> Result<(), TableError> {
-    for row in tables.name_rows.read()?.iter()? {
+    for row in tables.name_rows.iter()? {
         let (number, name) = row?;
         let number = u32::try_from(number.value()).map_err(TableError::storage)?;
         let name = String::from_utf8_lossy(name.value()).into_owned();

@@ -18,8 +18,8 @@ const REAP_INODES_MAX: u32 = 65_536;
 impl Apply<'_, '_> {
     /// Cuts off a directory that has children; its entry is gone already.
     pub(crate) fn cut_off(&mut self, directory: &Inode) -> Result<(), TableError> {
-        self.tables.inodes.write()?.remove(directory.id.0)?;
-        self.tables.reap.write()?.insert(directory.id.0, [].as_slice())?;
+        self.tables.inodes.remove(directory.id.0)?;
+        self.tables.reap.insert(directory.id.0, [].as_slice())?;
         self.state.reap += 1;
         // Others that wait have their turn with the leader's `Reap`: a delete's own work is bounded.
         if self.state.reap == 1 { self.reap(DELETE_INODES_MAX) } else { Ok(()) }
@@ -30,9 +30,7 @@ impl Apply<'_, '_> {
         self.tables.flush()?; // Children are listed below.
         let mut left = inodes.min(REAP_INODES_MAX) as usize;
         while left > 0 {
-            let Some(directory) = self.tables.reap.read()?.first()?.map(|(id, _)| InodeId(id.value())) else {
-                break;
-            };
+            let Some(directory) = self.tables.reap.first()?.map(|(id, _)| InodeId(id.value())) else { break };
             let mut children: Vec<(Vec<u8>, Inode)> = Vec::new();
             self.tables.children(directory, None, |name, child| {
                 children.push((name.to_vec(), child));
@@ -43,8 +41,8 @@ impl Apply<'_, '_> {
                 self.remove_entry(directory, name)?;
                 match child.directory() {
                     Some(inner) if inner.children > 0 => {
-                        self.tables.inodes.write()?.remove(child.id.0)?;
-                        self.tables.reap.write()?.insert(child.id.0, [].as_slice())?;
+                        self.tables.inodes.remove(child.id.0)?;
+                        self.tables.reap.insert(child.id.0, [].as_slice())?;
                         self.state.reap += 1;
                     }
                     _ => self.remove_inode(child)?,
@@ -52,7 +50,7 @@ impl Apply<'_, '_> {
             }
             left -= children.len();
             if emptied {
-                self.tables.reap.write()?.remove(directory.0)?;
+                self.tables.reap.remove(directory.0)?;
                 self.state.reap -= 1;
                 self.state.directories -= 1;
                 left = left.saturating_sub(1);

@@ -100,15 +100,11 @@ const CLIENTS_MAX: usize = 16_384;
 /// so that nearly every call is above it, and then needs no look into the table. Never below what the table
 /// holds; calls below 0 are not counted.
 #[derive(Debug, Default)]
-pub(crate) struct LastCalls {
-    of_clients: HashMap<ClientId, i32, FixedState>,
-    /// The time of the oldest row of `retry_rows`, where it is known: so that nobody looks as long as that is not too old.
-    oldest: Option<Millis>,
-}
+pub(crate) struct LastCalls(HashMap<ClientId, i32, FixedState>);
 
 impl LastCalls {
     fn note(&mut self, key: &RetryKey) {
-        if let Some(last) = self.of_clients.get_mut(&key.client) {
+        if let Some(last) = self.0.get_mut(&key.client) {
             *last = key.call.max(*last);
         }
     }
@@ -120,16 +116,15 @@ impl Apply<'_, '_> {
         if key.call < 0 {
             return Ok(false);
         }
-        if let Some(last) = self.calls.of_clients.get(&key.client) {
+        if let Some(last) = self.calls.0.get(&key.client) {
             return Ok(key.call > *last);
         }
         let (first, most) = (key_bytes(key.client, 0), key_bytes(key.client, i32::MAX.cast_unsigned()));
-        let last =
-            match self.tables.retry.read()?.range::<&[u8]>(first.as_slice()..=most.as_slice())?.next_back() {
-                Some(row) => call_of(row?.0.value()).cast_signed(),
-                None => -1,
-            };
-        self.calls.of_clients.insert(key.client, last);
+        let last = match self.tables.retry.range::<&[u8]>(first.as_slice()..=most.as_slice())?.next_back() {
+            Some(row) => call_of(row?.0.value()).cast_signed(),
+            None => -1,
+        };
+        self.calls.0.insert(key.client, last);
         Ok(key.call > last)
     }
 
@@ -141,7 +136,7 @@ impl Apply<'_, '_> {
         if let Some(answer) = self.kept.answer(key) {
             return answered(&self.tables, answer).map(Some);
         }
-        let answer = stored(self.tables.retry.read()?, key, self.now())?;
+        let answer = stored(&self.tables.retry, key, self.now())?;
         answer.map(|answer| answered(&self.tables, &answer)).transpose()
     }
 
@@ -186,8 +181,8 @@ impl Apply<'_, '_> {
     /// Writes what was kept of a batch, and forgets the oldest.
     pub(crate) fn remember(&mut self) -> Result<(), TableError> {
         // Not before: until now the tables did not have what this batch answered.
-        if self.calls.of_clients.len() >= CLIENTS_MAX {
-            self.calls.of_clients.clear();
+        if self.calls.0.len() >= CLIENTS_MAX {
+            self.calls.0.clear();
         }
         let mut kept = std::mem::take(&mut self.kept);
         let count = kept.calls.len() as u64;
@@ -195,7 +190,7 @@ impl Apply<'_, '_> {
             let mut row = Vec::with_capacity(64);
             put_number(&mut row, self.now().0);
             self.put_rows(&mut kept, &mut row)?;
-            self.tables.retry_rows.write()?.insert(self.state.retry_next, row.as_slice())?;
+            self.tables.retry_rows.insert(self.state.retry_next, row.as_slice())?;
             self.state.retry_next += 1;
             kept.calls.clear();
             kept.bytes.clear();
@@ -227,7 +222,7 @@ impl Apply<'_, '_> {
             }
             let key = key_bytes(*client, *highest);
             // A row that is there already has the same call, answered anew because that was too long ago.
-            let old = self.tables.retry.write()?.insert(key.as_slice(), value.as_slice())?;
+            let old = self.tables.retry.insert(key.as_slice(), value.as_slice())?;
             let old = old.map(|old| Row::read(old.value())?.count()).transpose()?;
             self.state.retry_entries += count as u64;
             self.state.retry_entries -= old.unwrap_or(0);
@@ -240,15 +235,14 @@ impl Apply<'_, '_> {
     /// Forgets the oldest answers, if there are too many or they are too old; about `bound` of them at most.
     fn forget_oldest(&mut self, bound: u64) -> Result<(), TableError> {
         let mut evicted = 0;
-        while evicted < bound && !self.calls.oldest.is_some_and(|time| self.may_stay(time)) {
+        while evicted < bound {
             let Some((number, row)) = self.oldest()? else { break };
             let mut from = Reader::new("retry_rows", &row);
             let time = Millis(from.number()?);
-            self.calls.oldest = Some(time);
-            if self.may_stay(time) {
+            let surplus = self.state.retry_entries > RETRY_ENTRIES_MAX;
+            if !surplus && self.now().since(time) <= RETRY_AGE_MS_MAX {
                 break;
             }
-            self.calls.oldest = None;
             while !from.is_empty() {
                 let mut key = [0; KEY_BYTES];
                 for byte in &mut key {
@@ -256,28 +250,18 @@ impl Apply<'_, '_> {
                 }
                 evicted += self.forget(&key, time)?;
             }
-            self.tables.retry_rows.write()?.remove(number)?;
+            self.tables.retry_rows.remove(number)?;
         }
         Ok(())
     }
 
-    /// Whether answers of that time need not be forgotten.
-    fn may_stay(&self, time: Millis) -> bool {
-        self.state.retry_entries <= RETRY_ENTRIES_MAX && self.now().since(time) <= RETRY_AGE_MS_MAX
-    }
-
     fn oldest(&self) -> Result<Option<(u64, Vec<u8>)>, TableError> {
-        Ok(self
-            .tables
-            .retry_rows
-            .read()?
-            .first()?
-            .map(|(number, row)| (number.value(), row.value().to_vec())))
+        Ok(self.tables.retry_rows.first()?.map(|(number, row)| (number.value(), row.value().to_vec())))
     }
 
     /// Forgets a row, unless it was written anew since; answers how many answers were in it.
     fn forget(&mut self, key: &[u8; KEY_BYTES], time: Millis) -> Result<u64, TableError> {
-        let count = match self.tables.retry.read()?.get(key.as_slice())? {
+        let count = match self.tables.retry.get(key.as_slice())? {
             Some(value) => {
                 let row = Row::read(value.value())?;
                 if row.time == time { row.count()? } else { 0 }
@@ -285,7 +269,7 @@ impl Apply<'_, '_> {
             None => 0,
         };
         if count > 0 {
-            self.tables.retry.write()?.remove(key.as_slice())?;
+            self.tables.retry.remove(key.as_slice())?;
             self.state.retry_entries -= count;
         }
         Ok(count.max(1))

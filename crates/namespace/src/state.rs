@@ -112,18 +112,18 @@ impl State {
     pub(crate) fn write(&mut self, tables: &mut WriteTables<'_>) -> Result<(), TableError> {
         let mut bytes = Vec::with_capacity(128);
         self.encode(&mut bytes);
-        tables.meta.write()?.insert(KEY_COUNTERS, bytes.as_slice())?;
+        tables.meta.insert(KEY_COUNTERS, bytes.as_slice())?;
         if std::mem::take(&mut self.dirty_membership) {
-            tables.meta.write()?.insert(KEY_MEMBERSHIP, self.membership.as_deref().unwrap_or_default())?;
+            tables.meta.insert(KEY_MEMBERSHIP, self.membership.as_deref().unwrap_or_default())?;
         }
         if std::mem::take(&mut self.dirty_format) {
             if let Some(format) = &self.format {
-                tables.meta.write()?.insert(KEY_FORMAT, postcard_bytes(&**format)?.as_slice())?;
+                tables.meta.insert(KEY_FORMAT, postcard_bytes(&**format)?.as_slice())?;
             }
-            tables.meta.write()?.insert(KEY_RULES, postcard_bytes(&*self.rules)?.as_slice())?;
+            tables.meta.insert(KEY_RULES, postcard_bytes(&*self.rules)?.as_slice())?;
         }
         if std::mem::take(&mut self.dirty_guards) {
-            tables.meta.write()?.insert(KEY_GUARDS, postcard_bytes(&*self.guards)?.as_slice())?;
+            tables.meta.insert(KEY_GUARDS, postcard_bytes(&*self.guards)?.as_slice())?;
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl State {
 
     /// Refuses another layout, and writes this one into new tables.
     pub(crate) fn check_layout(tables: &mut WriteTables<'_>) -> Result<(), TableError> {
-        let found = match tables.meta.read()?.get(KEY_LAYOUT)? {
+        let found = match tables.meta.get(KEY_LAYOUT)? {
             Some(value) => Some(Reader::new("meta", value.value()).number()?),
             None => None,
         };
@@ -218,9 +218,9 @@ impl State {
     /// From the layout before to this one. What was answered before is not known any more: a call that is retried over
     /// the change of programs is made once more, as by HDFS after a restart without its log.
     fn forget_answers(tables: &mut WriteTables<'_>) -> Result<(), TableError> {
-        tables.retry.write()?.retain(|_, _| false)?;
-        tables.retry_rows.write()?.retain(|_, _| false)?;
-        let mut state = State::read(tables.meta.read()?)?;
+        tables.retry.retain(|_, _| false)?;
+        tables.retry_rows.retain(|_, _| false)?;
+        let mut state = State::read(&tables.meta)?;
         state.retry_entries = 0;
         state.write(tables)?;
         write_layout(tables)
@@ -230,7 +230,7 @@ impl State {
 fn write_layout(tables: &mut WriteTables<'_>) -> Result<(), TableError> {
     let mut bytes = Vec::new();
     put_number(&mut bytes, LAYOUT);
-    tables.meta.write()?.insert(KEY_LAYOUT, bytes.as_slice())?;
+    tables.meta.insert(KEY_LAYOUT, bytes.as_slice())?;
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! The tables: their names, keys and errors, and reading them alike in a view and inside `apply`.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Bound;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use mobula_types::{BlockId, InodeId};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -106,11 +106,11 @@ pub(crate) trait Read {
     type Bytes: ReadableTable<&'static [u8], &'static [u8]>;
     type Numbers: ReadableTable<u64, &'static [u8]>;
 
-    fn entries(&self) -> Result<&Self::Bytes, TableError>;
-    fn inodes(&self) -> Result<&Self::Numbers, TableError>;
-    fn blocks(&self) -> Result<&Self::Numbers, TableError>;
-    fn file_blocks(&self) -> Result<&Self::Bytes, TableError>;
-    fn open_rows(&self) -> Result<&Self::Numbers, TableError>;
+    fn entries(&self) -> &Self::Bytes;
+    fn inodes(&self) -> &Self::Numbers;
+    fn blocks(&self) -> &Self::Numbers;
+    fn file_blocks(&self) -> &Self::Bytes;
+    fn open_rows(&self) -> &Self::Numbers;
     fn names(&self) -> &Names;
 
     /// A directory that is remembered under that key.
@@ -128,7 +128,7 @@ pub(crate) trait Read {
         if let Some(known) = self.known(&key) {
             return Ok(Some(known));
         }
-        let Some(value) = self.entries()?.get(key.as_slice())? else { return Ok(None) };
+        let Some(value) = self.entries().get(key.as_slice())? else { return Ok(None) };
         let inode = self.inode(value.value())?;
         if inode.is_directory() {
             self.learn(&key, &inode);
@@ -141,7 +141,7 @@ pub(crate) trait Read {
         let mut inode = Inode::decode(record)?;
         let id = inode.id;
         if let Some(open) = inode.file_mut().and_then(|file| file.open.as_deref_mut()) {
-            let row = self.open_rows()?.get(id.0)?.ok_or_else(|| TableError::Corrupt {
+            let row = self.open_rows().get(id.0)?.ok_or_else(|| TableError::Corrupt {
                 table: "open",
                 detail: format!("the row of file {id} is missing"),
             })?;
@@ -155,14 +155,14 @@ pub(crate) trait Read {
         if let Some(place) = self.known_place(inode) {
             return Ok(Some(place));
         }
-        match self.inodes()?.get(inode.0)? {
+        match self.inodes().get(inode.0)? {
             Some(value) => Place::decode(value.value()).map(Some),
             None => Ok(None),
         }
     }
 
     fn block_row(&self, block: BlockId) -> Result<Option<BlockRow>, TableError> {
-        match self.blocks()?.get(block.0)? {
+        match self.blocks().get(block.0)? {
             Some(value) => BlockRow::decode(value.value()).map(Some),
             None => Ok(None),
         }
@@ -185,7 +185,7 @@ pub(crate) trait Read {
             table: "file_blocks",
             detail: format!("{file}[{index}] {detail}"),
         };
-        let value = self.file_blocks()?.get(file_block_key(file, index).as_slice())?;
+        let value = self.file_blocks().get(file_block_key(file, index).as_slice())?;
         let value = value.ok_or_else(|| corrupt("is missing"))?;
         let bytes = value.value().try_into().map_err(|_| corrupt("is not 8 bytes"))?;
         Ok(BlockId(u64::from_be_bytes(bytes)))
@@ -203,7 +203,7 @@ pub(crate) trait Read {
             Some(_) => Bound::Excluded(start.as_slice()),
             None => Bound::Included(start.as_slice()),
         };
-        Ok(self.entries()?.range::<&[u8]>((lower, Bound::Excluded(end.as_slice())))?)
+        Ok(self.entries().range::<&[u8]>((lower, Bound::Excluded(end.as_slice())))?)
     }
 
     /// Calls `visit` with the children of a directory whose names come after `after` (all, if none),
@@ -242,7 +242,7 @@ pub(crate) trait Read {
             Some(name) => entry_key(parent, name),
             None => entry_key(InodeId(parent.0 + 1), &[]),
         };
-        for row in self.entries()?.range::<&[u8]>(start.as_slice()..end.as_slice())?.rev() {
+        for row in self.entries().range::<&[u8]>(start.as_slice()..end.as_slice())?.rev() {
             let (key, value) = row?;
             let inode = self.inode(value.value())?;
             if inode.is_directory() {
@@ -267,124 +267,77 @@ pub(crate) fn block_record(id: BlockId, row: &BlockRow) -> BlockRecord {
     BlockRecord { block: row.block(id), inode: row.inode, replication: row.replication, state: row.state }
 }
 
-/// The tables of a view. Each is opened by who reads it first: many a view is gone before anybody looks.
+/// The tables of a view.
 pub(crate) struct ReadTables {
-    entries: OnceLock<ReadOnlyTable<&'static [u8], &'static [u8]>>,
-    inodes: OnceLock<ReadOnlyTable<u64, &'static [u8]>>,
-    blocks: OnceLock<ReadOnlyTable<u64, &'static [u8]>>,
-    file_blocks: OnceLock<ReadOnlyTable<&'static [u8], &'static [u8]>>,
-    open: OnceLock<ReadOnlyTable<u64, &'static [u8]>>,
+    pub(crate) entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(crate) inodes: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) blocks: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) file_blocks: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(crate) open: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) names: Arc<Names>,
     pub(crate) memo: Arc<Memo>,
     /// Counts published views.
     pub(crate) version: u64,
+    /// For what is rare: snapshots and hashes.
     pub(crate) transaction: ReadTransaction,
 }
 
 impl ReadTables {
-    pub(crate) fn new(
+    pub(crate) fn open(
         transaction: ReadTransaction,
         names: Arc<Names>,
         memo: Arc<Memo>,
         version: u64,
-    ) -> ReadTables {
-        ReadTables {
-            entries: OnceLock::new(),
-            inodes: OnceLock::new(),
-            blocks: OnceLock::new(),
-            file_blocks: OnceLock::new(),
-            open: OnceLock::new(),
+    ) -> Result<ReadTables, TableError> {
+        Ok(ReadTables {
+            entries: transaction.open_table(ENTRIES)?,
+            inodes: transaction.open_table(INODES)?,
+            blocks: transaction.open_table(BLOCKS)?,
+            file_blocks: transaction.open_table(FILE_BLOCKS)?,
+            open: transaction.open_table(OPEN)?,
             names,
             memo,
             version,
             transaction,
-        }
-    }
-
-    fn opened<'a, K: redb::Key + 'static, V: redb::Value + 'static>(
-        &self,
-        table: &'a OnceLock<ReadOnlyTable<K, V>>,
-        definition: TableDefinition<'static, K, V>,
-    ) -> Result<&'a ReadOnlyTable<K, V>, TableError> {
-        if let Some(table) = table.get() {
-            return Ok(table);
-        }
-        let opened = self.transaction.open_table(definition)?;
-        // Of two that open it at the same time, the first one's is kept.
-        Ok(table.get_or_init(|| opened))
+        })
     }
 }
-
-/// A table inside `apply`, opened when it is first needed: each that is open costs its opening, and a look when the
-/// transaction ends, and most batches touch few.
-pub(crate) struct Late<'t, K: redb::Key + 'static, V: redb::Value + 'static> {
-    transaction: &'t WriteTransaction,
-    definition: TableDefinition<'static, K, V>,
-    table: OnceCell<Table<'t, K, V>>,
-}
-
-impl<'t, K: redb::Key + 'static, V: redb::Value + 'static> Late<'t, K, V> {
-    fn new(transaction: &'t WriteTransaction, definition: TableDefinition<'static, K, V>) -> Self {
-        Late { transaction, definition, table: OnceCell::new() }
-    }
-
-    pub(crate) fn read(&self) -> Result<&Table<'t, K, V>, TableError> {
-        if let Some(table) = self.table.get() {
-            return Ok(table);
-        }
-        let opened = self.transaction.open_table(self.definition)?;
-        Ok(self.table.get_or_init(|| opened))
-    }
-
-    pub(crate) fn write(&mut self) -> Result<&mut Table<'t, K, V>, TableError> {
-        self.read()?;
-        Ok(self.table.get_mut().expect("just opened"))
-    }
-}
-
-type LateBytes<'t> = Late<'t, &'static [u8], &'static [u8]>;
-type LateNumbers<'t> = Late<'t, u64, &'static [u8]>;
 
 /// The tables inside `apply`.
 pub(crate) struct WriteTables<'t> {
-    pub(crate) entries: LateBytes<'t>,
-    pub(crate) inodes: LateNumbers<'t>,
-    pub(crate) blocks: LateNumbers<'t>,
-    pub(crate) file_blocks: LateBytes<'t>,
-    pub(crate) open: LateNumbers<'t>,
-    pub(crate) reap: LateNumbers<'t>,
-    pub(crate) name_rows: LateNumbers<'t>,
-    pub(crate) retry: LateBytes<'t>,
-    pub(crate) retry_rows: LateNumbers<'t>,
-    pub(crate) meta: LateBytes<'t>,
+    pub(crate) entries: Table<'t, &'static [u8], &'static [u8]>,
+    pub(crate) inodes: Table<'t, u64, &'static [u8]>,
+    pub(crate) blocks: Table<'t, u64, &'static [u8]>,
+    pub(crate) file_blocks: Table<'t, &'static [u8], &'static [u8]>,
+    pub(crate) open: Table<'t, u64, &'static [u8]>,
+    pub(crate) reap: Table<'t, u64, &'static [u8]>,
+    pub(crate) name_rows: Table<'t, u64, &'static [u8]>,
+    pub(crate) retry: Table<'t, &'static [u8], &'static [u8]>,
+    pub(crate) retry_rows: Table<'t, u64, &'static [u8]>,
+    pub(crate) meta: Table<'t, &'static [u8], &'static [u8]>,
     pub(crate) names: Arc<Names>,
     pub(crate) directories: RefCell<Directories>,
 }
 
 impl<'t> WriteTables<'t> {
-    pub(crate) fn new(transaction: &'t WriteTransaction, names: Arc<Names>) -> WriteTables<'t> {
-        WriteTables {
-            entries: Late::new(transaction, ENTRIES),
-            inodes: Late::new(transaction, INODES),
-            blocks: Late::new(transaction, BLOCKS),
-            file_blocks: Late::new(transaction, FILE_BLOCKS),
-            open: Late::new(transaction, OPEN),
-            reap: Late::new(transaction, REAP),
-            name_rows: Late::new(transaction, NAMES),
-            retry: Late::new(transaction, RETRY),
-            retry_rows: Late::new(transaction, RETRY_ROWS),
-            meta: Late::new(transaction, META),
+    pub(crate) fn open(
+        transaction: &'t WriteTransaction,
+        names: Arc<Names>,
+    ) -> Result<WriteTables<'t>, TableError> {
+        Ok(WriteTables {
+            entries: transaction.open_table(ENTRIES)?,
+            inodes: transaction.open_table(INODES)?,
+            blocks: transaction.open_table(BLOCKS)?,
+            file_blocks: transaction.open_table(FILE_BLOCKS)?,
+            open: transaction.open_table(OPEN)?,
+            reap: transaction.open_table(REAP)?,
+            name_rows: transaction.open_table(NAMES)?,
+            retry: transaction.open_table(RETRY)?,
+            retry_rows: transaction.open_table(RETRY_ROWS)?,
+            meta: transaction.open_table(META)?,
             names,
             directories: RefCell::default(),
-        }
-    }
-
-    /// Makes those that are not there yet: who reads relies on all of them.
-    pub(crate) fn create(&self) -> Result<(), TableError> {
-        let bytes = [&self.entries, &self.file_blocks, &self.retry, &self.meta];
-        bytes.iter().try_for_each(|table| table.read().map(drop))?;
-        let numbers = [&self.inodes, &self.blocks, &self.open, &self.reap, &self.name_rows, &self.retry_rows];
-        numbers.iter().try_for_each(|table| table.read().map(drop))
+        })
     }
 
     pub(crate) fn put_entry(
@@ -400,11 +353,11 @@ impl<'t> WriteTables<'t> {
         }
         scratch.clear();
         inode.encode(scratch);
-        self.entries.write()?.insert(entry_key(parent, name).as_slice(), scratch.as_slice())?;
+        self.entries.insert(entry_key(parent, name).as_slice(), scratch.as_slice())?;
         if let Some(open) = inode.file().and_then(|file| file.open.as_deref()) {
             scratch.clear();
             open.encode(scratch);
-            self.open.write()?.insert(inode.id.0, scratch.as_slice())?;
+            self.open.insert(inode.id.0, scratch.as_slice())?;
         }
         Ok(())
     }
@@ -412,16 +365,13 @@ impl<'t> WriteTables<'t> {
     pub(crate) fn remove_entry(&mut self, parent: InodeId, name: &[u8]) -> Result<(), TableError> {
         let key = entry_key(parent, name);
         self.directories.get_mut().forget(&key);
-        self.entries.write()?.remove(key.as_slice())?;
+        self.entries.remove(key.as_slice())?;
         Ok(())
     }
 
     /// Writes the directories that changed: before the commit, and before children are listed.
     pub(crate) fn flush(&mut self) -> Result<(), TableError> {
-        if self.directories.get_mut().is_settled() {
-            return Ok(());
-        }
-        let entries = self.entries.write()?;
+        let entries = &mut self.entries;
         let mut record = Vec::with_capacity(64);
         self.directories.get_mut().flush(|key, inode| {
             record.clear();
@@ -432,28 +382,33 @@ impl<'t> WriteTables<'t> {
     }
 }
 
+macro_rules! the_tables {
+    () => {
+        fn entries(&self) -> &Self::Bytes {
+            &self.entries
+        }
+        fn inodes(&self) -> &Self::Numbers {
+            &self.inodes
+        }
+        fn blocks(&self) -> &Self::Numbers {
+            &self.blocks
+        }
+        fn file_blocks(&self) -> &Self::Bytes {
+            &self.file_blocks
+        }
+        fn open_rows(&self) -> &Self::Numbers {
+            &self.open
+        }
+        fn names(&self) -> &Names {
+            &self.names
+        }
+    };
+}
+
 impl Read for ReadTables {
     type Bytes = ReadOnlyTable<&'static [u8], &'static [u8]>;
     type Numbers = ReadOnlyTable<u64, &'static [u8]>;
-
-    fn entries(&self) -> Result<&Self::Bytes, TableError> {
-        self.opened(&self.entries, ENTRIES)
-    }
-    fn inodes(&self) -> Result<&Self::Numbers, TableError> {
-        self.opened(&self.inodes, INODES)
-    }
-    fn blocks(&self) -> Result<&Self::Numbers, TableError> {
-        self.opened(&self.blocks, BLOCKS)
-    }
-    fn file_blocks(&self) -> Result<&Self::Bytes, TableError> {
-        self.opened(&self.file_blocks, FILE_BLOCKS)
-    }
-    fn open_rows(&self) -> Result<&Self::Numbers, TableError> {
-        self.opened(&self.open, OPEN)
-    }
-    fn names(&self) -> &Names {
-        &self.names
-    }
+    the_tables!();
 
     fn known(&self, key: &[u8]) -> Option<Inode> {
         self.memo.entry(self.version, key)
@@ -472,25 +427,7 @@ impl Read for ReadTables {
 impl<'t> Read for WriteTables<'t> {
     type Bytes = Table<'t, &'static [u8], &'static [u8]>;
     type Numbers = Table<'t, u64, &'static [u8]>;
-
-    fn entries(&self) -> Result<&Self::Bytes, TableError> {
-        self.entries.read()
-    }
-    fn inodes(&self) -> Result<&Self::Numbers, TableError> {
-        self.inodes.read()
-    }
-    fn blocks(&self) -> Result<&Self::Numbers, TableError> {
-        self.blocks.read()
-    }
-    fn file_blocks(&self) -> Result<&Self::Bytes, TableError> {
-        self.file_blocks.read()
-    }
-    fn open_rows(&self) -> Result<&Self::Numbers, TableError> {
-        self.open.read()
-    }
-    fn names(&self) -> &Names {
-        &self.names
-    }
+    the_tables!();
 
     fn known(&self, key: &[u8]) -> Option<Inode> {
         self.directories.borrow().entry(key).cloned()

@@ -418,7 +418,7 @@ impl Apply<'_, '_> {
 
     /// Removes a file with its blocks and lease, or an empty directory; its entry is gone already.
     pub(crate) fn remove_inode(&mut self, inode: &Inode) -> Result<(), TableError> {
-        self.tables.inodes.write()?.remove(inode.id.0)?;
+        self.tables.inodes.remove(inode.id.0)?;
         let Body::File(file) = &inode.body else {
             self.state.directories -= 1;
             return Ok(());

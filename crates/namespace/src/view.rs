@@ -97,7 +97,7 @@ impl View {
         holders: PublishedHolders,
         version: u64,
     ) -> Result<View, TableError> {
-        let tables = ReadTables::new(database.begin_read()?, names.clone(), memo.clone(), version);
+        let tables = ReadTables::open(database.begin_read()?, names.clone(), memo.clone(), version)?;
         Ok(View { published: Arc::new(Published { tables, state: state.clone(), holders }) })
     }
 
@@ -612,7 +612,7 @@ impl View {
     /// The tables'.
     pub fn blocks_from(&self, from: BlockId, count: usize) -> Result<Vec<BlockRecord>, TableError> {
         let mut records = Vec::new();
-        for row in self.tables().blocks()?.range(from.0..)?.take(count) {
+        for row in self.tables().blocks.range(from.0..)?.take(count) {
             let (id, value) = row?;
             records.push(block_record(BlockId(id.value()), &BlockRow::decode(value.value())?));
         }
@@ -644,7 +644,7 @@ impl View {
     /// The tables'.
     pub fn open_files(&self, after: InodeId, limit: usize) -> Result<Vec<OpenFile>, TableError> {
         let mut files = Vec::new();
-        for row in self.tables().open_rows()?.range(after.0.saturating_add(1)..)? {
+        for row in self.tables().open.range(after.0.saturating_add(1)..)? {
             if files.len() >= limit {
                 break;
             }
@@ -663,7 +663,7 @@ impl View {
     /// The tables'.
     pub fn recoveries(&self, after: InodeId, limit: usize) -> Result<Vec<RunningRecovery>, TableError> {
         let mut running = Vec::new();
-        for row in self.tables().open_rows()?.range(after.0.saturating_add(1)..)? {
+        for row in self.tables().open.range(after.0.saturating_add(1)..)? {
             if running.len() >= limit {
                 break;
             }
@@ -719,7 +719,7 @@ impl View {
     ) -> Result<(Vec<OpenFile>, Option<InodeId>), TableError> {
         let mut files = Vec::new();
         let mut seen = 0;
-        for row in self.tables().open_rows()?.range(after.0.saturating_add(1)..)? {
+        for row in self.tables().open.range(after.0.saturating_add(1)..)? {
             let (id, value) = row?;
             let id = InodeId(id.value());
             if holders.contains(Construction::decode_holder(value.value())?)
@@ -740,7 +740,7 @@ impl View {
     /// # Errors
     /// The tables'.
     pub fn lease_of(&self, file: InodeId) -> Result<Option<String>, TableError> {
-        match self.tables().open_rows()?.get(file.0)? {
+        match self.tables().open.get(file.0)? {
             Some(row) => Construction::decode_holder(row.value()).map(|holder| Some(holder.to_owned())),
             None => Ok(None),
         }
