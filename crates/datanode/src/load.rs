@@ -75,12 +75,16 @@ fn empty(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
 }
 
 /// The length of a block's data file, and stamps and lengths of its meta files.
-type FoundFiles = (Option<u64>, Vec<(u64, u64)>);
+pub(crate) type FoundFiles = (Option<u64>, Vec<(u64, u64)>);
 
 /// Those of one folder.
-type Names = BTreeMap<BlockId, FoundFiles>;
+pub(crate) type Names = BTreeMap<BlockId, FoundFiles>;
 
-fn names(disk: &dyn Disk, folder: &Path) -> io::Result<Names> {
+/// What a folder has of blocks.
+///
+/// # Errors
+/// `NotFound`, and whatever the disk says.
+pub(crate) fn names(disk: &dyn Disk, folder: &Path) -> io::Result<Names> {
     let mut names = Names::new();
     for entry in disk.list(folder)? {
         match BlockFile::parse(&entry) {

@@ -156,9 +156,8 @@ fn rename_one<'a>(
     move_to_final(volume, step)
 }
 
-/// Gives a replica its final name, not durably. A shortage has changed nothing.
+/// Gives a replica its final name, in a folder that is there; not durably. A shortage has changed nothing.
 pub(crate) fn move_to_final(volume: &Volume, step: &Finalise) -> io::Result<()> {
-    volume.ensure_folder(&step.folder)?;
     files::move_names(&*volume.disk, &step.pen.growing().folder, &step.folder, &step.block)
 }
 

@@ -117,8 +117,6 @@ type Live = BTreeMap<BlockId, Said>;
 #[derive(Clone, Debug)]
 struct Said {
     stamp: GenStamp,
-    /// Where its files were when it was said.
-    folder: PathBuf,
     /// Who writes it, if it is open.
     writer: Weak<Growing>,
 }

@@ -19,7 +19,8 @@ use super::format::{self, Fact, Header, HeaderError, RECORDS_FROM, Record, VERSI
 use super::writer::SETTLE_EACH_MAX;
 use super::{FILE_BYTES_MAX, FILE_NAMES, folder_of};
 use crate::files::{longest_match, sum_at};
-use crate::volume::{BlockFile, Volume, data_name, meta_name};
+use crate::load::{Names, names};
+use crate::volume::{Volume, data_name, meta_name};
 
 /// Brings the pool's replicas on the volume to what the journal says of them, durably, and removes it. Blocking.
 ///
@@ -96,7 +97,7 @@ pub(crate) fn replay(volume: &Volume, pool: &PoolId) -> io::Result<()> {
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
-    mobula_disk::read_file(disk, path, FILE_BYTES_MAX + format::DATA_MAX as u64 * 4)
+    mobula_disk::read_file(disk, path, FILE_BYTES_MAX)
 }
 
 /// The records from the beginning of `bytes` on, up to the first that is none.
@@ -113,7 +114,7 @@ struct Replay<'a> {
     volume: &'a Volume,
     pool: &'a PoolId,
     /// What was in the folders at the beginning: no block is met twice.
-    folders: BTreeMap<PathBuf, BTreeMap<BlockId, Here>>,
+    folders: BTreeMap<PathBuf, Names>,
     /// Folders in which names have changed, or may have since they were synced.
     changed: BTreeSet<PathBuf>,
     /// So few that they are synced one by one.
@@ -123,7 +124,7 @@ struct Replay<'a> {
 }
 
 /// What a folder has of a block.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 struct Here {
     data: bool,
     stamps: Vec<GenStamp>,
@@ -174,10 +175,14 @@ impl Replay<'_> {
 
     fn look(&mut self, folder: &Path, id: BlockId) -> io::Result<Here> {
         if !self.folders.contains_key(folder) {
-            let blocks = blocks_in(&*self.volume.disk, folder)?;
-            self.folders.insert(folder.to_owned(), blocks);
+            let found = match names(&*self.volume.disk, folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Names::new(),
+                found => found?,
+            };
+            self.folders.insert(folder.to_owned(), found);
         }
-        Ok(self.folders[folder].get(&id).cloned().unwrap_or_default())
+        let (data, metas) = self.folders[folder].get(&id).cloned().unwrap_or_default();
+        Ok(Here { data: data.is_some(), stamps: metas.iter().map(|(stamp, _)| GenStamp(*stamp)).collect() })
     }
 
     /// A replica that is final: its record has all of it.
@@ -207,7 +212,7 @@ impl Replay<'_> {
         if open.data {
             disk.remove_file(&rbw.join(data_name(block.id)))?;
         }
-        self.changed.extend([folder.to_owned(), rbw.to_owned()]);
+        self.changed.insert(folder.to_owned());
         Ok(())
     }
 
@@ -245,7 +250,6 @@ impl Replay<'_> {
             }
         }
         self.wrote([data, meta]);
-        self.changed.insert(rbw.to_owned());
         Ok(())
     }
 
@@ -254,22 +258,6 @@ impl Replay<'_> {
             self.written.extend(files);
         }
     }
-}
-
-fn blocks_in(disk: &dyn Disk, folder: &Path) -> io::Result<BTreeMap<BlockId, Here>> {
-    let mut blocks = BTreeMap::<BlockId, Here>::new();
-    let entries = match disk.list(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        entries => entries?,
-    };
-    for entry in entries {
-        match BlockFile::parse(&entry) {
-            Some(BlockFile::Data(id)) => blocks.entry(id).or_default().data = true,
-            Some(BlockFile::Meta(id, stamp)) => blocks.entry(id).or_default().stamps.push(GenStamp(stamp)),
-            None => {}
-        }
-    }
-    Ok(blocks)
 }
 
 /// Replaces what a file holds.

@@ -115,16 +115,9 @@ impl Writer {
                 self.write(std::mem::take(&mut batch)).await;
                 let turned = self.turn(must).await;
                 room = self.room();
-                match turned {
-                    Err(refusal) => {
-                        refusal.answer(request.done);
-                        continue;
-                    }
-                    Ok(()) if size > room => {
-                        Refusal::Full.answer(request.done);
-                        continue;
-                    }
-                    Ok(()) => {}
+                if let Err(refusal) = turned {
+                    refusal.answer(request.done);
+                    continue;
                 }
             }
             room -= size;
@@ -221,7 +214,9 @@ impl Writer {
             appended?;
             // Before the file can be settled, which is to make the names durable.
             let follow = |after: &After| match after {
-                After::Move(step) => move_to_final(&volume, step),
+                After::Move(step) => {
+                    volume.ensure_folder(&step.folder).and_then(|()| move_to_final(&volume, step))
+                }
                 After::Kept(..) | After::Forget(_) | After::Nothing => Ok(()),
             };
             let followed: Vec<io::Result<()>> = after.iter().map(follow).collect();
@@ -250,9 +245,12 @@ impl Writer {
                 After::Move(step) => (step.pen.growing(), &step.folder),
                 After::Forget(_) | After::Nothing => continue,
             };
-            part.folders.extend([growing.folder.clone(), folder.clone()]);
-            let (stamp, writer) = (growing.block.stamp, Arc::downgrade(growing));
-            let said = Said { stamp, folder: folder.clone(), writer };
+            for folder in [&growing.folder, folder] {
+                if !part.folders.contains(folder) {
+                    part.folders.insert(folder.clone());
+                }
+            }
+            let said = Said { stamp: growing.block.stamp, writer: Arc::downgrade(growing) };
             live[self.active].insert(growing.block.id, said);
         }
     }
@@ -335,9 +333,10 @@ impl Shared {
     fn sync_replica(&self, id: BlockId, said: &Said) -> io::Result<()> {
         let pool = self.pool.get().expect("something was said");
         let block = Block { id, stamp: said.stamp, length: 0 };
+        let folders = [self.volume.rbw_folder(pool), self.volume.final_folder(pool, id)];
         for name in [data_name(id), meta_name(&block)] {
-            // It may have been finished since, or removed.
-            for folder in [&said.folder, &self.volume.final_folder(pool, id)] {
+            // It may have been finished meanwhile, or removed.
+            for folder in &folders {
                 match self.volume.disk.open(&folder.join(&name), Open::ReadWrite) {
                     Ok(file) => {
                         file.sync_data()?;

@@ -284,7 +284,6 @@ async fn an_orderly_end_leaves_no_journal() {
             if until_then.load(Ordering::Acquire) {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         acked
     });

@@ -313,13 +313,15 @@ impl Site {
             method @ ("GET" | "PUT" | "POST" | "DELETE") => method,
             other => return Answer::of_other_method(other, WEBHDFS_METHODS),
         };
-        if is_foreign(request, peer, &self.own_names) {
-            return Answer::plain(
-                "403 Forbidden",
-                "a page of another origin asks for that, or a host's name that is not this machine's",
-            );
+        if let Some(refusal) = self.refuse_foreign(request, peer) {
+            return refusal;
         }
         webhdfs::answer(namenode, peer, method, path, parameters).await
+    }
+
+    fn refuse_foreign(&self, request: &Request, peer: SocketAddr) -> Option<Answer> {
+        let words = "a page of another origin asks for that, or a host's name that is not this machine's";
+        is_foreign(request, peer, &self.own_names).then(|| Answer::plain("403 Forbidden", words))
     }
 
     /// HDFS's `FsckServlet`.
@@ -328,11 +330,8 @@ impl Site {
             return Answer::plain("404 Not Found", "there is no NameNode here");
         };
         // Any page in a browser can make it send this.
-        if is_foreign(request, peer, &self.own_names) {
-            return Answer::plain(
-                "403 Forbidden",
-                "a page of another origin asks for that, or a host's name that is not this machine's",
-            );
+        if let Some(refusal) = self.refuse_foreign(request, peer) {
+            return refusal;
         }
         let user = match user(parameters) {
             Ok(user) => user,
