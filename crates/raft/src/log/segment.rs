@@ -118,10 +118,10 @@ impl Segments {
         segments.find()?;
         segments.drop_before_reset()?;
         let records = segments.read_all()?;
-        if segments.all.is_empty() {
-            segments.begin(None, false)?;
+        match segments.all.is_empty() {
+            true => segments.begin(None, false)?,
+            false => segments.renew_tail(&records)?,
         }
-        segments.renew_tail(&records)?;
         let previous = segments.all[0].header.previous;
         Ok(Opened { segments, previous, records })
     }

@@ -395,6 +395,21 @@ fn zeros_are_only_behind_the_last_record() {
     assert_eq!(opened.records.len(), 9);
 }
 
+/// From the first record on, of a new log as of one that was opened again: else each record's sync writes the file's length.
+#[test]
+fn a_record_takes_the_place_of_zeros() {
+    let disk = CrashDisk::new(1);
+    for index in 0..2 {
+        let process = disk.process();
+        let mut segments = open_with(&process, 4096).unwrap().segments;
+        let position = Position { term: 1, index };
+        segments.append(&[Record { position, kind: Kind::Command, payload: Bytes::new() }]).unwrap();
+        assert_eq!(process.look(&segment_at(0)).unwrap().unwrap().1, 4096, "record {index}");
+        drop(segments);
+        disk.crash(Crash::Kill);
+    }
+}
+
 /// The cut of a segment that was full did not reach the disk, and the process stopped. The next one takes it for done, and
 /// then a power loss brings the zeros back, in a segment that is not the last one any more.
 #[test]
