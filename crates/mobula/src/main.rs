@@ -164,8 +164,8 @@ fn servers() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
 }
 
-/// A runtime for a NameNode: the log and the tables have threads of their own, and one of those is always busy when
-/// there is much to do. With a thread for each core besides, a change costs a microsecond more, for waking each other.
+/// A runtime for a NameNode: the log has a thread of its own, which applies what it has synced, and is busy when there
+/// is much to do. With a thread for each core besides, a change costs a microsecond more, for waking each other.
 fn namenode_runtime() -> Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = tokio::runtime::Builder::new_multi_thread();

@@ -1,7 +1,10 @@
 //! Hands committed entries to the machine, on its own thread, and remembers how far it is.
 //!
 //! Invariants: entries reach the machine once and in order; the outcome of an entry is handed out
-//! after it was applied; the first failure is final.
+//! after it was applied; the first failure is final; openraft hears of nothing that it has not ordered yet.
+//!
+//! What a lone voter's log has synced is committed: it is applied on the log's thread at once, and whoever proposed it
+//! is answered. openraft orders the same later, off the way of the answer, and finds it done.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use crate::face::{Committed, Machine, MachineError, Payload, Position};
 use crate::log::stop;
 use crate::types::{
-    Answer, EntryOf, Id, Members, Snapshot, SnapshotData, SnapshotMeta, Types, decode_members,
+    Answer, DataOf, EntryOf, Id, Members, Snapshot, SnapshotData, SnapshotMeta, Types, decode_members,
     encode_members, log_id, position, position_of,
 };
 
@@ -43,6 +46,8 @@ pub(crate) struct Core<M: Machine> {
 /// What the node may know without waiting for the machine.
 pub(crate) struct Progress {
     applied: Mutex<Option<Position>>,
+    /// How far openraft has ordered entries to be applied; never above `applied`.
+    ordered: Mutex<Option<Position>>,
     /// The term of the last entry applied: that term's first entry is, too.
     pub(crate) term: watch::Sender<u64>,
     /// Told when the machine should be synced.
@@ -52,7 +57,8 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(stopped: watch::Sender<Option<String>>) -> Progress {
-        Progress { applied: Mutex::new(None), term: watch::Sender::new(0), sync_due: Notify::new(), stopped }
+        let (applied, ordered) = Default::default();
+        Progress { applied, ordered, term: watch::Sender::new(0), sync_due: Notify::new(), stopped }
     }
 
     pub(crate) fn applied(&self) -> Option<Position> {
@@ -63,6 +69,10 @@ impl Progress {
         *self.applied.lock() = to;
         let term = to.map_or(0, |to| to.term);
         self.term.send_if_modified(|known| std::mem::replace(known, term) != term);
+    }
+
+    fn order(&self, upto: Option<Position>) {
+        *self.ordered.lock() = upto;
     }
 }
 
@@ -75,6 +85,8 @@ struct Held<M: Machine> {
     synced: SnapshotMeta,
     bytes_since: u64,
     commands_since: u64,
+    /// What it failed of; it is not asked again.
+    failed: Option<MachineError>,
 }
 
 type Waiting<M> = Option<ApplyResponder<Types<M>>>;
@@ -91,8 +103,10 @@ impl<M: Machine> Core<M> {
         let members = decode_members(membership.as_deref())?;
         let synced = meta(applied, &members);
         progress.advance(applied);
+        progress.order(applied);
+        let machine = Some(machine);
         let held =
-            Held { machine: Some(machine), applied, members, synced, bytes_since: 0, commands_since: 0 };
+            Held { machine, applied, members, synced, bytes_since: 0, commands_since: 0, failed: None };
         let pool = disk.pool("raft-apply", 1);
         Ok(Core { held: Mutex::new(held), pool, disk, folder, sync_every, progress })
     }
@@ -100,6 +114,30 @@ impl<M: Machine> Core<M> {
     /// Whether the machine knows of no other voter than `node`.
     pub(crate) fn votes_alone(&self, node: u64) -> bool {
         self.held.lock().members.voter_ids().eq([node])
+    }
+
+    /// Applies entries that a lone voter's log has synced, if nothing before them is missing, and answers who proposed
+    /// them. What is not applied here is when openraft orders it.
+    pub(crate) fn apply_synced(&self, entries: Vec<EntryOf<M>>) {
+        let mut held = self.held.lock();
+        let next = held.applied.map_or(0, |applied| applied.index + 1);
+        if held.machine.is_none() || entries.first().is_none_or(|first| position_of::<M>(first).index != next)
+        {
+            return;
+        }
+        let proposers: Vec<Option<DataOf<M>>> = entries.iter().map(data_of::<M>).collect();
+        match held.apply(entries, self) {
+            Ok(outcomes) => {
+                drop(held);
+                for (data, outcome) in proposers.into_iter().zip(outcomes) {
+                    if let (Some(data), Some(outcome)) = (data, outcome) {
+                        data.answer(outcome);
+                    }
+                }
+            }
+            // openraft hears of it when it orders the same.
+            Err(error) => drop(self.fail(&error)),
+        }
     }
 
     /// Runs `call` on the machine's thread; an error is final.
@@ -112,6 +150,16 @@ impl<M: Machine> Core<M> {
         done.map_err(|error| self.fail(&error))
     }
 
+    /// Applies what openraft orders.
+    async fn order(self: &Arc<Self>, entries: Vec<(EntryOf<M>, Waiting<M>)>) -> io::Result<()> {
+        let Some(last) = entries.last().map(|(entry, _)| position_of::<M>(entry)) else { return Ok(()) };
+        if self.progress.applied() >= Some(last) {
+            self.progress.order(Some(last));
+            return Ok(());
+        }
+        self.run(move |core, held| held.apply_ordered(entries, core)).await
+    }
+
     fn fail(&self, error: &MachineError) -> io::Error {
         tracing::error!("{error}");
         stop(&self.progress.stopped, &error.to_string());
@@ -120,8 +168,8 @@ impl<M: Machine> Core<M> {
 
     /// Syncs the machine, if it is to be, and drops it.
     pub(crate) async fn close(self: &Arc<Self>, sync: bool) -> io::Result<()> {
-        self.run(move |_, held| {
-            let synced = if sync && held.machine.is_some() { held.sync().map(drop) } else { Ok(()) };
+        self.run(move |core, held| {
+            let synced = if sync && held.machine.is_some() { held.sync(core).map(drop) } else { Ok(()) };
             held.machine = None;
             synced
         })
@@ -167,19 +215,32 @@ impl<M: Machine> Core<M> {
     }
 }
 
+fn data_of<M: Machine>(entry: &EntryOf<M>) -> Option<DataOf<M>> {
+    match &entry.payload {
+        EntryPayload::Normal(data) => Some(data.clone()),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    }
+}
+
 fn meta(applied: Option<Position>, members: &Members) -> SnapshotMeta {
     SnapshotMeta { last_log_id: applied.map(log_id), last_membership: members.clone() }
 }
 
 impl<M: Machine> Held<M> {
     fn machine(&mut self) -> Result<&mut M, MachineError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         self.machine.as_mut().ok_or_else(|| MachineError("it was shut down".to_owned()))
     }
 
-    fn apply(&mut self, entries: Vec<(EntryOf<M>, Waiting<M>)>, core: &Core<M>) -> Result<(), MachineError> {
+    fn apply(
+        &mut self,
+        entries: Vec<EntryOf<M>>,
+        core: &Core<M>,
+    ) -> Result<Vec<Option<M::Outcome>>, MachineError> {
         let mut committed = Vec::with_capacity(entries.len());
-        let mut waiting = Vec::with_capacity(entries.len());
-        for (entry, responder) in entries {
+        for entry in entries {
             let position = position_of::<M>(&entry);
             let expected = self.applied.map_or(0, |applied| applied.index + 1) + committed.len() as u64;
             assert_eq!(position.index, expected, "entries are applied once and in order");
@@ -197,26 +258,43 @@ impl<M: Machine> Held<M> {
                 }
             };
             committed.push(Committed { position, payload });
-            waiting.push(responder);
         }
-        let Some(last) = committed.last().map(|entry| entry.position) else { return Ok(()) };
-        let outcomes = self.machine()?.apply(committed)?;
-        assert_eq!(outcomes.len(), waiting.len(), "one result per entry");
+        let Some(last) = committed.last().map(|entry| entry.position) else { return Ok(Vec::new()) };
+        let count = committed.len();
+        let outcomes =
+            self.machine()?.apply(committed).inspect_err(|error| self.failed = Some(error.clone()))?;
+        assert_eq!(outcomes.len(), count, "one result per entry");
         self.applied = Some(last);
         core.progress.advance(self.applied);
+        if self.bytes_since >= core.sync_every.0 || self.commands_since >= core.sync_every.1 {
+            core.progress.sync_due.notify_one();
+        }
+        Ok(outcomes)
+    }
+
+    /// What openraft orders; of that, what was applied already is only noted.
+    fn apply_ordered(
+        &mut self,
+        mut entries: Vec<(EntryOf<M>, Waiting<M>)>,
+        core: &Core<M>,
+    ) -> Result<(), MachineError> {
+        let Some(last) = entries.last().map(|(entry, _)| position_of::<M>(entry)) else { return Ok(()) };
+        let applied = self.applied;
+        entries.retain(|(entry, _)| Some(position_of::<M>(entry)) > applied);
+        let (entries, waiting): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+        let outcomes = self.apply(entries, core)?;
+        core.progress.order(Some(last));
         for (responder, outcome) in waiting.into_iter().zip(outcomes) {
             if let Some(responder) = responder {
                 responder.send(Answer::new(outcome));
             }
         }
-        if self.bytes_since >= core.sync_every.0 || self.commands_since >= core.sync_every.1 {
-            core.progress.sync_due.notify_one();
-        }
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<SnapshotMeta, MachineError> {
-        let upto = self.machine()?.sync()?;
+    fn sync(&mut self, core: &Core<M>) -> Result<SnapshotMeta, MachineError> {
+        // openraft cuts no log whose entries it has not ordered yet.
+        let upto = self.machine()?.sync()?.min(*core.progress.ordered.lock());
         (self.bytes_since, self.commands_since) = (0, 0);
         let known = self.members.log_id().is_none_or(|id| Some(position(&id)) <= upto);
         let members = if known { &self.members } else { &self.synced.last_membership };
@@ -252,9 +330,7 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Applier<M> {
             }
             if over || some.len() >= APPLY_ENTRIES_MAX || bytes >= APPLY_BYTES_MAX {
                 let now = std::mem::take(&mut some);
-                if !now.is_empty() {
-                    self.0.run(move |core, held| held.apply(now, core)).await?;
-                }
+                self.0.order(now).await?;
                 bytes = 0;
             }
             if over {
@@ -284,6 +360,7 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Applier<M> {
                 held.synced = self::meta(Some(at), &members);
                 held.members = members;
                 core.progress.advance(Some(at));
+                core.progress.order(Some(at));
                 drop(from);
                 Ok(core.disk.remove_file(&path)?)
             })
@@ -305,7 +382,7 @@ impl<M: Machine> RaftSnapshotBuilder<Types<M>> for Builder<M> {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let meta = self.0.run(|_, held| held.sync()).await?;
+        let meta = self.0.run(|core, held| held.sync(core)).await?;
         Ok(Snapshot { meta, snapshot: SnapshotData::Machine })
     }
 }

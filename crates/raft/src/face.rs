@@ -53,7 +53,7 @@ pub struct Committed<C> {
 }
 
 /// Why a machine could not go on. Final: the process stops.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the state machine failed: {0}")]
 pub struct MachineError(pub String);
 
@@ -66,8 +66,8 @@ impl From<std::io::Error> for MachineError {
 /// A view of a machine at one position that can be written while the machine goes on.
 pub type View = Box<dyn FnOnce(&mut dyn Write) -> Result<(), MachineError> + Send>;
 
-/// What the committed entries are applied to, in order, on a thread of its own (a
-/// [`mobula_disk::Pool`] of one; inline in the simulator).
+/// What the committed entries are applied to, in order, on one thread at a time: the log's if this node votes
+/// alone, else one of its own (a [`mobula_disk::Pool`] of one; inline in the simulator).
 ///
 /// It keeps, together with what it stores, the position of the last entry applied and the last
 /// membership; after a restart entries are applied again from behind that position. So an entry's

@@ -20,7 +20,7 @@ use crate::face::{FirstStart, Leadership, Machine, Position, ProposeError, RaftE
 use crate::log::format::PAYLOAD_MAX;
 use crate::log::{Log, LogOptions, stop};
 use crate::peers::{Network, Receiver};
-use crate::types::{Data, Id, Runtime, Types};
+use crate::types::{Data, Id, Reply, Runtime, Types};
 
 /// Readers that may wait for a round among the voters to begin.
 const READERS_MAX: usize = 4096;
@@ -121,6 +121,9 @@ impl<M: Machine> Raft<M> {
             Runtime::scope(seed, building).await.map_err(|error| RaftError::Start(error.to_string()))?;
         let alone = is_alone(&open, &log, &options).await?;
         found(&open, &log, &options).await?;
+        if alone {
+            log.commits_alone(core.clone());
+        }
         let leadership = watch_leadership(open.clone(), core.clone(), stopped.clone());
         let syncing = tokio::spawn(sync_when_due(open.clone(), core.clone())).abort_handle();
         let (readers, queue) = mpsc::channel(READERS_MAX);
@@ -137,13 +140,22 @@ impl<M: Machine> Raft<M> {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: M::Command) -> Result<M::Outcome, ProposeError> {
-        let data = Data::encode(command).map_err(|error| ProposeError::Stopped { why: error.to_string() })?;
+        let (data, mut outcome) =
+            Data::encode(command).map_err(|error| ProposeError::Stopped { why: error.to_string() })?;
         if data.bytes.len() > PAYLOAD_MAX {
             return Err(ProposeError::TooLarge { bytes: data.bytes.len(), most: PAYLOAD_MAX });
         }
-        match self.inner.open.client_write(data).await {
-            Ok(written) => Ok(written.data.into_outcome().expect("the machine answers every command")),
-            Err(error) => Err(self.refused(error)),
+        let (reply, written) = oneshot::channel();
+        let sent = self.inner.open.client_write_ff(data, Some(Reply(reply))).await;
+        sent.map_err(|fatal| self.why_stopped(&fatal.to_string()))?;
+        tokio::select! {
+            biased;
+            Ok(outcome) = &mut outcome => Ok(outcome),
+            written = written => match written {
+                Ok(Ok(written)) => Ok(written.data.into_outcome().expect("the machine answers every command")),
+                Ok(Err(error)) => Err(self.refused(OpenError::APIError(error))),
+                Err(_) => Err(self.why_stopped("stopped")),
+            }
         }
     }
 

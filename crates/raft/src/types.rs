@@ -8,10 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use openraft::entry::RaftEntry;
 use openraft::impls::leader_id_std;
+use openraft::raft::responder::Responder;
 use openraft::{BasicNode, EntryPayload, LogId, RaftTypeConfig, StoredMembership};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::oneshot;
 
 use crate::face::{Machine, MachineError, Position};
 
@@ -22,7 +24,8 @@ pub(crate) type CommittedLeader = <Leader as openraft::vote::RaftLeaderId>::Comm
 pub(crate) type Vote = openraft::impls::Vote<Leader>;
 pub(crate) type Id = LogId<CommittedLeader>;
 pub(crate) type Members = StoredMembership<CommittedLeader, u64, BasicNode>;
-pub(crate) type PayloadOf<M> = EntryPayload<Data<<M as Machine>::Command>, u64, BasicNode>;
+pub(crate) type DataOf<M> = Data<<M as Machine>::Command, <M as Machine>::Outcome>;
+pub(crate) type PayloadOf<M> = EntryPayload<DataOf<M>, u64, BasicNode>;
 pub(crate) type EntryOf<M> = openraft::Entry<CommittedLeader, PayloadOf<M>>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeader, u64, BasicNode>;
 pub(crate) type Snapshot = openraft::Snapshot<CommittedLeader, u64, BasicNode, SnapshotData>;
@@ -31,7 +34,7 @@ pub(crate) type Snapshot = openraft::Snapshot<CommittedLeader, u64, BasicNode, S
 pub(crate) struct Types<M>(PhantomData<fn() -> M>);
 
 impl<M: Machine> RaftTypeConfig for Types<M> {
-    type D = Data<M::Command>;
+    type D = DataOf<M>;
     type R = Answer<M>;
     type NodeId = u64;
     type Node = BasicNode;
@@ -42,7 +45,7 @@ impl<M: Machine> RaftTypeConfig for Types<M> {
     type Entry = EntryOf<M>;
     type AsyncRuntime = Runtime;
     type Responder<T>
-        = openraft::impls::OneshotResponder<Self, T>
+        = Reply<T>
     where
         T: Send + 'static;
     type Batch<T>
@@ -94,21 +97,37 @@ impl<M> Ord for Types<M> {
 
 /// A command on its way: encoded once, by whoever proposes it. The log and the peers see the bytes;
 /// the machine of this node takes the original instead of decoding them again.
-pub(crate) struct Data<C> {
+pub(crate) struct Data<C, O = ()> {
     pub(crate) bytes: Bytes,
-    original: Arc<Mutex<Option<C>>>,
+    origin: Arc<Mutex<Origin<C, O>>>,
 }
 
-impl<C: Serialize + DeserializeOwned> Data<C> {
-    pub(crate) fn encode(command: C) -> Result<Data<C>, MachineError> {
+/// What does not travel.
+struct Origin<C, O> {
+    command: Option<C>,
+    /// Of who proposed it: hears the outcome from a lone voter's log, and openraft hears of it later.
+    proposer: Option<oneshot::Sender<O>>,
+}
+
+impl<C, O> Default for Origin<C, O> {
+    fn default() -> Origin<C, O> {
+        Origin { command: None, proposer: None }
+    }
+}
+
+impl<C: Serialize + DeserializeOwned, O> Data<C, O> {
+    /// The command, and where its outcome comes if a lone voter's log tells it.
+    pub(crate) fn encode(command: C) -> Result<(Data<C, O>, oneshot::Receiver<O>), MachineError> {
         let bytes = postcard::to_allocvec(&command)
             .map_err(|error| MachineError(format!("a command cannot be encoded: {error}")))?;
-        Ok(Data { bytes: bytes.into(), original: Arc::new(Mutex::new(Some(command))) })
+        let (proposer, outcome) = oneshot::channel();
+        let origin = Origin { command: Some(command), proposer: Some(proposer) };
+        Ok((Data { bytes: bytes.into(), origin: Arc::new(Mutex::new(origin)) }, outcome))
     }
 
     /// The command: the original the first time, else from the bytes.
     pub(crate) fn take(&self) -> Result<C, MachineError> {
-        if let Some(command) = self.original.lock().take() {
+        if let Some(command) = self.origin.lock().command.take() {
             return Ok(command);
         }
         postcard::from_bytes(&self.bytes)
@@ -116,37 +135,45 @@ impl<C: Serialize + DeserializeOwned> Data<C> {
     }
 }
 
-impl<C> Data<C> {
-    pub(crate) fn from_bytes(bytes: Bytes) -> Data<C> {
-        Data { bytes, original: Arc::new(Mutex::new(None)) }
+impl<C, O> Data<C, O> {
+    pub(crate) fn from_bytes(bytes: Bytes) -> Data<C, O> {
+        Data { bytes, origin: Arc::default() }
+    }
+
+    /// Tells the outcome to who proposed it, if he still waits.
+    pub(crate) fn answer(&self, outcome: O) {
+        if let Some(proposer) = self.origin.lock().proposer.take() {
+            // He may have gone.
+            let _ = proposer.send(outcome);
+        }
     }
 }
 
-impl<C> Clone for Data<C> {
+impl<C, O> Clone for Data<C, O> {
     fn clone(&self) -> Self {
-        Data { bytes: self.bytes.clone(), original: self.original.clone() }
+        Data { bytes: self.bytes.clone(), origin: self.origin.clone() }
     }
 }
 
-impl<C> fmt::Debug for Data<C> {
+impl<C, O> fmt::Debug for Data<C, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl<C> fmt::Display for Data<C> {
+impl<C, O> fmt::Display for Data<C, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.bytes.len())
     }
 }
 
-impl<C> Serialize for Data<C> {
+impl<C, O> Serialize for Data<C, O> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(&self.bytes)
     }
 }
 
-impl<'de, C> Deserialize<'de> for Data<C> {
+impl<'de, C, O> Deserialize<'de> for Data<C, O> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
         impl serde::de::Visitor<'_> for Visitor {
@@ -162,6 +189,15 @@ impl<'de, C> Deserialize<'de> for Data<C> {
             }
         }
         deserializer.deserialize_byte_buf(Visitor).map(Data::from_bytes)
+    }
+}
+
+/// The way back for openraft's word about a proposal. Nobody need be there: a lone voter's log answers before openraft does.
+pub(crate) struct Reply<T>(pub(crate) oneshot::Sender<T>);
+
+impl<M: Machine, T: Send + 'static> Responder<Types<M>, T> for Reply<T> {
+    fn on_complete(self, result: T) {
+        let _ = self.0.send(result);
     }
 }
 

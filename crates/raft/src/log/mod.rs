@@ -26,6 +26,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use self::format::{Kind, Record};
 use self::segment::{Opened, Place, Placed, Segments};
+use crate::apply::Core;
 use crate::face::{Machine, Position, RaftError};
 use crate::types::{Data, EntryOf, Id, Types, Vote, log_id, position, position_of};
 
@@ -59,6 +60,8 @@ struct State<M: Machine> {
     vote: Option<Vote>,
     queue: Vec<Op>,
     failed: Option<String>,
+    /// To whom entries are handed as soon as they are synced, while nobody else votes: then they are committed.
+    alone: Option<Arc<Core<M>>>,
 }
 
 struct Slot<M: Machine> {
@@ -145,6 +148,7 @@ impl<M: Machine> Log<M> {
             vote,
             queue: Vec::new(),
             failed: None,
+            alone: None,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -156,6 +160,11 @@ impl<M: Machine> Log<M> {
         let writer = Writer { segments: opened.segments, disk, folder, node, _lock: options.lock };
         tokio::spawn(write_loop(Arc::downgrade(&shared), shared.wake.clone(), writer, writers));
         Ok(Log { shared })
+    }
+
+    /// From now on has `core` apply what is synced, until the voters change: this node is the only one.
+    pub(crate) fn commits_alone(&self, core: Arc<Core<M>>) {
+        self.shared.state.lock().alone = Some(core);
     }
 
     /// Whether anything was ever written or voted.
@@ -587,15 +596,28 @@ impl<M: Machine> RaftLogStorage<Types<M>> for Log<M> {
         I: IntoIterator<Item = EntryOf<M>> + Send,
         I::IntoIter: Send,
     {
-        let mut records = Vec::new();
-        {
+        let (mut records, mut committed) = (Vec::new(), Vec::new());
+        let alone = {
             let mut state = self.shared.state.lock();
             for entry in entries {
+                if let EntryPayload::Membership(_) = &entry.payload {
+                    state.alone = None;
+                }
                 records.push(to_record::<M>(&entry));
+                if state.alone.is_some() {
+                    committed.push(entry.clone());
+                }
                 state.push(entry, self.shared.cache_bytes);
             }
-        }
-        self.queue(Work::Append(records), Box::new(move |result| callback.io_completed(result)));
+            state.alone.clone()
+        };
+        let done = move |result: io::Result<()>| {
+            if let (Some(core), Ok(())) = (alone, &result) {
+                core.apply_synced(committed);
+            }
+            callback.io_completed(result);
+        };
+        self.queue(Work::Append(records), Box::new(done));
         Ok(())
     }
 

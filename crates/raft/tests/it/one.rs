@@ -76,6 +76,10 @@ fn the_log_is_cut_behind_what_is_synced() {
         ready(&raft).await;
         for number in 0..2000 {
             raft.propose(vec![number]).await.unwrap();
+            if number % 50 == 0 {
+                // Virtual time moves while all wait, and openraft waits a microsecond before it hears of a sync.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
         }
         let logs = || {
             let left = disk.process().list(Path::new(FOLDER)).unwrap();
@@ -121,6 +125,25 @@ fn a_clean_shutdown_leaves_nothing_to_replay() {
         let process = disk.process();
         let (_, seen) = Toy::open(&process, Path::new("/toy"));
         assert_eq!(seen.all(), [1, 2]);
+    });
+}
+
+/// Alone, its log answers. Once another voter is to be heard, that is not enough: nothing is answered or applied that the
+/// other one has not.
+#[test]
+fn who_is_not_alone_any_more_answers_nothing_alone() {
+    run(async {
+        let disk = CrashDisk::new(1);
+        let (raft, seen) = start_ready(&disk).await;
+        for number in 0..10 {
+            assert_eq!(raft.propose(vec![number]).await.unwrap(), [number as usize]);
+        }
+        let voters = std::collections::BTreeMap::from([(1, String::new()), (2, "nobody".to_owned())]);
+        let growing = tokio::time::timeout(Duration::from_secs(5), raft.set_voters(voters));
+        assert!(growing.await.is_err(), "there is no way to the other one");
+        let alone = tokio::time::timeout(Duration::from_secs(5), raft.propose(vec![10])).await;
+        assert!(!matches!(alone, Ok(Ok(_))), "{alone:?}");
+        assert_eq!(seen.all(), (0..10).collect::<Vec<_>>());
     });
 }
 
