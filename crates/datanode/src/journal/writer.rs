@@ -329,22 +329,19 @@ impl Shared {
         live.iter().try_for_each(|(id, said)| self.sync_replica(*id, said))
     }
 
-    /// Syncs the files of one replica, wherever they are now.
+    /// Syncs the files of one replica, wherever they are now. Not only the first that is found: a block that was begun here
+    /// when the power failed has left a file of no use where those are that are being written.
     fn sync_replica(&self, id: BlockId, said: &Said) -> io::Result<()> {
         let pool = self.pool.get().expect("something was said");
         let block = Block { id, stamp: said.stamp, length: 0 };
         let folders = [self.volume.rbw_folder(pool), self.volume.final_folder(pool, id)];
-        for name in [data_name(id), meta_name(&block)] {
-            // It may have been finished meanwhile, or removed.
-            for folder in &folders {
-                match self.volume.disk.open(&folder.join(&name), Open::ReadWrite) {
-                    Ok(file) => {
-                        file.sync_data()?;
-                        break;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
+        let names = [data_name(id), meta_name(&block)];
+        // In this order: it may be finished meanwhile. Or it was removed.
+        for path in folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name))) {
+            match self.volume.disk.open(&path, Open::ReadWrite) {
+                Ok(file) => file.sync_data()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())

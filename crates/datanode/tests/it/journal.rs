@@ -300,6 +300,29 @@ async fn an_orderly_end_leaves_no_journal() {
     assert!(length >= acked as u64, "{length} of {acked}");
 }
 
+/// The power failed when a block was begun here, and has left an empty file. Its copy, which came later, is as durable as any
+/// other when the journal goes.
+#[tokio::test]
+async fn a_file_that_was_left_behind_is_not_settled_in_place_of_the_replica() {
+    let namenode = namenode().await;
+    let disk = CrashDisk::new(1);
+    drop(on_with(&disk, &namenode, LARGE).await);
+    let process = disk.process();
+    process.open(&rbw().join("blk_1"), Open::CreateNew).unwrap().sync_data().unwrap();
+    process.sync_folder(&rbw()).unwrap();
+    let node = on_with(&disk, &namenode, LARGE).await;
+    let data = bytes(1400);
+    copy(&node, 1, (Stage::TransferFinalized, STAMP), &data).await;
+    assert!(
+        process.look(&pool().join("mobula/journal-0")).unwrap().is_some(),
+        "it was not kept in the journal"
+    );
+    within(node.shutdown()).await;
+    disk.lose_power(Loss::Lost);
+    let node = on_with(&disk, &namenode, LARGE).await;
+    assert!(read_block(&addr(&node), 1, 0, 1400).await.unwrap() == data);
+}
+
 /// An orderly end removes one of the files only: what that one says of a replica that has gone on is not done again.
 #[tokio::test]
 async fn one_of_the_files_stays() {
