@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use mobula_disk::{Disk, Kind, Open};
+use mobula_disk::{Disk, DiskFile, Kind, Open};
 use mobula_types::{Block, BlockId, GenStamp, PoolId};
 use mobula_wire::checksum::{Checksum, ChecksumKind, SUM_LENGTH};
 use mobula_wire::meta::{self, META_HEADER_LENGTH};
@@ -116,13 +116,16 @@ fn load_final(
         for (id, (length, mut metas)) in names(disk, &folder)? {
             let other = open.get_mut(&id);
             match (length, other) {
-                // An append, or a recovery, had moved the checksums only.
-                (Some(_), Some((None, theirs))) if metas.is_empty() => {
-                    move_metas(disk, &rbw, &folder, id, theirs)?;
-                    metas.append(theirs);
+                // An append, or a recovery, had moved the checksums only. Or both are what is left of two that were removed.
+                (Some(length), Some((None, theirs))) if metas.is_empty() => {
+                    metas = take_fitting(disk, &rbw, (id, length), theirs)?;
+                    move_metas(disk, &rbw, &folder, id, &metas)?;
                 }
                 // The replica was about to become final: nobody was told so.
-                (None, Some((Some(_), theirs))) if theirs.is_empty() => {
+                (None, Some((Some(length), theirs)))
+                    if theirs.is_empty()
+                        || fits_better(disk, (id, *length), (&folder, &metas), (&rbw, theirs))? =>
+                {
                     move_metas(disk, &folder, &rbw, id, &metas)?;
                     theirs.append(&mut metas);
                     continue;
@@ -151,6 +154,62 @@ fn load_final(
         }
     }
     Ok(())
+}
+
+/// Takes those files of checksums that have them for all of a block's data.
+fn take_fitting(
+    disk: &dyn Disk,
+    folder: &Path,
+    (id, length): (BlockId, u64),
+    metas: &mut Vec<(u64, u64)>,
+) -> io::Result<Vec<(u64, u64)>> {
+    let (mut fitting, mut others) = (Vec::new(), Vec::new());
+    for meta in metas.drain(..) {
+        if fits(disk, folder, (id, length), meta)? { fitting.push(meta) } else { others.push(meta) }
+    }
+    *metas = others;
+    Ok(fitting)
+}
+
+/// Whether a file of checksums has them for all of a block's data.
+fn fits(
+    disk: &dyn Disk,
+    folder: &Path,
+    (id, length): (BlockId, u64),
+    (stamp, meta_length): (u64, u64),
+) -> io::Result<bool> {
+    let block = Block { id, stamp: GenStamp(stamp), length };
+    let meta = disk.open(&folder.join(meta_name(&block)), Open::Read)?;
+    Ok(header(&*meta)?.is_some_and(|kind| meta_length >= meta::file_length(kind, length)))
+}
+
+/// Whether of all checksums that fit a block's data those with the highest stamp are in the first of two folders.
+fn fits_better(
+    disk: &dyn Disk,
+    block: (BlockId, u64),
+    (folder, metas): (&Path, &[(u64, u64)]),
+    (other, others): (&Path, &[(u64, u64)]),
+) -> io::Result<bool> {
+    let best = |folder: &Path, metas: &[(u64, u64)]| -> io::Result<Option<u64>> {
+        let mut best = None;
+        for meta in metas {
+            if fits(disk, folder, block, *meta)? {
+                best = best.max(Some(meta.0));
+            }
+        }
+        Ok(best)
+    };
+    Ok(best(folder, metas)? > best(other, others)?)
+}
+
+/// What kind of checksums a file has; none if it does not say.
+fn header(file: &dyn DiskFile) -> io::Result<Option<Checksum>> {
+    let mut header = [0; META_HEADER_LENGTH];
+    if file.length()? < META_HEADER_LENGTH as u64 {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut header, 0)?;
+    Ok(meta::decode(&header).ok())
 }
 
 /// Moves files of checksums from one folder to the other, durably.
@@ -186,11 +245,20 @@ fn load_one(
 ) -> io::Result<Option<Replica>> {
     let disk = &*volume.disk;
     let goes_on = restart::take(disk, folder, id, now_ms)?;
-    let (Some(length), Some(&(stamp, _))) = (length, metas.iter().max()) else {
-        // A crash while it was begun; nothing in it was acknowledged.
-        for (stamp, _) in metas {
-            let block = Block { id, stamp: GenStamp(stamp), length: 0 };
-            disk.remove_file(&folder.join(meta_name(&block)))?;
+    let (begun, unbegun): (Vec<_>, Vec<_>) =
+        metas.into_iter().partition(|(_, length)| *length >= META_HEADER_LENGTH as u64);
+    let remove = |metas: &[(u64, u64)]| {
+        metas.iter().try_for_each(|(stamp, _)| {
+            let block = Block { id, stamp: GenStamp(*stamp), length: 0 };
+            disk.remove_file(&folder.join(meta_name(&block)))
+        })
+    };
+    // A crash while it was begun; nothing in it was acknowledged. What stays would be in the way of what comes.
+    remove(&unbegun)?;
+    let (Some(length), Some(&(stamp, _))) = (length, begun.iter().max()) else {
+        remove(&begun)?;
+        if length == Some(0) {
+            disk.remove_file(&folder.join(data_name(id)))?;
         }
         return Ok(None);
     };
@@ -216,13 +284,8 @@ fn load_one(
 fn valid_length(disk: &dyn Disk, folder: &Path, block: &Block) -> io::Result<Option<(u64, Checksum)>> {
     let data = disk.open(&folder.join(data_name(block.id)), Open::ReadWrite)?;
     let sums = disk.open(&folder.join(meta_name(block)), Open::ReadWrite)?;
-    let mut header = [0; META_HEADER_LENGTH];
+    let Some(checksum) = header(&*sums)? else { return Ok(None) };
     let meta_length = sums.length()?;
-    if meta_length < META_HEADER_LENGTH as u64 {
-        return Ok(None);
-    }
-    sums.read_exact_at(&mut header, 0)?;
-    let Ok(checksum) = meta::decode(&header) else { return Ok(None) };
     let length = data.length()?;
     if checksum.kind() == ChecksumKind::Null {
         return Ok(Some((length, checksum)));

@@ -1,12 +1,14 @@
 //! What is left after kills and power losses.
 
-use mobula_disk::{Crash, CrashDisk};
-use mobula_net::{Entropy, Env};
-use mobula_types::ReplicaState;
+use std::path::{Path, PathBuf};
 
-use crate::namenode::FakeNamenode;
+use mobula_disk::{Crash, CrashDisk, Disk, Open, read_file};
+use mobula_net::{Entropy, Env};
+use mobula_types::{ReplicaState, StoredReplica};
+
+use crate::namenode::{FakeNamenode, POOL};
 use crate::speaker::{Flags, Speaker, read_block, write_block};
-use crate::{bytes, on, on_with};
+use crate::{bytes, on, on_with, within};
 
 #[tokio::test]
 async fn a_closed_block_survives_power_loss_and_an_open_one_a_kill() {
@@ -208,5 +210,54 @@ async fn an_open_replica_that_cannot_be_read_costs_no_other() {
         assert_eq!(node.replicas(), 3, "{what}");
         let (_, length, _) = Peer::of(&node).init(2, 1001, 2000).await.unwrap().unwrap();
         assert_eq!(length, 1300, "{what}");
+    }
+}
+
+/// What a start finds of block 1 after it was finished with 5,000 bytes and `change` was done to its files. Folders: of open
+/// ones, of final ones.
+async fn found_after(change: impl FnOnce(&dyn Disk, &Path, &Path)) -> (CrashDisk, Vec<StoredReplica>) {
+    let namenode = FakeNamenode::start(&Env::real()).await;
+    let disk = CrashDisk::new(1);
+    let node = on(&disk, &namenode).await;
+    write_block(&node.xfer_addr().to_string(), 1, &[], &bytes(5000), 1024).await;
+    within(node.shutdown()).await;
+    let pool = Path::new("/data/current").join(POOL).join("current");
+    change(&*disk.process(), &pool.join("rbw"), &pool.join("finalized/subdir0/subdir0"));
+    disk.crash(Crash::Kill);
+    drop(on(&disk, &namenode).await);
+    let found = namenode.notes.lock().full.last().unwrap().1.clone();
+    (disk, found)
+}
+
+/// Of a replica that was removed, the power loss has brought back the data; of one that had been begun before, the beginning
+/// of its checksums. Those are not taken for the checksums of that data.
+#[tokio::test]
+async fn what_is_left_of_two_replicas_is_not_put_together() {
+    let mut left = PathBuf::new();
+    let (disk, found) = found_after(|disk, open, done| {
+        left = open.join("blk_1_900.meta");
+        let meta = done.join("blk_1_1001.meta");
+        let header = read_file(disk, &meta, 1 << 20).unwrap();
+        disk.remove_file(&meta).unwrap();
+        disk.open(&left, Open::CreateNew).unwrap().write_all_at(&header[..7], 0).unwrap();
+    })
+    .await;
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!(disk.process().look(&left).unwrap(), None);
+}
+
+/// An end that was cut short between two names is found out, though something is left of an older replica.
+#[tokio::test]
+async fn what_is_left_is_not_in_the_way_of_an_end_that_was_cut_short() {
+    for header in [0, 7] {
+        let (_, found) = found_after(|disk, open, done| {
+            let bytes = read_file(disk, &done.join("blk_1_1001.meta"), 1 << 20).unwrap();
+            let left = disk.open(&open.join("blk_1_900.meta"), Open::CreateNew).unwrap();
+            left.write_all_at(&bytes[..header], 0).unwrap();
+            disk.rename(&done.join("blk_1"), &open.join("blk_1")).unwrap();
+        })
+        .await;
+        let found: Vec<_> = found.iter().map(|it| (it.block.stamp.0, it.block.length, it.state)).collect();
+        assert_eq!(found, [(1001, 5000, ReplicaState::Rwr)]);
     }
 }
