@@ -96,7 +96,7 @@ impl Files {
             return Ok(length);
         }
         let chunk = u64::from(self.checksum.bytes_per_chunk());
-        let step = (VERIFY_STEP / chunk).max(1) * chunk;
+        let step = self.step();
         let mut at = 0;
         while at < length {
             let part = step.min(length - at);
@@ -109,6 +109,31 @@ impl Files {
             at += part;
         }
         Ok(length)
+    }
+
+    /// Writes the first `length` bytes and their checksums again as they are. The process before this one may have ended
+    /// since a sync of it failed: what can be read is then in memory alone, marked as written, and no later sync would write
+    /// it (CASES, 9).
+    pub(crate) fn renew(&self, length: u64) -> io::Result<()> {
+        let mut header = [0; META_HEADER_LENGTH];
+        self.meta.read_exact_at(&mut header, 0)?;
+        self.meta.write_all_at(&header, 0)?;
+        let step = self.step();
+        let mut at = 0;
+        while at < length {
+            let part = step.min(length - at);
+            let (bytes, sums) = self.read(at, part as usize)?;
+            self.data.write_all_at(&bytes, at)?;
+            self.meta.write_all_at(&sums, sum_at(self.checksum, at))?;
+            at += part;
+        }
+        Ok(())
+    }
+
+    /// What is read at once, in bytes: whole chunks.
+    fn step(&self) -> u64 {
+        let chunk = u64::from(self.checksum.bytes_per_chunk());
+        (VERIFY_STEP / chunk).max(1) * chunk
     }
 
     /// `length` bytes at a chunk's border and their checksums, as they are stored.

@@ -304,7 +304,8 @@ impl Store {
         Ok(open)
     }
 
-    /// Opens the files of a replica that waits, cut to `length`, which was verified.
+    /// Opens the files of a replica that waits, cut to `length`, which was verified; all of it is written again by the next
+    /// sync.
     pub(crate) async fn resume(
         self: &Arc<Store>,
         claim: &Claim,
@@ -318,6 +319,7 @@ impl Store {
         let opened = volume.pool.run(move || {
             let files = Files::open(&*disk, &within, &block)?;
             let last_sum = files.sum_of_last(length)?;
+            files.renew(length)?;
             Ok((files, last_sum))
         });
         let (files, last_sum) = match opened.await {

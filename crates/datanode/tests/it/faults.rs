@@ -15,9 +15,9 @@ use mobula_wire::datatransfer::Op;
 
 use crate::namenode::{FakeNamenode, POOL};
 use crate::recovery::{Peer, written};
-use crate::speaker::{Flags, Speaker, base, block_proto, target};
+use crate::speaker::{Flags, Speaker, base, block_proto, read_block, target};
 use crate::stages::Again;
-use crate::{Bench, bytes, on, within};
+use crate::{Bench, bytes, on, on_with, within};
 
 const STAMP: u64 = 1001;
 
@@ -61,6 +61,33 @@ async fn a_failed_sync_of_a_record_is_final() {
     disk.fail_sync(0);
     speaker.packet(1, 5000, &[], Flags::Sync).await;
     assert_eq!(within(node.wait_stopped()).await, Stopped::VolumesFailed { failed: 1, all: 1 });
+}
+
+/// A record's sync fails, and the node is started again: what can be read then was never on a disk, and no later sync would
+/// write it. What a recovery settles on is written again.
+#[tokio::test]
+async fn a_recovery_after_a_failed_sync_and_a_start_is_durable() {
+    let namenode = FakeNamenode::start(&Env::real()).await;
+    let disk = CrashDisk::new(3);
+    let data = bytes(9000);
+    let node = on_with(&disk, &namenode, 0).await;
+    let mut speaker = Speaker::open(&node.xfer_addr().to_string(), 1, &[]).await;
+    speaker.packet(0, 0, &data, Flags::None).await;
+    speaker.acked(0, 1).await;
+    disk.fail_sync(0);
+    speaker.packet(1, 9000, &[], Flags::Sync).await;
+    assert_eq!(within(node.wait_stopped()).await, Stopped::VolumesFailed { failed: 1, all: 1 });
+    drop((node, speaker));
+    disk.crash(Crash::Kill);
+
+    let node = on_with(&disk, &namenode, 0).await;
+    let peer = Peer::of(&node);
+    assert_eq!(peer.init(1, STAMP, 2000).await.unwrap().unwrap().1, 9000);
+    peer.update((1, STAMP, 9000), 2000, 9000, None).await.unwrap();
+    drop(node);
+    disk.lose_power(Loss::Lost);
+    let node = on_with(&disk, &namenode, 0).await;
+    assert!(read_block(&node.xfer_addr().to_string(), 1, 0, 9000).await.unwrap() == data);
 }
 
 /// A recovery's sync fails once, then it is ordered again.

@@ -4,8 +4,6 @@
 //! `MOBULA_SEED=<seed>` runs one seed, `MOBULA_SEEDS=<count>` so many, from `MOBULA_FROM` on.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use mobula_datanode::{DataNode, DatanodeConfig, VolumeConfig};
 use mobula_disk::fake::CallKind;
@@ -65,9 +63,6 @@ struct Run {
     blocks: Vec<Block>,
     stamp: u64,
     copies: u64,
-    /// A sync failed: bytes that can be read are not on the disk, and no later sync will say so. Only a power loss, or a start
-    /// of the machine, makes that plain (CASES, 9).
-    lost: Arc<AtomicBool>,
     /// Calls fail, or did since the last start.
     fails: bool,
     log: Vec<String>,
@@ -383,13 +378,11 @@ impl Run {
     }
 
     fn set_fault(&self, at: u64, count: u64, error: ErrorKind) {
-        let lost = self.lost.clone();
         self.disk.set_fault(Some(Box::new(move |call| {
             // Reads say nothing of durability.
             let strikes = call.number >= at
                 && call.number - at < count
                 && !matches!(call.kind, CallKind::Read | CallKind::Look);
-            lost.fetch_or(strikes && call.kind == CallKind::Sync, Ordering::Relaxed);
             strikes.then_some(error)
         })));
     }
@@ -399,7 +392,6 @@ impl Run {
         for block in &mut self.blocks {
             block.writer = None;
         }
-        let lost = self.lost.swap(false, Ordering::Relaxed);
         let how = self.entropy.below(7);
         self.log.push(format!("ends: {how}, call {}", self.disk.calls()));
         let node = self.node.take();
@@ -407,7 +399,7 @@ impl Run {
             within(node.shutdown()).await;
         }
         self.disk.set_fault(None);
-        let crash = if how < 3 && !lost { Crash::Kill } else { Crash::PowerLoss };
+        let crash = if how < 3 { Crash::Kill } else { Crash::PowerLoss };
         self.disk.crash(crash);
         crash == Crash::PowerLoss
     }
@@ -536,7 +528,6 @@ async fn run(seed: u64) {
         blocks,
         stamp: 1_000,
         copies: 0,
-        lost: Arc::default(),
         fails: false,
         log: Vec::new(),
     };
