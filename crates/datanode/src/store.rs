@@ -474,7 +474,7 @@ impl Store {
         .await;
     }
 
-    /// Removes a replica's files; whether they are gone.
+    /// Removes a replica's files; whether it is gone: it is without its data, and whole if that stays.
     pub(crate) async fn remove_files(&self, replica: &Replica) -> bool {
         let Some(pool) = self.pool() else { return false };
         let (block, volume) = (replica.block(), replica.volume().clone());
@@ -486,21 +486,18 @@ impl Store {
         };
         let disk = volume.disk.clone();
         let removed = volume.pool.run(move || {
-            // Data first: a crash between the two leaves checksums of nothing, which are ignored.
-            let data = disk.remove_file(&folder.join(data_name(block.id)));
-            let meta = disk.remove_file(&folder.join(meta_name(&block)));
-            [data, meta]
+            let remove = |name: String| match disk.remove_file(&folder.join(name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            };
+            // Data first: what a crash between the two leaves, or a failure, are checksums of nothing, which are ignored.
+            remove(data_name(block.id)).map(|()| remove(meta_name(&block)))
         });
-        let mut gone = true;
-        for result in removed.await {
-            match result {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(%block, %error, "cannot remove a replica's file");
-                    self.examine(&volume, &error).await;
-                    gone = false;
-                }
-                _ => {}
-            }
+        let removed = removed.await;
+        let gone = removed.is_ok();
+        if let Err(error) = removed.flatten() {
+            tracing::warn!(%block, %error, "cannot remove a replica's file");
+            self.examine(&volume, &error).await;
         }
         if gone {
             self.journals.of(&volume).note_removed(block).await;

@@ -1,10 +1,11 @@
 //! Disks that fail, and power that goes, where it is easy to forget what had been promised.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
 use mobula_datanode::{DataNode, Stopped};
-use mobula_disk::fake::Loss;
+use mobula_disk::fake::{CallKind, Loss};
 use mobula_disk::{Crash, CrashDisk, Open};
 use mobula_net::Env;
 use mobula_proto::hdfs as pb;
@@ -14,10 +15,11 @@ use mobula_types::ReplicaState;
 use mobula_wire::datatransfer::Op;
 
 use crate::namenode::{FakeNamenode, POOL};
+use crate::orders::order;
 use crate::recovery::{Peer, written};
-use crate::speaker::{Flags, Speaker, base, block_proto, read_block, target};
+use crate::speaker::{Flags, Speaker, base, block_proto, read_block, target, write_block};
 use crate::stages::Again;
-use crate::{Bench, bytes, on, on_with, within};
+use crate::{Bench, bytes, on, on_with, until, within};
 
 const STAMP: u64 = 1001;
 
@@ -182,5 +184,30 @@ async fn a_restart_that_a_power_loss_overtakes() {
         let found = Peer::of(&node).init(1, STAMP, 2000).await.unwrap();
         let (state, length) = if lost { (ReplicaState::Rwr, 512) } else { (ReplicaState::Rbw, 50_000) };
         assert_eq!(found, Some((state as i32, length, STAMP)));
+    }
+}
+
+/// Of a replica's two files one cannot be removed: it is gone, or as good as before, but nothing between.
+#[tokio::test]
+async fn a_replica_is_removed_or_stays() {
+    for (name, goes) in [("blk_1", false), ("blk_1_1001.meta", true)] {
+        let namenode = FakeNamenode::start(&Env::real()).await;
+        let disk = CrashDisk::new(1);
+        let node = on(&disk, &namenode).await;
+        let addr = node.xfer_addr().to_string();
+        write_block(&addr, 1, &[], &bytes(5000), 1024).await;
+        write_block(&addr, 2, &[], &bytes(5000), 1024).await;
+        disk.set_fault(Some(Box::new(move |call| {
+            (call.kind == CallKind::Change && call.path.ends_with(name)).then_some(ErrorKind::StorageFull)
+        })));
+        namenode.order(node.uuid().as_str(), order(2, 1, STAMP, 0));
+        namenode.order(node.uuid().as_str(), order(2, 2, STAMP, 0));
+        until(|| namenode.deleted(2)).await;
+        assert_eq!(namenode.deleted(1), goes, "{name}");
+        assert_eq!(
+            read_block(&addr, 1, 0, 5000).await.is_ok_and(|read| read == bytes(5000)),
+            !goes,
+            "{name}"
+        );
     }
 }
