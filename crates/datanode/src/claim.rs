@@ -49,15 +49,18 @@ impl Replicas {
         self.table.lock().replicas.retain(|_, replica| keep(replica));
     }
 
-    /// Takes a replica that was found on a volume, if it is better than what is known of its block.
-    pub(crate) fn adopt(&self, replica: Replica, better: impl Fn(&Replica, &Replica) -> bool) -> bool {
+    /// Takes a replica that was found on a volume, if it is better than what is known of its block; gives back the other one.
+    pub(crate) fn adopt(
+        &self,
+        replica: Replica,
+        better: impl Fn(&Replica, &Replica) -> bool,
+    ) -> Option<Replica> {
         let mut table = self.table.lock();
         let id = replica.block().id;
-        let take = table.replicas.get(&id).is_none_or(|other| better(&replica, other));
-        if take {
-            table.replicas.insert(id, replica);
+        match table.replicas.get(&id) {
+            Some(other) if !better(&replica, other) => Some(replica),
+            _ => table.replicas.insert(id, replica),
         }
-        take
     }
 
     /// Waits until nobody else changes the block's replica, and keeps all others from it.

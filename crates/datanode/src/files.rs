@@ -179,25 +179,27 @@ pub(crate) fn longest_match(kind: ChecksumKind, bytes: &[u8], sum: u32) -> usize
 /// Cuts an open replica to `length`, durably, and its last checksum with it.
 ///
 /// At every instant the checksums are those of the whole old replica, or of full chunks up to a border at or
-/// behind `length`, or of a beginning of the data, which [`longest_match`] finds.
+/// behind `length`, or of a beginning of the data, which [`longest_match`] finds. A failure in the middle leaves it counted as
+/// long as its checksums reach then, with more data behind.
 pub(crate) fn cut(pen: &Pen, length: u64) -> io::Result<()> {
     let growing = pen.growing();
     let (checksum, Progress { on_disk, last_sum, .. }) = (growing.checksum, growing.progress());
     let OpenFiles { data, meta } = growing.files()?;
     let files = Files { data, meta, checksum };
-    let start = checksum.chunk_start(length);
-    let sum = if start == length || checksum.kind() == ChecksumKind::Null {
+    let (start, chunk) = (checksum.chunk_start(length), u64::from(checksum.bytes_per_chunk()));
+    let chunk_end = on_disk.min(start + chunk);
+    // Of the chunk in which it will end: as it is, and as it will be.
+    let sums = if start == length || checksum.kind() == ChecksumKind::Null {
         None
     } else {
-        let old_end = on_disk.min(start + u64::from(checksum.bytes_per_chunk()));
-        let mut bytes = vec![0; (old_end - start) as usize];
+        let mut bytes = vec![0; (chunk_end - start) as usize];
         files.data.read_exact_at(&mut bytes, start)?;
-        let known = last_sum.filter(|_| old_end == on_disk);
+        let known = last_sum.filter(|_| chunk_end == on_disk);
         let stored = known.map_or_else(|| files.stored_sum(start), Ok)?;
         if checksum.kind().crc(&bytes) != stored {
             return Err(bad(&growing.block, "the chunk that is to be cut does not fit its checksum"));
         }
-        Some(checksum.kind().crc(&bytes[..(length - start) as usize]))
+        Some((stored, checksum.kind().crc(&bytes[..(length - start) as usize])))
     };
     let meta_length = meta::file_length(checksum, length);
     // A write that failed halfway may have left more than is counted.
@@ -205,15 +207,21 @@ pub(crate) fn cut(pen: &Pen, length: u64) -> io::Result<()> {
     if !as_is {
         files.data.sync_data()?;
         files.meta.set_length(meta_length)?;
+        match sums {
+            Some((stored, _)) => {
+                pen.cut(chunk_end, Some(stored).filter(|_| !chunk_end.is_multiple_of(chunk)))
+            }
+            None => pen.cut(length, None),
+        }
     }
-    if let Some(sum) = sum {
+    if let Some((_, sum)) = sums {
         files.meta.write_all_at(&sum.to_be_bytes(), sum_at(checksum, start))?;
     }
     if !as_is {
         files.meta.sync_data()?;
+        pen.cut(length, sums.map(|(_, sum)| sum));
         files.data.set_length(length)?;
         files.data.sync_data()?;
-        pen.cut(length, sum);
     }
     Ok(())
 }

@@ -117,7 +117,7 @@ fn load_final(
             let other = open.get_mut(&id);
             match (length, other) {
                 // An append, or a recovery, had moved the checksums only. Or both are what is left of two that were removed.
-                (Some(length), Some((None, theirs))) if metas.is_empty() => {
+                (Some(length), Some((None | Some(0), theirs))) if metas.is_empty() => {
                     metas = take_fitting(disk, &rbw, (id, length), theirs)?;
                     move_metas(disk, &rbw, &folder, id, &metas)?;
                 }
@@ -202,6 +202,14 @@ fn fits_better(
     Ok(best(folder, metas)? > best(other, others)?)
 }
 
+/// Whether not even the beginning of a file of checksums has reached the disk.
+fn is_blank(file: &dyn DiskFile) -> io::Result<bool> {
+    let mut header = [0; META_HEADER_LENGTH];
+    let length = header.len().min(file.length()? as usize);
+    file.read_exact_at(&mut header[..length], 0)?;
+    Ok(length < header.len() || header == [0; META_HEADER_LENGTH])
+}
+
 /// What kind of checksums a file has; none if it does not say.
 fn header(file: &dyn DiskFile) -> io::Result<Option<Checksum>> {
     let mut header = [0; META_HEADER_LENGTH];
@@ -245,22 +253,18 @@ fn load_one(
 ) -> io::Result<Option<Replica>> {
     let disk = &*volume.disk;
     let goes_on = restart::take(disk, folder, id, now_ms)?;
-    let (begun, unbegun): (Vec<_>, Vec<_>) =
-        metas.into_iter().partition(|(_, length)| *length >= META_HEADER_LENGTH as u64);
-    let remove = |metas: &[(u64, u64)]| {
-        metas.iter().try_for_each(|(stamp, _)| {
-            let block = Block { id, stamp: GenStamp(*stamp), length: 0 };
-            disk.remove_file(&folder.join(meta_name(&block)))
-        })
-    };
-    // A crash while it was begun; nothing in it was acknowledged. What stays would be in the way of what comes.
-    remove(&unbegun)?;
-    let (Some(length), Some(&(stamp, _))) = (length, begun.iter().max()) else {
-        remove(&begun)?;
-        if length == Some(0) {
-            disk.remove_file(&folder.join(data_name(id)))?;
+    let mut newest = None;
+    // A crash while it was begun: nothing in it was acknowledged, and it would be taken for a part of what comes.
+    for (stamp, _) in metas {
+        let path = folder.join(meta_name(&Block { id, stamp: GenStamp(stamp), length: 0 }));
+        if length.is_none() || is_blank(&*disk.open(&path, Open::Read)?)? {
+            disk.remove_file(&path)?;
+        } else {
+            newest = newest.max(Some(stamp));
         }
-        return Ok(None);
+    }
+    let (Some(length), Some(stamp)) = (length, newest) else {
+        return length.map_or(Ok(()), |_| disk.remove_file(&folder.join(data_name(id)))).map(|()| None);
     };
     let block = Block { id, stamp: GenStamp(stamp), length };
     let Some((length, checksum)) = valid_length(disk, folder, &block)? else {

@@ -160,6 +160,7 @@ impl Store {
                 ));
             }
         }
+        let mut surplus = Vec::new();
         for volume in &self.volumes {
             let (of, space, uuid) = (volume.clone(), namespace.clone(), node.clone());
             let loaded = volume.pool.run(move || {
@@ -170,29 +171,32 @@ impl Store {
             match loaded.await {
                 Ok(loaded) => {
                     self.unreadable.lock().extend(loaded.unreadable);
-                    self.adopt(loaded.replicas);
+                    surplus.extend(self.adopt(loaded.replicas));
                     self.journals.of(volume).open(&namespace.pool);
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error.to_string()),
                 Err(error) => self.fail_volume(volume, &error),
             }
         }
-        self.namespace.set(namespace.clone()).map_err(|_| "opened twice".to_owned())
+        self.namespace.set(namespace.clone()).map_err(|_| "opened twice".to_owned())?;
+        for replica in surplus {
+            let (block, volume) = (replica.block(), replica.volume());
+            tracing::warn!(%block, volume = %volume.config.path.display(), "a second replica: removed");
+            self.remove_files(&replica).await;
+        }
+        Ok(())
     }
 
-    /// Takes replicas that were found on a volume. Of two of one block that with the higher stamp, then the
-    /// final one, then the longer one stays.
-    fn adopt(&self, found: Vec<Replica>) {
+    /// Takes replicas that were found on a volume. Of two of one block that with the higher stamp, then the longer one,
+    /// then the final one stays; the others are to go, or they would be there again without that one
+    /// (HDFS: `BlockPoolSlice.resolveDuplicateReplicas`).
+    fn adopt(&self, found: Vec<Replica>) -> Vec<Replica> {
         let rank = |replica: &Replica| {
             let is_final = matches!(replica, Replica::Final(_));
-            (replica.block().stamp, is_final, replica.block().length)
+            (replica.block().stamp, replica.block().length, is_final)
         };
-        for replica in found {
-            let (block, volume) = (replica.block(), replica.volume().clone());
-            if !self.replicas.adopt(replica, |new, old| rank(new) > rank(old)) {
-                tracing::warn!(%block, volume = %volume.config.path.display(), "a second replica: not used");
-            }
-        }
+        let others = |replica| self.replicas.adopt(replica, |new, old| rank(new) > rank(old));
+        found.into_iter().filter_map(others).collect()
     }
 
     /// Syncs an open replica and gives it its final name. It has `length` bytes and whoever calls
@@ -717,7 +721,7 @@ mod tests {
 
     fn put(store: &Store, id: u64) {
         let replica = FinalReplica { block: block(id), volume: store.volumes[0].clone() };
-        assert!(store.replicas.adopt(Replica::Final(replica), |_, _| true));
+        assert!(store.replicas.adopt(Replica::Final(replica), |_, _| true).is_none());
     }
 
     /// A NameNode repeats an order that hangs at its first block; meanwhile the second is deleted, and copied anew.

@@ -2,9 +2,11 @@
 //!
 //! A replica's bytes never change while its stamp stays the same, they only become more; so a chunk that is full is
 //! written again whatever the disk has of it, and one that is not stays as it is if it goes further than the record.
-//! Everything is written, not only what differs: what the page cache shows may have failed to reach the disk.
+//! Everything is written, not only what differs: what the page cache shows may have failed to reach the disk. So may the
+//! journal itself.
 //!
-//! Invariant: the journal's files go only when all that they say is durable without them.
+//! Invariants: nothing is done before what says so is durable, or a crash in the middle could leave half of what nothing tells of
+//! any more; the journal's files go only when all that they say is durable without them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -60,16 +62,24 @@ pub(crate) fn replay(volume: &Volume, pool: &PoolId) -> io::Result<()> {
     }
     found.sort_by_key(|(_, header, _)| header.order);
     let mut said: BTreeMap<BlockId, Vec<Record<'_>>> = BTreeMap::new();
-    for (_, header, bytes) in &found {
-        for record in records(header.salt, bytes) {
+    let mut ends = Vec::new();
+    for (name, header, bytes) in &found {
+        let mut end = 0;
+        for (record, size) in records(header.salt, bytes) {
+            end += size;
             match record.fact {
                 Fact::Forgotten => drop(said.remove(&record.block.id)),
                 _ => said.entry(record.block.id).or_default().push(record),
             }
         }
+        ends.push((*name, RECORDS_FROM as usize + end));
     }
     if !said.is_empty() {
         tracing::info!(volume = %volume.config.path.display(), replicas = said.len(), "the journal is replayed");
+        for (name, bytes) in &files {
+            let end = ends.iter().find_map(|(other, end)| (other == name).then_some(*end)).unwrap_or(0);
+            renew(disk, &folder.join(name), &bytes[..end.min(bytes.len())])?;
+        }
         let mut replay = Replay {
             volume,
             pool,
@@ -100,13 +110,20 @@ fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     mobula_disk::read_file(disk, path, FILE_BYTES_MAX)
 }
 
-/// The records from the beginning of `bytes` on, up to the first that is none.
-fn records(salt: u64, bytes: &[u8]) -> impl Iterator<Item = Record<'_>> {
+/// Makes durable what a file was found to begin with.
+fn renew(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = disk.open(path, Open::ReadWrite)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()
+}
+
+/// The records from the beginning of `bytes` on, up to the first that is none, with their sizes.
+fn records(salt: u64, bytes: &[u8]) -> impl Iterator<Item = (Record<'_>, usize)> {
     let (mut at, mut number) = (0, 0);
     std::iter::from_fn(move || {
         let (record, size) = format::decode(salt, number, &bytes[at..])?;
         (at, number) = (at + size, number + 1);
-        Some(record)
+        Some((record, size))
     })
 }
 
