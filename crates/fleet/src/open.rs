@@ -20,6 +20,8 @@ use crate::view::{Location, Locations, NodeState};
 const UNREPORTED: u64 = 1 << 62;
 /// See [`UNREPORTED`].
 const SUSPECT: u64 = 1 << 63;
+/// See [`UNREPORTED`].
+const DEAD: u64 = SUSPECT | UNREPORTED;
 
 impl Fleet {
     /// A committed block is written on. Its replicas are as good as before, but no longer plain: plain
@@ -70,8 +72,12 @@ impl Fleet {
             }
         }
         for (place, target) in expected.iter().enumerate() {
-            if let Some(location) = self.unreported_location(block, target) {
-                let rank = if location.stale { SUSPECT } else { UNREPORTED };
+            if let Some((state, location)) = self.unreported_location(block, target) {
+                let rank = match state {
+                    NodeState::Live => UNREPORTED,
+                    NodeState::Suspect => SUSPECT,
+                    NodeState::Dead => DEAD,
+                };
                 ranked.push((rank + place as u64, location));
             }
         }
@@ -90,26 +96,28 @@ impl Fleet {
                 .is_some_and(|node| expected.iter().any(|target| target.datanode == node.info.id.uuid))
     }
 
-    /// A place where a replica is expected that has not been reported; none if its node has told of one
-    /// with this stamp, or is gone.
-    fn unreported_location(&self, block: Block, target: &Target) -> Option<Location> {
+    /// A place where a replica is expected that is not among those that were reported, and how its node is; none if that lives
+    /// and has told of one with this stamp, or was never seen. One that is taken for dead may answer yet, and have what others have lost
+    /// (HDFS: `BlockUnderConstructionFeature.getExpectedStorageLocations`).
+    fn unreported_location(&self, block: Block, target: &Target) -> Option<(NodeState, Location)> {
         let index = self.roster.index(&target.datanode)?;
         let node = self.roster.node(index);
         let told = node.slots.iter().any(|slot| self.stamp_at(block.id, *slot) >= Some(block.stamp));
-        if node.state == NodeState::Dead || told {
+        if told && node.state != NodeState::Dead {
             return None;
         }
         let slot = self.roster.find_slot(index, &target.storage);
         if slot.is_some_and(|slot| self.roster.slot(slot).health == StorageHealth::Failed) {
             return None;
         }
-        Some(Location {
+        let location = Location {
             node: Arc::clone(&node.info),
             storage: target.storage.clone(),
             kind: target.kind,
             corrupt: false,
-            stale: node.state == NodeState::Suspect,
-        })
+            stale: node.state != NodeState::Live,
+        };
+        Some((node.state, location))
     }
 
     pub(crate) fn list_good_targets(&self, block: Block) -> Vec<Target> {

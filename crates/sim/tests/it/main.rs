@@ -20,7 +20,7 @@ fn some_seeds_lose_nothing_and_leave_the_same_trace_twice() {
 
 /// Seeds that found something, with what was wrong. Whoever changes what a seed draws makes them ordinary ones; the
 /// tests of the crate that was wrong go on guarding.
-const FOUND: [(u64, &str); 5] = [
+const FOUND: [(u64, &str); 6] = [
     (6, "a file stayed open: a primary that found no byte was not believed, for it had reported some before"),
     (21, "a DataNode waited a minute to register, and a recovery did without the bytes that only it had"),
     (
@@ -29,6 +29,10 @@ const FOUND: [(u64, &str); 5] = [
     ),
     (768, "the disk failed, and a view whose tables nobody had opened yet could not be read any more"),
     (1_030, "the disk failed under the second machine's own look at the tables, not under the NameNode"),
+    (
+        24_468,
+        "a reader was sent only to the node that had lost the open block; the other one was taken for dead",
+    ),
 ];
 
 #[test]
