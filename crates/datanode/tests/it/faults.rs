@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mobula_datanode::{DataNode, Stopped};
@@ -210,4 +211,41 @@ async fn a_replica_is_removed_or_stays() {
             "{name}"
         );
     }
+}
+
+/// A write fails behind the checksum of the chunk that had been flushed in part: that one is of more bytes by now.
+#[tokio::test]
+async fn a_write_that_fails_takes_nothing_of_what_was_flushed() {
+    let data = bytes(9000);
+    let mut failed = 0;
+    for fails in 0..6 {
+        let namenode = FakeNamenode::start(&Env::real()).await;
+        let disk = CrashDisk::new(1);
+        let node = on(&disk, &namenode).await;
+        let mut speaker = Speaker::open(&node.xfer_addr().to_string(), 1, &[]).await;
+        speaker.packet(0, 0, &data[..5000], Flags::None).await;
+        speaker.acked(0, 1).await;
+        let writes = AtomicU32::new(0);
+        disk.set_fault(Some(Box::new(move |call| {
+            let strikes = call.kind == CallKind::Write && writes.fetch_add(1, Ordering::Relaxed) == fails;
+            strikes.then_some(ErrorKind::OutOfMemory)
+        })));
+        // Written together, if they arrive together.
+        for (number, (from, to)) in [(4608, 6000), (5632, 7200), (7168, 9000)].into_iter().enumerate() {
+            speaker.packet(number as i64 + 1, from, &data[from..to], Flags::None).await;
+        }
+        let mut acked = 0;
+        while acked < 3 && speaker.ack().await.is_some_and(|ack| ack.is_success()) {
+            acked += 1;
+        }
+        disk.set_fault(None);
+        failed += u32::from(acked < 3);
+        drop(speaker);
+        let (_, length, _) = Peer::of(&node).init(1, STAMP, 2000).await.unwrap().unwrap();
+        assert!((5000..=9000).contains(&length), "write {fails} failed: {length} bytes");
+        Peer::of(&node).update((1, STAMP, length), 2000, length, None).await.unwrap();
+        let read = read_block(&node.xfer_addr().to_string(), 1, 0, length).await.unwrap();
+        assert!(read == data[..length as usize], "write {fails} failed");
+    }
+    assert_eq!(failed, 6);
 }
