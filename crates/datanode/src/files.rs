@@ -16,7 +16,7 @@ use crate::replica::{OpenFiles, Pen, Progress, SyncNow};
 use crate::volume::{data_name, meta_name};
 
 /// What is read at once to verify a whole replica, in bytes of data; a multiple of any chunk that clients use.
-pub(crate) const VERIFY_STEP: u64 = 1 << 20;
+const VERIFY_STEP: u64 = 1 << 20;
 /// What is copied at once, in bytes.
 const COPY_STEP: usize = 1 << 20;
 /// Behind the name of a file that is copied because it has another name elsewhere (HDFS: `DatanodeUtil.UNLINK_BLOCK_SUFFIX`).
@@ -118,23 +118,12 @@ impl Files {
     /// since a sync of it failed: what can be read is then in memory alone, marked as written, and no later sync would write
     /// it (CASES, 9).
     pub(crate) fn renew(&self, length: u64) -> io::Result<()> {
-        let mut header = [0; META_HEADER_LENGTH];
-        self.meta.read_exact_at(&mut header, 0)?;
-        self.meta.write_all_at(&header, 0)?;
-        let step = self.step();
-        let mut at = 0;
-        while at < length {
-            let part = step.min(length - at);
-            let (bytes, sums) = self.read(at, part as usize)?;
-            self.data.write_all_at(&bytes, at)?;
-            self.meta.write_all_at(&sums, sum_at(self.checksum, at))?;
-            at += part;
-        }
-        Ok(())
+        copy_bytes(&*self.data, &*self.data, length)?;
+        copy_bytes(&*self.meta, &*self.meta, meta::file_length(self.checksum, length))
     }
 
-    /// What is read at once, in bytes: whole chunks.
-    fn step(&self) -> u64 {
+    /// What is read at once to verify it, in bytes: whole chunks.
+    pub(crate) fn step(&self) -> u64 {
         let chunk = u64::from(self.checksum.bytes_per_chunk());
         (VERIFY_STEP / chunk).max(1) * chunk
     }
@@ -286,7 +275,7 @@ pub(crate) fn unlink(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     disk.rename(&copy, path)
 }
 
-/// Copies the first `length` bytes.
+/// Copies the first `length` bytes; onto themselves, they are written again.
 pub(crate) fn copy_bytes(from: &dyn DiskFile, to: &dyn DiskFile, length: u64) -> io::Result<()> {
     let mut buffer = vec![0; COPY_STEP.min(length as usize)];
     let mut at = 0;

@@ -118,13 +118,15 @@ fn load_final(
             match (length, other) {
                 // An append, or a recovery, had moved the checksums only. Or both are what is left of two that were removed.
                 (Some(length), Some((None | Some(0), theirs))) if metas.is_empty() => {
-                    metas = take_fitting(disk, &rbw, (id, length), theirs)?;
+                    metas = fitting(disk, &rbw, (id, length), theirs)?;
+                    theirs.retain(|meta| !metas.contains(meta));
                     move_metas(disk, &rbw, &folder, id, &metas)?;
                 }
                 // The replica was about to become final: nobody was told so.
                 (None, Some((Some(length), theirs)))
                     if theirs.is_empty()
-                        || fits_better(disk, (id, *length), (&folder, &metas), (&rbw, theirs))? =>
+                        || newest(&fitting(disk, &folder, (id, *length), &metas)?)
+                            > newest(&fitting(disk, &rbw, (id, *length), theirs)?) =>
                 {
                     move_metas(disk, &folder, &rbw, id, &metas)?;
                     theirs.append(&mut metas);
@@ -156,50 +158,27 @@ fn load_final(
     Ok(())
 }
 
-/// Takes those files of checksums that have them for all of a block's data.
-fn take_fitting(
+/// Those files of checksums that have them for all of a block's data.
+fn fitting(
     disk: &dyn Disk,
     folder: &Path,
     (id, length): (BlockId, u64),
-    metas: &mut Vec<(u64, u64)>,
+    metas: &[(u64, u64)],
 ) -> io::Result<Vec<(u64, u64)>> {
-    let (mut fitting, mut others) = (Vec::new(), Vec::new());
-    for meta in metas.drain(..) {
-        if fits(disk, folder, (id, length), meta)? { fitting.push(meta) } else { others.push(meta) }
+    let mut fitting = Vec::new();
+    for &(stamp, meta_length) in metas {
+        let meta =
+            disk.open(&folder.join(meta_name(&Block { id, stamp: GenStamp(stamp), length })), Open::Read)?;
+        if header(&*meta)?.is_some_and(|kind| meta_length >= meta::file_length(kind, length)) {
+            fitting.push((stamp, meta_length));
+        }
     }
-    *metas = others;
     Ok(fitting)
 }
 
-/// Whether a file of checksums has them for all of a block's data.
-fn fits(
-    disk: &dyn Disk,
-    folder: &Path,
-    (id, length): (BlockId, u64),
-    (stamp, meta_length): (u64, u64),
-) -> io::Result<bool> {
-    let block = Block { id, stamp: GenStamp(stamp), length };
-    let meta = disk.open(&folder.join(meta_name(&block)), Open::Read)?;
-    Ok(header(&*meta)?.is_some_and(|kind| meta_length >= meta::file_length(kind, length)))
-}
-
-/// Whether of all checksums that fit a block's data those with the highest stamp are in the first of two folders.
-fn fits_better(
-    disk: &dyn Disk,
-    block: (BlockId, u64),
-    (folder, metas): (&Path, &[(u64, u64)]),
-    (other, others): (&Path, &[(u64, u64)]),
-) -> io::Result<bool> {
-    let best = |folder: &Path, metas: &[(u64, u64)]| -> io::Result<Option<u64>> {
-        let mut best = None;
-        for meta in metas {
-            if fits(disk, folder, block, *meta)? {
-                best = best.max(Some(meta.0));
-            }
-        }
-        Ok(best)
-    };
-    Ok(best(folder, metas)? > best(other, others)?)
+/// The highest stamp.
+fn newest(metas: &[(u64, u64)]) -> Option<u64> {
+    metas.iter().map(|(stamp, _)| *stamp).max()
 }
 
 /// Whether not even the beginning of a file of checksums has reached the disk.

@@ -12,7 +12,7 @@ use mobula_types::{Block, BlockId, GenStamp, ReplicaState, StorageUuid};
 
 use crate::claim::{Claim, Taken};
 use crate::create::{NewReplica, Origin};
-use crate::files::{self, Files};
+use crate::files::Files;
 use crate::replica::{
     FinalReplica, OpenReplica, Pen, Piece, RecoveringReplica, Replica, Stuck, SyncNow, Write,
 };
@@ -287,7 +287,7 @@ fn check(replica: &Replica, block: &Block, recovery: GenStamp) -> Result<(), Rec
 /// Copies the first `length` bytes of verified files into an open replica.
 fn copy_verified(from: &Files, to: &Pen, length: u64) -> io::Result<()> {
     let chunk = u64::from(from.checksum.bytes_per_chunk());
-    let step = (files::VERIFY_STEP / chunk).max(1) * chunk;
+    let step = from.step();
     let has = from.data.length()?;
     let mut at = 0;
     while at < length {

@@ -44,7 +44,7 @@ pub(crate) fn replay(volume: &Volume, pool: &PoolId) -> io::Result<()> {
     let mut found: Vec<(&str, Header, &[u8])> = Vec::new();
     for (name, bytes) in &files {
         match Header::decode(bytes) {
-            Ok(header) => found.push((*name, header, bytes.get(RECORDS_FROM as usize..).unwrap_or_default())),
+            Ok(header) => found.push((*name, header, bytes)),
             Err(HeaderError::Version(version)) => {
                 let path = folder.join(name);
                 let what =
@@ -62,23 +62,22 @@ pub(crate) fn replay(volume: &Volume, pool: &PoolId) -> io::Result<()> {
     }
     found.sort_by_key(|(_, header, _)| header.order);
     let mut said: BTreeMap<BlockId, Vec<Record<'_>>> = BTreeMap::new();
-    let mut ends = Vec::new();
+    let mut believed = Vec::new();
     for (name, header, bytes) in &found {
-        let mut end = 0;
-        for (record, size) in records(header.salt, bytes) {
+        let mut end = RECORDS_FROM as usize;
+        for (record, size) in records(header.salt, bytes.get(end..).unwrap_or_default()) {
             end += size;
             match record.fact {
                 Fact::Forgotten => drop(said.remove(&record.block.id)),
                 _ => said.entry(record.block.id).or_default().push(record),
             }
         }
-        ends.push((*name, RECORDS_FROM as usize + end));
+        believed.push((*name, &bytes[..end.min(bytes.len())]));
     }
     if !said.is_empty() {
         tracing::info!(volume = %volume.config.path.display(), replicas = said.len(), "the journal is replayed");
-        for (name, bytes) in &files {
-            let end = ends.iter().find_map(|(other, end)| (other == name).then_some(*end)).unwrap_or(0);
-            renew(disk, &folder.join(name), &bytes[..end.min(bytes.len())])?;
+        for (name, bytes) in believed {
+            renew(disk, &folder.join(name), bytes)?;
         }
         let mut replay = Replay {
             volume,
