@@ -249,3 +249,32 @@ async fn a_write_that_fails_takes_nothing_of_what_was_flushed() {
     }
     assert_eq!(failed, 6);
 }
+
+/// A truncation meets a shortage behind the checksums: the replica is as long as those reach, and who believes in more of it is
+/// refused. Else its writer would go on behind a checksum of fewer bytes, and all that it brings could be read by nobody.
+#[tokio::test]
+async fn a_cut_that_fails_behind_the_checksums() {
+    let namenode = FakeNamenode::start(&Env::real()).await;
+    let disk = CrashDisk::new(1);
+    let node = on(&disk, &namenode).await;
+    let (addr, data) = (node.xfer_addr().to_string(), bytes(6000));
+    write_block(&addr, 1, &[], &data[..5000], 1024).await;
+    assert_eq!(Peer::of(&node).init(1, STAMP, 2000).await.unwrap(), Some((0, 5000, STAMP)));
+    disk.set_fault(Some(Box::new(|call| {
+        (call.kind == CallKind::Write && call.path.ends_with("blk_1")).then_some(ErrorKind::OutOfMemory)
+    })));
+    assert!(Peer::of(&node).update((1, STAMP, 5000), 2000, 4500, None).await.is_err());
+    disk.set_fault(None);
+    let again =
+        Again { least: 5000, most: 5000, next: 2001, ..Again::new(Stage::PipelineSetupStreamingRecovery) };
+    assert!(!again.ask(&addr, 1, &[]).await.1);
+    let (mut writer, accepted) = Again { least: 4500, most: 4500, ..again }.ask(&addr, 1, &[]).await;
+    assert!(accepted);
+    writer.packet(0, 4096, &data[4096..], Flags::None).await;
+    writer.acked(0, 1).await;
+    drop(writer);
+    let (_, length, stamp) = Peer::of(&node).init(1, STAMP, 3000).await.unwrap().unwrap();
+    assert_eq!(length, 6000);
+    Peer::of(&node).update((1, stamp, 6000), 3000, 6000, None).await.unwrap();
+    assert!(read_block(&addr, 1, 0, 6000).await.unwrap() == data);
+}

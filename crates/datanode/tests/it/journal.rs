@@ -323,6 +323,40 @@ async fn a_file_that_was_left_behind_is_not_settled_in_place_of_the_replica() {
     assert!(read_block(&addr(&node), 1, 0, 1400).await.unwrap() == data);
 }
 
+/// The journal's sync fails at a replica's end, the next process replays what only memory has, and the power fails in the
+/// middle: what had been synced before is there.
+#[tokio::test]
+async fn a_replay_of_what_no_disk_has_is_cut_short() {
+    let data = bytes(600);
+    for seed in 0..60 {
+        let namenode = namenode().await;
+        let disk = CrashDisk::new(seed);
+        let node = on_with(&disk, &namenode, LARGE).await;
+        let mut speaker = Speaker::open(&addr(&node), 1, &[]).await;
+        write(&mut speaker, 0, &data, 0, Flags::Sync).await;
+        disk.fail_sync(0);
+        speaker.packet(1, 600, &[], Flags::Last).await;
+        within(node.wait_stopped()).await;
+        drop((node, speaker));
+        disk.crash(Crash::Kill);
+        disk.set_fault(Some(Box::new(|call| {
+            let replayed =
+                call.kind == CallKind::Write && call.path.starts_with(pool().join("current/finalized"));
+            (replayed && call.path.ends_with("blk_1")).then_some(ErrorKind::Other)
+        })));
+        let node = start_with(&disk, &namenode, LARGE).await;
+        within(node.wait_stopped()).await;
+        drop(node);
+        disk.set_fault(None);
+        disk.lose_power(Loss::Reordered);
+        let node = on_with(&disk, &namenode, LARGE).await;
+        let (_, length, stamp) = Peer::of(&node).init(1, STAMP, 9000).await.unwrap().unwrap();
+        assert_eq!(length, 600, "seed {seed}");
+        Peer::of(&node).update((1, stamp, 600), 9000, 600, None).await.unwrap();
+        assert!(read_block(&addr(&node), 1, 0, 600).await.unwrap() == data, "seed {seed}");
+    }
+}
+
 /// An orderly end removes one of the files only: what that one says of a replica that has gone on is not done again.
 #[tokio::test]
 async fn one_of_the_files_stays() {
