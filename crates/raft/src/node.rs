@@ -12,6 +12,8 @@ use mobula_disk::{DiskRef, Lock};
 use mobula_net::{Entropy, Env};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError as OpenError};
+use openraft::metrics::RaftDataMetrics;
+use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{BasicNode, ChangeMembers, Config, ReadPolicy, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -24,6 +26,8 @@ use crate::types::{Data, Id, Reply, Runtime, Types};
 
 /// Readers that may wait for a round among the voters to begin.
 const READERS_MAX: usize = 4096;
+/// Who may wait for a sync to begin.
+const SYNCS_MAX: usize = 64;
 /// Entries in a message to a peer.
 const SEND_ENTRIES_MAX: u64 = 512;
 /// What a lone voter waits between two looks at nothing, in milliseconds.
@@ -31,6 +35,8 @@ const ALONE_TICK_MS: u64 = 10_000;
 
 type OpenRaft<M> = openraft::Raft<Types<M>, Applier<M>>;
 type Reader = oneshot::Sender<Result<(), ProposeError>>;
+/// Of a sync; one that is dropped was not made.
+type Asker = oneshot::Sender<()>;
 
 /// A node; clones are the same one. Dropping the last clone does not sync anything: see
 /// [`Raft::shutdown`].
@@ -44,9 +50,9 @@ struct Inner<M: Machine> {
     log: Log<M>,
     receiver: Receiver,
     alone: bool,
-    keep_entries: u64,
     leadership: watch::Receiver<Leadership>,
     readers: mpsc::Sender<Reader>,
+    syncs: mpsc::Sender<Asker>,
     stopped: watch::Sender<Option<String>>,
     syncing: tokio::task::AbortHandle,
 }
@@ -125,13 +131,15 @@ impl<M: Machine> Raft<M> {
             log.commits_alone(core.clone());
         }
         let leadership = watch_leadership(open.clone(), core.clone(), stopped.clone());
-        let syncing = tokio::spawn(sync_when_due(open.clone(), core.clone())).abort_handle();
+        let (syncs, queue) = mpsc::channel(SYNCS_MAX);
+        let keep_entries = alone.then_some(options.keep_entries);
+        let syncing =
+            Syncing { metrics: open.data_metrics(), open: open.clone(), core: core.clone(), keep_entries };
+        let syncing = tokio::spawn(syncing.run(queue)).abort_handle();
         let (readers, queue) = mpsc::channel(READERS_MAX);
         tokio::spawn(serve_readers(open.clone(), queue));
         let receiver = Receiver::new(disk, folder);
-        let keep_entries = options.keep_entries;
-        let inner =
-            Inner { open, core, log, receiver, alone, keep_entries, leadership, readers, stopped, syncing };
+        let inner = Inner { open, core, log, receiver, alone, leadership, readers, syncs, stopped, syncing };
         Ok(Raft { inner: Arc::new(inner) })
     }
 
@@ -203,36 +211,10 @@ impl<M: Machine> Raft<M> {
     /// # Errors
     /// `Stopped`.
     pub async fn compact_now(&self) -> Result<(), ProposeError> {
-        let Some(target) = self.inner.core.progress.applied() else { return Ok(()) };
-        let mut metrics = self.inner.open.data_metrics();
-        let mut stopped = self.inner.stopped.subscribe();
-        loop {
-            let (synced, cut) = {
-                let now = metrics.borrow_watched();
-                let reached = |id: &Option<Id>, index| id.as_ref().is_some_and(|id| id.index() >= index);
-                let cut = match target.index.checked_sub(self.inner.keep_entries) {
-                    // With others, what a silent one may still want is not cut.
-                    Some(index) if self.inner.alone => reached(&now.purged, index),
-                    _ => true,
-                };
-                (reached(&now.snapshot, target.index), cut)
-            };
-            if synced && cut {
-                return Ok(());
-            }
-            if !synced {
-                // Heard only when no sync is under way, and one that is may be of a state before the target.
-                let triggered = self.inner.open.trigger().snapshot().await;
-                triggered.map_err(|fatal| self.why_stopped(&fatal.to_string()))?;
-            }
-            tokio::select! {
-                biased;
-                _ = stopped.wait_for(Option::is_some) => return Err(self.why_stopped("stopped")),
-                changed = metrics.changed() => {
-                    changed.map_err(|_| self.why_stopped("consensus ended"))?;
-                }
-            }
-        }
+        let (asker, done) = oneshot::channel();
+        let queued = self.inner.syncs.send(asker).await;
+        let done = queued.is_ok() && done.await.is_ok();
+        done.then_some(()).ok_or_else(|| self.why_stopped("stopped"))
     }
 
     /// Stands for election now, instead of when the leader has been silent for long.
@@ -446,19 +428,70 @@ fn watch_leadership<M: Machine>(
     leadership
 }
 
-/// Syncs the machine and cuts the log whenever enough was applied.
-async fn sync_when_due<M: Machine>(open: OpenRaft<M>, core: Arc<Core<M>>) {
-    let mut stopped = core.progress.stopped.subscribe();
-    loop {
-        tokio::select! {
-            biased;
-            _ = stopped.wait_for(Option::is_some) => return,
-            () = core.progress.sync_due.notified() => {}
-        }
-        if open.trigger().snapshot().await.is_err() {
-            return;
+/// Syncs the machine and cuts the log, whenever enough was applied or somebody asks. It is the only one that has openraft
+/// make a sync, one at a time: openraft does not hear of a second one, and says nothing of one that found nothing new.
+struct Syncing<M: Machine> {
+    open: OpenRaft<M>,
+    core: Arc<Core<M>>,
+    metrics: WatchReceiverOf<Types<M>, RaftDataMetrics<Types<M>>>,
+    /// So many entries before the machine's are to be cut when a sync has been made; none, where others vote: what a
+    /// silent one may still want is not cut.
+    keep_entries: Option<u64>,
+}
+
+impl<M: Machine> Syncing<M> {
+    async fn run(mut self, mut queue: mpsc::Receiver<Asker>) {
+        let mut stopped = self.core.progress.stopped.subscribe();
+        let mut asked = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(Option::is_some) => return,
+                () = self.core.progress.sync_due.notified() => {}
+                count = queue.recv_many(&mut asked, SYNCS_MAX) => if count == 0 { return },
+            }
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(Option::is_some) => return,
+                done = self.sync() => if done.is_none() { return },
+            }
+            for asker in asked.drain(..) {
+                // An asker that has gone needs no answer.
+                let _ = asker.send(());
+            }
         }
     }
+
+    /// None if consensus has ended.
+    async fn sync(&mut self) -> Option<()> {
+        let Some(target) = self.core.progress.applied().map(|applied| applied.index) else { return Some(()) };
+        // What it has not ordered yet would not count.
+        self.reach(target, |now| &now.last_applied).await?;
+        if !reached(&self.metrics.borrow_watched().snapshot, target) {
+            self.open.trigger().snapshot().await.ok()?;
+            self.reach(target, |now| &now.snapshot).await?;
+        }
+        match self.keep_entries.and_then(|kept| target.checked_sub(kept)) {
+            Some(cut) => self.reach(cut, |now| &now.purged).await,
+            None => Some(()),
+        }
+    }
+
+    /// Waits until openraft is as far; none if it has ended.
+    async fn reach(
+        &mut self,
+        index: u64,
+        what: impl Fn(&RaftDataMetrics<Types<M>>) -> &Option<Id>,
+    ) -> Option<()> {
+        while !reached(what(&self.metrics.borrow_watched()), index) {
+            self.metrics.changed().await.ok()?;
+        }
+        Some(())
+    }
+}
+
+fn reached(id: &Option<Id>, index: u64) -> bool {
+    id.as_ref().is_some_and(|id| id.index() >= index)
 }
 
 /// One round among the voters for all readers that wait.

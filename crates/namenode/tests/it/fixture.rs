@@ -1,9 +1,10 @@
 //! A NameNode on a disk that can crash, clients of any name, and DataNodes that do as they are told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use mobula_disk::RealDisk;
 use mobula_disk::fake::CrashDisk;
 use mobula_namenode::{GroupMapping, NameNode, NamenodeConfig, NamenodeError};
 use mobula_net::Env;
@@ -62,6 +63,16 @@ impl Fixture {
     /// On that disk, empty or as a crash left it.
     pub async fn on(disk: CrashDisk) -> Fixture {
         Fixture::begin(disk, config()).await
+    }
+
+    /// In `folder` of a real disk, whose pools have threads: the simulated one's calls are made by whoever asks, and one
+    /// that blocks holds up tasks of others. Such a NameNode does not crash.
+    pub async fn on_real_disk(folder: &Path, change: impl FnOnce(&mut NamenodeConfig)) -> Fixture {
+        let mut config = config();
+        config.name_dir = folder.join("name");
+        change(&mut config);
+        let namenode = NameNode::start(Env::real(), RealDisk::new(), config.clone()).await.unwrap();
+        Fixture { disk: CrashDisk::new(1), config, namenode: Some(namenode) }
     }
 
     async fn begin(disk: CrashDisk, config: NamenodeConfig) -> Fixture {

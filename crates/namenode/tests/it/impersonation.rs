@@ -95,9 +95,8 @@ async fn by_default_nobody_does() {
     assert!(has(&answer, "User: hdfs is not allowed to impersonate bob"));
 }
 
-/// The directory of users takes its time: the call behind it waits, others do not. It is asked on the disk's thread, which
-/// the simulated one does not have.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+/// The directory of users takes its time: the call behind it waits, others do not.
+#[tokio::test]
 async fn a_call_waits_for_the_groups_that_decide() {
     let (go_on, wait) = mpsc::channel::<()>();
     let wait = Arc::new(Mutex::new(wait));
@@ -109,7 +108,8 @@ async fn a_call_waits_for_the_groups_that_decide() {
         }
         _ => Some(Vec::new()),
     });
-    let fixture = Fixture::with(|config| {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = Fixture::on_real_disk(folder.path(), |config| {
         config.impersonation = rules();
         config.groups = GroupMapping::Ask(groups);
         config.rules.permissions = false;

@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mobula_disk::RealDisk;
 use mobula_fleet::{NodeFilter, NodeState};
-use mobula_namenode::{GroupDirectory, GroupMapping, NameNode};
-use mobula_net::Env;
+use mobula_namenode::{GroupDirectory, GroupMapping};
 use mobula_proto::hdfs;
 use mobula_proto::hdfs::datanode as dn;
 
@@ -206,7 +204,7 @@ async fn errors_and_bad_blocks_are_heard() {
     let _: dn::ErrorReportResponseProto = nodes[0].rpc.call("errorReport", &request).await;
 }
 
-/// Two threads look users up: on a real disk's pools, since a crashing disk's would block the test itself.
+/// Two threads look users up.
 #[tokio::test]
 async fn a_directory_of_users_that_hangs_holds_up_no_beat_and_nobody_who_was_known() {
     let hangs = Arc::new(AtomicBool::new(false));
@@ -222,12 +220,11 @@ async fn a_directory_of_users_that_hangs_holds_up_no_beat_and_nobody_who_was_kno
         Some(vec![format!("group-of-{user}")])
     });
     let folder = tempfile::tempdir().unwrap();
-    let mut config = config();
-    config.name_dir = folder.path().join("name");
-    config.groups = GroupMapping::Ask(directory);
-    config.groups_ttl = Duration::from_millis(100);
-    let namenode = NameNode::start(Env::real(), RealDisk::new(), config.clone()).await.unwrap();
-    let fixture = Fixture { disk: mobula_disk::fake::CrashDisk::new(1), config, namenode: Some(namenode) };
+    let fixture = Fixture::on_real_disk(folder.path(), |config| {
+        config.groups = GroupMapping::Ask(directory);
+        config.groups_ttl = Duration::from_millis(100);
+    })
+    .await;
     let mut node = fixture.datanode("n1").await;
     let client = fixture.client("hdfs");
     client.mkdirs("/a").await;
