@@ -9,6 +9,7 @@ mod impersonation;
 mod limits;
 mod names;
 mod nodes;
+mod random;
 mod recovery;
 mod reopening;
 mod room;

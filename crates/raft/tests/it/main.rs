@@ -4,5 +4,6 @@
 mod crash;
 mod fixture;
 mod one;
+mod random;
 mod three;
 mod versions;
