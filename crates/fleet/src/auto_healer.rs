@@ -10,7 +10,7 @@ use mobula_types::{BlockId, Millis, Target};
 use rand::Rng;
 use smallvec::SmallVec;
 
-use crate::copies::{UNITS_PER_COPY, slowest, units};
+use crate::copies::{Copy, UNITS_PER_COPY, slowest, units};
 use crate::fleet::Fleet;
 use crate::needs::Urgency;
 use crate::notice::Notice;
@@ -297,15 +297,7 @@ impl Fleet {
 
     /// A copy came to nothing: its ends are avoided for a while, and it is planned anew.
     pub(crate) fn give_up(&mut self, now: Millis, id: BlockId, target: u32) {
-        let Some(copy) = self.copies.take(&mut self.roster, id, target) else { return };
-        self.dirty.insert(id);
-        if copy.handed.is_none() {
-            return;
-        }
-        let name = |index: u32| self.roster.try_node(index).map(|node| node.info.id.uuid.clone());
-        if let (Some(source), Some(target)) = (name(copy.source), name(copy.target)) {
-            self.journal.add(now, Notice::CopyGivenUp { block: id, source, target });
-        }
+        let Some(copy) = self.drop_copy(now, id, target).filter(|copy| copy.handed.is_some()) else { return };
         self.copies.avoid(id, copy.source, now);
         let again = self.copies.avoid(id, copy.target, now);
         if again
@@ -315,6 +307,19 @@ impl Fleet {
             // Perhaps it has the replica and its word was lost: a full report tells.
             self.roster.node_mut(copy.target).ask_register = true;
         }
+    }
+
+    /// A copy will not be done, for which neither of its ends is to blame.
+    pub(crate) fn drop_copy(&mut self, now: Millis, id: BlockId, target: u32) -> Option<Copy> {
+        let copy = self.copies.take(&mut self.roster, id, target)?;
+        self.dirty.insert(id);
+        let name = |index: u32| self.roster.try_node(index).map(|node| node.info.id.uuid.clone());
+        if copy.handed.is_some()
+            && let (Some(source), Some(target)) = (name(copy.source), name(copy.target))
+        {
+            self.journal.add(now, Notice::CopyGivenUp { block: id, source, target });
+        }
+        Some(copy)
     }
 
     /// Copies that were not confirmed in time.
@@ -342,14 +347,7 @@ impl Fleet {
     pub(crate) fn drop_copies_of(&mut self, now: Millis, index: u32) {
         self.roster.node_mut(index).outbox.clear();
         for (id, target) in self.copies.touching(index) {
-            if let Some(copy) = self.copies.take(&mut self.roster, id, target) {
-                if copy.handed.is_some() {
-                    let source = self.roster.node(copy.source).info.id.uuid.clone();
-                    let target = self.roster.node(copy.target).info.id.uuid.clone();
-                    self.journal.add(now, Notice::CopyGivenUp { block: id, source, target });
-                }
-                self.dirty.insert(id);
-            }
+            self.drop_copy(now, id, target);
         }
     }
 }

@@ -336,10 +336,16 @@ impl Fleet {
             for slot in &holding {
                 self.mark_corrupt(now, block, index, *slot);
             }
-            if let (Some(slot), true, true) = (named, holding.is_empty(), known) {
-                // The reader was there before the node's own word of it: it will not count as good
-                // when that comes.
+            // The reader may be there before the node's own word of this version: it will not count as good when that
+            // comes, though it were of a copy that is expected.
+            let unheard = match holding.as_slice() {
+                [] => named,
+                [slot] if self.stamp_at(id, *slot) < Some(block.stamp) => Some(*slot),
+                _ => None,
+            };
+            if let Some(slot) = unheard.filter(|_| known) {
                 self.put_corrupt(now, block, ReplicaState::Finalized, slot);
+                self.drop_copy(now, id, index);
             }
         }
         self.assess_in(now, id, table);

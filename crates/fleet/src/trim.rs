@@ -16,7 +16,7 @@ use crate::view::NodeState;
 const TRIMS_PER_TICK: usize = 1_000;
 /// A deletion that was not confirmed by then is ordered again.
 const DELETE_EXPIRY_MS: u64 = 30_000;
-/// Ordered so often without an answer, it is taken for done; the next full report tells.
+/// Ordered so often without an answer, it is taken for done, but for bad ones; the next full report tells.
 const DELETE_TRIES_MAX: u8 = 3;
 
 /// What is to be done with a doomed replica when its node beats.
@@ -239,9 +239,8 @@ impl Fleet {
     fn delete_again(&mut self, id: BlockId, index: u32) {
         let slots = self.roster.node(index).slots.clone();
         for slot in slots {
-            if !self.map.get(id, slot).is_some_and(|entry| entry.is_doomed()) {
-                continue;
-            }
+            let Some(entry) = self.map.get(id, slot).filter(|entry| entry.is_doomed()) else { continue };
+            let bad = self.is_bad(id, entry) && !self.removed.contains(id);
             let node = self.roster.node_mut(index);
             let tries = node.retries.entry(id).or_insert(1);
             if *tries < DELETE_TRIES_MAX {
@@ -249,7 +248,13 @@ impl Fleet {
                 node.doomed.insert(id);
             } else {
                 node.ask_register = true;
-                self.drop_replica(id, slot);
+                if bad {
+                    // No report says that its bytes are bad, only whether it is still there.
+                    node.retries.remove(&id);
+                    self.map.set_doom(id, slot, false);
+                } else {
+                    self.drop_replica(id, slot);
+                }
                 self.dirty.insert(id);
             }
         }

@@ -1,11 +1,11 @@
 //! Random events against an oracle that sees all disks. `World` checks each order as it is given:
 //! no deletion of a last good replica, no copy from a dead or corrupt source.
 
-use mobula_fleet::FleetConfig;
+use mobula_fleet::{FleetConfig, NodeState};
 use mobula_types::BlockId;
 use proptest::prelude::*;
 
-use crate::world::World;
+use crate::world::{DISK_BYTES, World, uuid};
 use crate::writing::Append;
 
 #[derive(Clone, Debug)]
@@ -28,6 +28,9 @@ enum Event {
     SetReplication { block: usize, replication: u16 },
     Remove { block: usize },
     Mute { node: usize, mute: bool },
+    Deaf { node: usize, deaf: bool },
+    Full { node: usize, full: bool },
+    Wipe { node: usize },
     FailVolume { node: usize, volume: usize, failed: bool },
     Report { node: usize },
     Delay { node: usize, ms: u64 },
@@ -59,6 +62,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (any::<usize>(), 1_u16..5).prop_map(|(block, replication)| Event::SetReplication { block, replication }),
         1 => any::<usize>().prop_map(|block| Event::Remove { block }),
         1 => (node.clone(), any::<bool>()).prop_map(|(node, mute)| Event::Mute { node, mute }),
+        1 => (node.clone(), any::<bool>()).prop_map(|(node, deaf)| Event::Deaf { node, deaf }),
+        1 => (node.clone(), any::<bool>()).prop_map(|(node, full)| Event::Full { node, full }),
+        1 => node.clone().prop_map(|node| Event::Wipe { node }),
         1 => (node.clone(), 0_usize..2, any::<bool>())
             .prop_map(|(node, volume, failed)| Event::FailVolume { node, volume, failed }),
         1 => node.clone().prop_map(|node| Event::Report { node }),
@@ -122,6 +128,9 @@ fn apply(world: &mut World, event: &Event) {
             }
         }
         Event::Mute { node, mute } => world.nodes[node].mute = mute,
+        Event::Deaf { node, deaf } => world.nodes[node].deaf = deaf,
+        Event::Full { node, full } => world.nodes[node].remaining = if full { 0 } else { DISK_BYTES },
+        Event::Wipe { node } => wipe(world, node),
         Event::FailVolume { node, volume, failed } => world.nodes[node].volumes[volume].failed = failed,
         Event::Report { node } => world.nodes[node].reported = false,
         Event::Delay { node, ms } => world.nodes[node].report_delay = ms / 100 * 100,
@@ -152,6 +161,22 @@ fn bad(world: &mut World, choice: usize, node: usize) {
     world.call_bad(node, row.block);
 }
 
+/// Somebody clears the disks of one that is taken for dead, but for the last good replica of all disks. Of one that has just
+/// died nobody can know yet.
+fn wipe(world: &mut World, node: usize) {
+    if world.nodes[node].up || world.fleet.node_state(&uuid(node)) != Some(NodeState::Dead) {
+        return;
+    }
+    world.nodes[node].news.clear();
+    for row in world.table.rows.values().filter(|row| row.committed).copied().collect::<Vec<_>>() {
+        if world.good_on_disks(&row).any(|other| other != node) {
+            for volume in &mut world.nodes[node].volumes {
+                volume.replicas.remove(&row.block.id);
+            }
+        }
+    }
+}
+
 fn run(seed: u64, events: &[Event]) -> Result<u64, TestCaseError> {
     let mut world = World::new(seed, FleetConfig::default());
     for _ in 0..NODES {
@@ -166,6 +191,7 @@ fn run(seed: u64, events: &[Event]) -> Result<u64, TestCaseError> {
         let node = &mut world.nodes[index];
         // A word that was lost for good comes with the periodic full report.
         (node.cut, node.mute, node.report_delay, node.reported) = (false, false, 0, false);
+        (node.deaf, node.remaining) = (false, DISK_BYTES);
         node.volumes.iter_mut().for_each(|volume| volume.failed = false);
         node.breaks = false;
         world.start(index);

@@ -1,6 +1,6 @@
 //! Reports and news that overtake each other, where a scenario cannot say it.
 
-use mobula_fleet::FleetConfig;
+use mobula_fleet::{FleetConfig, ReceivedDeleted, ReplicaNews};
 use mobula_types::Millis;
 
 use crate::world::{World, storage, uuid};
@@ -38,4 +38,79 @@ fn news_between_two_volumes_of_a_report_do_not_outlive_it() {
     world.nodes[0].reported = false;
     world.advance(5_000);
     assert_eq!(places(&world), 0, "the node has said that it is not there");
+}
+
+/// A copy has just been made, and somebody finds it bad before its node tells of it: that word, which is of an expected copy,
+/// does not make it good.
+#[test]
+fn a_bad_copy_is_known_before_its_own_word() {
+    let mut world = World::new(1, FleetConfig::default());
+    for _ in 0..4 {
+        world.add_node(1);
+    }
+    world.advance(5_000);
+    let block = world.write(3, 1 << 20, Some(vec![0, 1, 2])).unwrap();
+    world.advance(1_000);
+    world.nodes[3].mute = true;
+    world.kill(2);
+    while world.find(3, block.id).is_none() {
+        assert!(world.now < 60_000, "nobody copies");
+        world.advance(100);
+    }
+    world.nodes[3].volumes[0].replicas.get_mut(&block.id).unwrap().rotten = true;
+    world.call_bad(3, block);
+    world.nodes[3].mute = false;
+    let word = ReceivedDeleted { block, news: ReplicaNews::Received, delete_hint: None };
+    world.nodes[3].news.push((0, word));
+    world.advance(10_000);
+    assert!(world.fleet.health().healed, "{:?}", world.fleet.health());
+    assert_eq!(world.is_healed(), Ok(()));
+    assert_eq!(world.find(3, block.id).map(|replica| replica.rotten), Some(false), "it was copied again");
+}
+
+/// Of a block that was closed under a new stamp one node has told the old one only, and somebody finds the new one bad there.
+#[test]
+fn a_bad_replica_is_known_before_the_word_of_its_stamp() {
+    let mut world = World::new(1, FleetConfig::default());
+    for _ in 0..4 {
+        world.add_node(1);
+    }
+    world.advance(5_000);
+    let id = world.open_block(3, vec![0, 1, 2]).id;
+    world.advance(1_000);
+    assert!(world.flush(id, 1_000));
+    world.nodes[0].cut = true;
+    assert!(world.close_block(id));
+    world.nodes[2].cut = true;
+    world.advance(1_000);
+    assert!(!world.is_open(id), "one node has told that it is done");
+    let block = world.table.rows[&id].block;
+    world.nodes[2].volumes[0].replicas.get_mut(&id).unwrap().rotten = true;
+    world.call_bad(2, block);
+    (world.nodes[0].cut, world.nodes[2].cut) = (false, false);
+    world.advance(30_000);
+    assert!(world.fleet.health().healed, "{:?}", world.fleet.health());
+    assert_eq!(world.is_healed(), Ok(()));
+}
+
+/// A node gets orders to delete its bad replica and does not obey: it comes to its senses after the last one.
+#[test]
+fn a_bad_replica_that_is_not_deleted_stays_bad() {
+    let mut world = World::new(1, FleetConfig::default());
+    for _ in 0..4 {
+        world.add_node(1);
+    }
+    world.advance(5_000);
+    let block = world.write(2, 1 << 20, Some(vec![0, 1])).unwrap();
+    world.advance(1_000);
+    world.nodes[0].volumes[0].replicas.get_mut(&block.id).unwrap().rotten = true;
+    world.nodes[0].deaf = true;
+    world.call_bad(0, block);
+    world.advance(200_000);
+    assert!(world.fleet.health().healed, "{:?}", world.fleet.health());
+    assert_eq!(world.is_healed(), Ok(()), "what its reports say is no proof");
+    world.nodes[0].deaf = false;
+    world.advance(60_000);
+    assert_eq!(world.find(0, block.id), None);
+    assert_eq!(world.is_healed(), Ok(()));
 }

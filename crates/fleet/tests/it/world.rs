@@ -317,8 +317,10 @@ impl World {
         }
         if let Some(row) = self.table.rows.get(&block.id) {
             assert!(row.committed, "{block} is being written and may not be deleted");
+            // One on a node that is taken for dead is no reason to do without this one.
+            let counts = |at: usize| self.fleet.node_state(&uuid(at)).is_some_and(|it| it != NodeState::Dead);
             assert!(
-                self.good_on_disks(row).next().is_some(),
+                self.good_on_disks(row).any(counts),
                 "deleted the last good replica of {block} from dn{}",
                 index + 1
             );
@@ -377,7 +379,10 @@ impl World {
         let there = self.find(index, block.id).is_some();
         let node = &mut self.nodes[index];
         let volume = node.volumes.iter().position(|volume| !volume.failed);
-        let (true, false, false, Some(number)) = (node.up, node.cut, there, volume) else { return };
+        let full = node.remaining == 0;
+        let (true, false, false, false, Some(number)) = (node.up, node.cut, full, there, volume) else {
+            return;
+        };
         node.volumes[number].replicas.insert(
             block.id,
             Replica { block, state: ReplicaState::Finalized, rotten: false, recovery: GenStamp(0) },
