@@ -13,9 +13,9 @@ const OPEN: u64 = u64::MAX;
 /// Why a DataNode is not to be counted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mishap {
-    /// It may lose what was not synced: power, or an error of its disk.
+    /// It may lose what was not synced: the power failed.
     Loss,
-    /// It, or a link to it, is down.
+    /// It, or its link to the NameNode, is down.
     Absence,
 }
 

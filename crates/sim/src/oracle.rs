@@ -11,11 +11,11 @@
 //!   "lives on" means here:
 //!   - kills and restarts of processes take nothing, of any number of nodes at any time: what was flushed
 //!     has been handed to the operating system. If no node that ever was in the pipeline since the flush
-//!     lost power or had an error of its disk, the bytes must be there.
+//!     lost power, the bytes must be there; that a call to a disk failed, or that a disk was full, excuses nobody.
 //!   - if some did, then a node must be left that was in the pipeline from the flush to the last that is
-//!     known of it, had neither, and was never away (down, paused, or any link of it cut) for so long that
+//!     known of it, did not, and was never away (down, paused, or its link to the NameNode cut) for so long that
 //!     it could be declared dead. Then the bytes must be there. Of three nodes of which two lost power and
-//!     one was killed and started again at once, the killed one counts.
+//!     one was killed and started again at once, the killed one counts; and one that only other nodes do not reach.
 //!   - the time of a flush is that of its last write: its nodes acknowledge what they get, also before anybody asks
 //!     (seed 238: all lost power between a write and an hflush that had nothing more to send; HDFS's answers, too).
 //!   - if all had their power cut, what was hflushed and not hsynced may be gone, down to what was hsynced.

@@ -378,7 +378,7 @@ impl World {
             Fault::Cut(from, to) => {
                 *self.cuts.entry((from, to)).or_default() += 1;
                 self.wire();
-                for node in [from, to] {
+                if let Some(node) = hidden(from, to) {
                     self.shared.befalls(node, Mishap::Absence);
                 }
             }
@@ -400,12 +400,10 @@ impl World {
             }
             Fault::FailSync(node, syncs) => {
                 self.trouble(node);
-                self.shared.befalls(node, Mishap::Loss);
                 self.disks[&node].fail_sync(syncs);
             }
             Fault::FailCall(node, calls) => {
                 self.trouble(node);
-                self.shared.befalls(node, Mishap::Loss);
                 self.disks[&node].fail_call(calls, std::io::ErrorKind::Other);
             }
             Fault::Full(node, bytes) => {
@@ -423,14 +421,12 @@ impl World {
     /// Its disk fails: it may stop by itself, or take the disk out of use.
     fn trouble(&mut self, node: Node) {
         self.troubled.insert(node);
-        self.shared.befalls(node, Mishap::Absence);
     }
 
     /// One reason for not hearing of a machine is gone: are there others?
     fn back(&self, node: Node) {
-        let cut = self.cuts.iter().any(|((from, to), cuts)| *cuts > 0 && (*from == node || *to == node));
-        let away = cut
-            || [&self.down, &self.troubled, &self.paused, &self.dark].iter().any(|all| all.contains(&node));
+        let cut = self.cuts.iter().any(|((from, to), cuts)| *cuts > 0 && hidden(*from, *to) == Some(node));
+        let away = cut || [&self.down, &self.paused, &self.dark].iter().any(|all| all.contains(&node));
         if !away {
             self.shared.is_over(node, Mishap::Absence);
         }
@@ -475,9 +471,7 @@ impl World {
         self.disks[&node].crash(crash);
         if crash == Crash::PowerLoss {
             self.shared.befalls(node, Mishap::Loss);
-            if !self.troubled.contains(&node) {
-                self.shared.is_over(node, Mishap::Loss);
-            }
+            self.shared.is_over(node, Mishap::Loss);
         }
     }
 
@@ -537,7 +531,6 @@ impl World {
             self.resume(node);
         }
         for node in std::mem::take(&mut self.troubled) {
-            self.shared.is_over(node, Mishap::Loss);
             self.disks[&node].set_fault(None);
             self.disks[&node].set_capacity(None);
             self.crash(node, Crash::Kill);
@@ -559,6 +552,14 @@ impl World {
             self.restart(node);
         }
         self.shared.set_phase(Phase::After);
+    }
+}
+
+/// Of whom the NameNode hears nothing, or who hears nothing of it, if nothing passes between these two.
+fn hidden(from: Node, to: Node) -> Option<Node> {
+    match (from, to) {
+        (Node::Namenode, other) | (other, Node::Namenode) => Some(other),
+        _ => None,
     }
 }
 
