@@ -258,10 +258,13 @@ impl Fleet {
         recovery.targets.iter().any(|target| self.roster.index(&target.datanode) == Some(node))
     }
 
-    /// Live, and all that it has was reported.
-    fn is_settled(&self, participant: &Participant) -> bool {
+    /// Live, and all that it has was reported. Its word of a replica may have died with it: who told of none has beaten
+    /// since the recovery began.
+    fn is_settled(&self, recovery: &Recovery, participant: &Participant) -> bool {
         participant.node.is_some_and(|index| {
-            self.roster.node(index).state == NodeState::Live && self.roster.is_reported(index)
+            let node = self.roster.node(index);
+            let spoken = self.holds(recovery.block.id, index) || node.last_beat > recovery.since;
+            spoken && node.state == NodeState::Live && self.roster.is_reported(index)
         })
     }
 
@@ -285,7 +288,8 @@ impl Fleet {
     fn primaries(&self, now: Millis, recovery: &Recovery) -> SmallVec<[u32; 4]> {
         let participants = self.participants(now, recovery);
         let waited = now.since(recovery.since).0;
-        let awaited = |participant: &Participant| !self.is_settled(participant) && !self.is_dead(participant);
+        let awaited =
+            |participant: &Participant| !self.is_settled(recovery, participant) && !self.is_dead(participant);
         if waited < SETTLE_MS && participants.iter().any(awaited) {
             return SmallVec::new();
         }
@@ -524,7 +528,7 @@ impl Fleet {
                     !speaks && (patient || !self.is_dead(participant))
                 }
                 Some(_) => false,
-                None => patient && !speaks && !self.is_settled(participant),
+                None => patient && !speaks && !self.is_settled(recovery, participant),
             };
             if has {
                 let holder = participant.target.datanode.clone();
@@ -557,7 +561,7 @@ impl Fleet {
         let is_known = participants.iter().any(|p| took_part(p) && p.noted.is_some());
         let heard = |p: &Participant| sync.heard.contains(&p.target.datanode);
         let absent = participants.iter().filter(|p| !took_part(p) && !heard(p)).find(|p| {
-            is_short && (p.noted.is_some() || !self.is_settled(p))
+            is_short && (p.noted.is_some() || !self.is_settled(recovery, p))
                 || unsound && (p.is_sound() && !self.is_dead(p) || is_known && p.node.is_none())
         });
         match absent {

@@ -114,3 +114,26 @@ fn a_bad_replica_that_is_not_deleted_stays_bad() {
     assert_eq!(world.find(0, block.id), None);
     assert_eq!(world.is_healed(), Ok(()));
 }
+
+/// A node takes a block and its writer's bytes and dies before it has told of it; the disk of the other one fails. That nobody told
+/// of a replica is no proof that there is none: the block is not dropped, and the dead node brings it back.
+#[test]
+fn a_block_is_not_dropped_before_the_word_of_it_could_come() {
+    let mut world = World::new(1, FleetConfig::default());
+    for _ in 0..4 {
+        world.add_node(1);
+    }
+    world.advance(5_000);
+    let id = world.open_block(2, vec![0, 1]).id;
+    assert!(world.flush(id, 1_000));
+    world.kill(1);
+    world.nodes[0].volumes[0].failed = true;
+    world.recover(id);
+    world.advance(60_000);
+    assert!(world.is_open(id));
+    world.start(1);
+    world.advance(120_000);
+    assert_eq!(world.table.rows[&id].block.length, 1_000);
+    assert!(world.fleet.health().healed, "{:?}", world.fleet.health());
+    assert_eq!(world.is_healed(), Ok(()));
+}
