@@ -554,6 +554,8 @@ mod tests {
         fleet.roster.node_mut(0).ask_register = true;
         let first = fleet.on_heartbeat(Millis(1), beat(&node, &storage), &Empty);
         assert_eq!(first.orders, [Order::Register]);
+        // It has told of no replica: it is the primary now that it has beaten since the recovery began.
+        fleet.tick(Millis(1), &Empty);
         let second = fleet.on_heartbeat(Millis(2), beat(&node, &storage), &Empty);
         assert!(matches!(second.orders[..], [Order::Recover { .. }]), "{:?}", second.orders);
     }
