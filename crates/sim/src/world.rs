@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mobula_datanode::{DataNode, DatanodeConfig, VolumeConfig};
+use mobula_disk::fake::CallKind;
 use mobula_disk::{Crash, CrashDisk};
 use mobula_namenode::{NameNode, NamenodeConfig, Observer, Service};
 use mobula_net::{Clock, Entropy, Env, Net};
@@ -405,6 +407,16 @@ impl World {
             Fault::FailCall(node, calls) => {
                 self.trouble(node);
                 self.disks[&node].fail_call(calls, std::io::ErrorKind::Other);
+            }
+            Fault::FailCalls(node, calls, count, error) => {
+                self.trouble(node);
+                let from = self.disks[&node].calls() + calls;
+                self.disks[&node].set_fault(Some(Box::new(move |call| {
+                    // Nobody is short of room or descriptors who reads what is open.
+                    let can =
+                        error == ErrorKind::Other || !matches!(call.kind, CallKind::Read | CallKind::Look);
+                    (can && call.number >= from && call.number - from < count).then_some(error)
+                })));
             }
             Fault::Full(node, bytes) => {
                 self.trouble(node);
