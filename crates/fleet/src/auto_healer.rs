@@ -309,7 +309,7 @@ impl Fleet {
         }
     }
 
-    /// A copy will not be done, for which neither of its ends is to blame.
+    /// Takes off a copy that will not be done, without a word on whose fault that is; its block is looked at again.
     pub(crate) fn drop_copy(&mut self, now: Millis, id: BlockId, target: u32) -> Option<Copy> {
         let copy = self.copies.take(&mut self.roster, id, target)?;
         self.dirty.insert(id);

@@ -440,21 +440,25 @@ struct Syncing<M: Machine> {
 }
 
 impl<M: Machine> Syncing<M> {
-    async fn run(mut self, mut queue: mpsc::Receiver<Asker>) {
+    async fn run(mut self, queue: mpsc::Receiver<Asker>) {
         let mut stopped = self.core.progress.stopped.subscribe();
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(Option::is_some) => {}
+            _ = self.serve(queue) => {}
+        }
+    }
+
+    /// Ends, with none, when consensus or the last who could ask has.
+    async fn serve(&mut self, mut queue: mpsc::Receiver<Asker>) -> Option<()> {
         let mut asked = Vec::new();
         loop {
             tokio::select! {
                 biased;
-                _ = stopped.wait_for(Option::is_some) => return,
                 () = self.core.progress.sync_due.notified() => {}
-                count = queue.recv_many(&mut asked, SYNCS_MAX) => if count == 0 { return },
+                count = queue.recv_many(&mut asked, SYNCS_MAX) => if count == 0 { return None },
             }
-            tokio::select! {
-                biased;
-                _ = stopped.wait_for(Option::is_some) => return,
-                done = self.sync() => if done.is_none() { return },
-            }
+            self.sync().await?;
             for asker in asked.drain(..) {
                 // An asker that has gone needs no answer.
                 let _ = asker.send(());

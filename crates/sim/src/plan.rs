@@ -44,9 +44,7 @@ pub enum Fault {
     Jump(Node, i64),
     /// The sync of a file fails, so many syncs from now.
     FailSync(Node, u64),
-    /// A call to the disk fails, so many calls from now.
-    FailCall(Node, u64),
-    /// So many calls to the disk fail, in this way, from so many calls from now on.
+    /// From so many calls to the disk from now on so many fail, in this way.
     FailCalls(Node, u64, u64, ErrorKind),
     /// So many more bytes fit on the disk.
     Full(Node, u64),
@@ -68,9 +66,8 @@ impl fmt::Display for Fault {
             Fault::Mend(from, to) => write!(f, "mend {from} -> {to}"),
             Fault::Jump(node, ms) => write!(f, "jump {node} by {ms} ms"),
             Fault::FailSync(node, calls) => write!(f, "the disk of {node} fails sync {calls} from now"),
-            Fault::FailCall(node, calls) => write!(f, "the disk of {node} fails call {calls} from now"),
             Fault::FailCalls(node, calls, count, error) => {
-                write!(f, "{count} calls from call {calls} from now fail on the disk of {node}: {error}")
+                write!(f, "the disk of {node} fails {count} calls, from call {calls} from now: {error}")
             }
             Fault::Full(node, bytes) => write!(f, "{bytes} more bytes fit on the disk of {node}"),
             Fault::Room(node) => write!(f, "the disk of {node} has room"),
@@ -193,7 +190,8 @@ impl Draw {
                 self.faults.push((at, fault));
             }
             17..=18 => {
-                let fault = Fault::FailCall(self.server(), self.rng.random_range(0..CALLS));
+                let (node, calls) = (self.server(), self.rng.random_range(0..CALLS));
+                let fault = Fault::FailCalls(node, calls, 1, ErrorKind::Other);
                 self.faults.push((at, fault));
             }
             _ => {

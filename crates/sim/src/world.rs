@@ -197,7 +197,7 @@ struct World {
     shared: Shared,
     /// Machines that do not run.
     down: BTreeSet<Node>,
-    /// Machines whose disk was made to fail: they may stop by themselves.
+    /// Machines whose disk was made to fail: they may stop by themselves, or take the disk out of use.
     troubled: BTreeSet<Node>,
     /// Machines that stopped, and when they start again.
     restarts: BTreeMap<Node, u64>,
@@ -401,25 +401,18 @@ impl World {
                 }
             }
             Fault::FailSync(node, syncs) => {
-                self.trouble(node);
+                self.troubled.insert(node);
                 self.disks[&node].fail_sync(syncs);
             }
-            Fault::FailCall(node, calls) => {
-                self.trouble(node);
-                self.disks[&node].fail_call(calls, std::io::ErrorKind::Other);
-            }
             Fault::FailCalls(node, calls, count, error) => {
-                self.trouble(node);
-                let from = self.disks[&node].calls() + calls;
-                self.disks[&node].set_fault(Some(Box::new(move |call| {
-                    // Nobody is short of room or descriptors who reads what is open.
-                    let can =
-                        error == ErrorKind::Other || !matches!(call.kind, CallKind::Read | CallKind::Look);
-                    (can && call.number >= from && call.number - from < count).then_some(error)
-                })));
+                self.troubled.insert(node);
+                // Nobody is short of room or descriptors who reads what is open.
+                self.disks[&node].fail_calls(calls, count, error, move |call| {
+                    error == ErrorKind::Other || !matches!(call.kind, CallKind::Read | CallKind::Look)
+                });
             }
             Fault::Full(node, bytes) => {
-                self.trouble(node);
+                self.troubled.insert(node);
                 let space = self.disks[&node].process().space(&PathBuf::from("/"));
                 let used = space.map_or(0, |space| space.capacity - space.available);
                 self.disks[&node].set_capacity(Some(used + bytes));
@@ -428,11 +421,6 @@ impl World {
             Fault::Pause(node) => self.pause(node),
             Fault::Resume(node) => self.resume(node),
         }
-    }
-
-    /// Its disk fails: it may stop by itself, or take the disk out of use.
-    fn trouble(&mut self, node: Node) {
-        self.troubled.insert(node);
     }
 
     /// One reason for not hearing of a machine is gone: are there others?

@@ -149,8 +149,22 @@ impl CrashDisk {
 
     /// Lets the `number`th call from now (0 is the next) fail, once.
     pub fn fail_call(&self, number: u64, error: ErrorKind) {
-        let at = self.0.lock().calls + number;
-        self.set_fault(Some(Box::new(move |call| (call.number == at).then_some(error))));
+        self.fail_calls(number, 1, error, |_| true);
+    }
+
+    /// Lets those of `count` calls fail that `can`, from the `number`th from now (0 is the next) on.
+    pub fn fail_calls(
+        &self,
+        number: u64,
+        count: u64,
+        error: ErrorKind,
+        can: impl Fn(&Call<'_>) -> bool + Send + 'static,
+    ) {
+        let from = self.0.lock().calls + number;
+        self.set_fault(Some(Box::new(move |call| {
+            let among = call.number >= from && call.number - from < count;
+            (among && can(call)).then_some(error)
+        })));
     }
 
     /// Lets the `number`th sync of a file from now (0 is the next) fail, once.

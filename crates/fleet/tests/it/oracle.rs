@@ -153,11 +153,7 @@ fn bad(world: &mut World, choice: usize, node: usize) {
     if world.good_on_disks(&row).count() < 2 || world.find(node, id).is_none() {
         return;
     }
-    for volume in &mut world.nodes[node].volumes {
-        if let Some(replica) = volume.replicas.get_mut(&id) {
-            replica.rotten = true;
-        }
-    }
+    world.rot(node, id);
     world.call_bad(node, row.block);
 }
 

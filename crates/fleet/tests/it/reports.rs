@@ -44,11 +44,7 @@ fn news_between_two_volumes_of_a_report_do_not_outlive_it() {
 /// does not make it good.
 #[test]
 fn a_bad_copy_is_known_before_its_own_word() {
-    let mut world = World::new(1, FleetConfig::default());
-    for _ in 0..4 {
-        world.add_node(1);
-    }
-    world.advance(5_000);
+    let mut world = World::with_nodes(1, 4);
     let block = world.write(3, 1 << 20, Some(vec![0, 1, 2])).unwrap();
     world.advance(1_000);
     world.nodes[3].mute = true;
@@ -57,7 +53,7 @@ fn a_bad_copy_is_known_before_its_own_word() {
         assert!(world.now < 60_000, "nobody copies");
         world.advance(100);
     }
-    world.nodes[3].volumes[0].replicas.get_mut(&block.id).unwrap().rotten = true;
+    world.rot(3, block.id);
     world.call_bad(3, block);
     world.nodes[3].mute = false;
     let word = ReceivedDeleted { block, news: ReplicaNews::Received, delete_hint: None };
@@ -71,11 +67,7 @@ fn a_bad_copy_is_known_before_its_own_word() {
 /// Of a block that was closed under a new stamp one node has told the old one only, and somebody finds the new one bad there.
 #[test]
 fn a_bad_replica_is_known_before_the_word_of_its_stamp() {
-    let mut world = World::new(1, FleetConfig::default());
-    for _ in 0..4 {
-        world.add_node(1);
-    }
-    world.advance(5_000);
+    let mut world = World::with_nodes(1, 4);
     let id = world.open_block(3, vec![0, 1, 2]).id;
     world.advance(1_000);
     assert!(world.flush(id, 1_000));
@@ -85,7 +77,7 @@ fn a_bad_replica_is_known_before_the_word_of_its_stamp() {
     world.advance(1_000);
     assert!(!world.is_open(id), "one node has told that it is done");
     let block = world.table.rows[&id].block;
-    world.nodes[2].volumes[0].replicas.get_mut(&id).unwrap().rotten = true;
+    world.rot(2, id);
     world.call_bad(2, block);
     (world.nodes[0].cut, world.nodes[2].cut) = (false, false);
     world.advance(30_000);
@@ -96,14 +88,10 @@ fn a_bad_replica_is_known_before_the_word_of_its_stamp() {
 /// A node gets orders to delete its bad replica and does not obey: it comes to its senses after the last one.
 #[test]
 fn a_bad_replica_that_is_not_deleted_stays_bad() {
-    let mut world = World::new(1, FleetConfig::default());
-    for _ in 0..4 {
-        world.add_node(1);
-    }
-    world.advance(5_000);
+    let mut world = World::with_nodes(1, 4);
     let block = world.write(2, 1 << 20, Some(vec![0, 1])).unwrap();
     world.advance(1_000);
-    world.nodes[0].volumes[0].replicas.get_mut(&block.id).unwrap().rotten = true;
+    world.rot(0, block.id);
     world.nodes[0].deaf = true;
     world.call_bad(0, block);
     world.advance(200_000);
@@ -119,11 +107,7 @@ fn a_bad_replica_that_is_not_deleted_stays_bad() {
 /// of a replica is no proof that there is none: the block is not dropped, and the dead node brings it back.
 #[test]
 fn a_block_is_not_dropped_before_the_word_of_it_could_come() {
-    let mut world = World::new(1, FleetConfig::default());
-    for _ in 0..4 {
-        world.add_node(1);
-    }
-    world.advance(5_000);
+    let mut world = World::with_nodes(1, 4);
     let id = world.open_block(2, vec![0, 1]).id;
     assert!(world.flush(id, 1_000));
     world.kill(1);

@@ -227,11 +227,7 @@ impl Runner {
         let index = node(args[1]);
         match verb {
             "rot" | "bad" => {
-                for volume in &mut self.world.nodes[index].volumes {
-                    if let Some(replica) = volume.replicas.get_mut(&block.id) {
-                        replica.rotten = true;
-                    }
-                }
+                self.world.rot(index, block.id);
                 if verb == "bad" {
                     self.world.call_bad(index, block);
                 }

@@ -77,11 +77,7 @@ fn a_thousand_nodes_and_a_week_of_failures() {
 
 #[test]
 fn a_node_with_many_blocks_dies_and_its_blocks_are_found_in_slices() {
-    let mut world = World::new(3, FleetConfig::default());
-    for _ in 0..4 {
-        world.add_node(1);
-    }
-    world.advance(5_000);
+    let mut world = World::with_nodes(3, 4);
     for block in 0..100_000 {
         world.write(2, 1 << 10, Some(vec![block % 4, (block + 1) % 4])).unwrap();
     }
@@ -141,11 +137,7 @@ fn placement_keeps_its_promises() {
 /// A thousand small files in one beat: room is set aside for a whole block of each only until it has come.
 #[test]
 fn small_files_do_not_fill_a_disk_that_has_room() {
-    let mut world = World::new(6, FleetConfig::default());
-    for _ in 0..3 {
-        world.add_node(1);
-    }
-    world.advance(5_000);
+    let mut world = World::with_nodes(6, 3);
     let now = Millis(world.now);
     let block_size = crate::world::DISK_BYTES / 4;
     let request = PlacementRequest { replicas: 3, block_size, ..PlacementRequest::default() };

@@ -131,6 +131,16 @@ impl World {
         }
     }
 
+    /// With so many nodes of one volume, which have reported.
+    pub fn with_nodes(seed: u64, nodes: usize) -> World {
+        let mut world = World::new(seed, FleetConfig::default());
+        for _ in 0..nodes {
+            world.add_node(1);
+        }
+        world.advance(5_000);
+        world
+    }
+
     pub fn add_node(&mut self, volumes: usize) -> usize {
         let index = self.nodes.len();
         self.nodes.push(Dn {
@@ -397,6 +407,15 @@ impl World {
 
     pub fn index_of(&self, node: &DatanodeUuid) -> usize {
         node.as_str()[2..].parse::<usize>().unwrap() - 1
+    }
+
+    /// The bytes of a node's replica go bad; nobody knows yet.
+    pub fn rot(&mut self, index: usize, id: BlockId) {
+        for volume in &mut self.nodes[index].volumes {
+            if let Some(replica) = volume.replicas.get_mut(&id) {
+                replica.rotten = true;
+            }
+        }
     }
 
     /// A reader or the node itself finds the replica bad.

@@ -215,19 +215,16 @@ impl Life {
 
     /// Lets calls fail from now on: one, some, or all that follow.
     fn fail(&mut self) {
-        let at = self.disk.calls() + self.entropy.below(60);
+        let after = self.entropy.below(60);
         let error = self.one_of(&[ErrorKind::Other, ErrorKind::StorageFull]);
         let count = self.one_of(&[1, 1, 5, u64::MAX]);
-        self.log.push(format!("{count} calls fail from {at} with {error:?}"));
-        self.set_fault(at, count, error);
+        self.log.push(format!("{count} calls fail from {} with {error:?}", self.disk.calls() + after));
+        self.fail_calls(after, count, error);
         self.fails = true;
     }
 
-    fn set_fault(&self, at: u64, count: u64, error: ErrorKind) {
-        self.disk.set_fault(Some(Box::new(move |call| {
-            let strikes = call.number >= at && call.number - at < count;
-            (strikes && call.kind != CallKind::Look).then_some(error)
-        })));
+    fn fail_calls(&self, after: u64, count: u64, error: ErrorKind) {
+        self.disk.fail_calls(after, count, error, |call| call.kind != CallKind::Look);
     }
 
     async fn end(&mut self) {
@@ -245,9 +242,9 @@ impl Life {
     /// Starts that are cut short.
     async fn short_lives(&mut self) {
         for _ in 0..self.entropy.below(3) {
-            let at = self.disk.calls() + self.entropy.below(80);
+            let after = self.entropy.below(80);
             let count = self.one_of(&[1, u64::MAX]);
-            self.set_fault(at, count, ErrorKind::Other);
+            self.fail_calls(after, count, ErrorKind::Other);
             let serves = self.start().await;
             self.log.push(format!("a start; it serves: {serves}"));
             self.end().await;

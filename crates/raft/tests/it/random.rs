@@ -121,22 +121,20 @@ impl Life {
 
     /// Lets calls fail from now on: one, some, or all that follow; or the disk gets full.
     fn fail(&mut self) {
-        let at = self.disk.calls() + self.rng.random_range(0..60);
+        let after = self.rng.random_range(0..60);
         let error = self.one_of(&[ErrorKind::Other, ErrorKind::StorageFull]);
         let count = self.one_of(&[1, 1, 5, u64::MAX]);
-        self.log.push(format!("{count} calls fail from {at} with {error:?}"));
-        self.set_fault(at, count, error);
+        self.log.push(format!("{count} calls fail from {} with {error:?}", self.disk.calls() + after));
+        self.fail_calls(after, count, error);
         self.fails = true;
     }
 
-    fn set_fault(&self, at: u64, count: u64, error: ErrorKind) {
-        self.disk.set_fault(Some(Box::new(move |call| {
-            let strikes = call.number >= at && call.number - at < count;
+    fn fail_calls(&self, after: u64, count: u64, error: ErrorKind) {
+        self.disk.fail_calls(after, count, error, |call| {
             // The machine of these tests cannot be opened without its folder.
             let opens = matches!(call.kind, CallKind::Open | CallKind::Look | CallKind::Read);
-            let spared = call.path == Path::new("/toy") || call.path.starts_with("/toy") && opens;
-            (strikes && !spared).then_some(error)
-        })));
+            call.path != Path::new("/toy") && !(opens && call.path.starts_with("/toy"))
+        });
     }
 
     async fn end(&mut self) {
@@ -157,9 +155,9 @@ impl Life {
         self.end().await;
         for _ in 0..self.rng.random_range(0..3) {
             if self.rng.random() {
-                let at = self.disk.calls() + self.rng.random_range(0..40);
+                let after = self.rng.random_range(0..40);
                 let count = self.one_of(&[1, u64::MAX]);
-                self.set_fault(at, count, ErrorKind::Other);
+                self.fail_calls(after, count, ErrorKind::Other);
             }
             let led = self.start().await;
             self.log.push(format!("a start; it led: {led}"));
